@@ -1,0 +1,43 @@
+"""The batch: the one structure that crosses from the host to the devices.
+
+A flat pytree with static shapes. Letters as everywhere: B batch, K shots, S reference side, H W canvas,
+G ground-truth instances (padded), m side of a cropped mask.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """B episodes on one canvas. Every array has the batch axis first, so it shards along that axis."""
+
+    images: Array
+    """(B, H, W, 3) uint8 RGB; zero outside `image_sizes`."""
+    image_sizes: Array
+    """(B, 2) int32, height and width of the part of the canvas that the resized image covers."""
+    references: Array
+    """(B, K, S, S, 3) uint8 RGB, square crops of example cells."""
+    reference_present: Array
+    """(B,) bool, whether the category of the references is in the target."""
+    gt_boxes: Array
+    """(B, G, 4) float32 (x1, y1, x2, y2) in canvas pixels."""
+    gt_valid: Array
+    """(B, G) bool, false where the row is padding."""
+    gt_classes: Array
+    """(B, G) int32 category ids; 0 where padding."""
+    gt_matches: Array
+    """(B, G) bool, whether the category of the instance is that of the references."""
+    gt_ignore: Array
+    """(B, G) bool, neither positive nor negative: crowds, and categories held out of training."""
+    gt_masks: Array
+    """(B, G, m, m) uint8 in 0..255, coverage of each cell of the m x m grid laid over the instance's own box."""
+    image_ids: Array
+    """(B,) int32, ids of the targets in the data set, for messages."""
+    sample_ids: Array
+    """(B,) int32, position of the episode in the whole run; random keys on the device derive from it."""
