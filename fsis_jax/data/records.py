@@ -1,0 +1,64 @@
+"""The one record type of the data layer, and what a source of records must offer.
+
+A COCO folder (`coco.CocoSource`) and a prepared array_record data set (`fis_cell`) are two sources of the
+same records. Boxes are (x1, y1, x2, y2) = (x, y, x + w, y + h) in pixels of the stored image.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """What is known of one image without its pixels. N instances."""
+
+    image_id: int
+    file_name: str
+    """Relative to the data set's image folder; error messages name it."""
+    height: int
+    width: int
+    boxes: np.ndarray
+    """(N, 4) float32."""
+    classes: np.ndarray
+    """(N,) int32 category ids."""
+    crowd: np.ndarray
+    """(N,) bool."""
+    areas: np.ndarray
+    """(N,) float32, pixels of the mask."""
+    annotation_ids: np.ndarray
+    """(N,) int64."""
+    rles: tuple[bytes, ...]
+    """N compressed COCO run-length counts over the whole image of (height, width)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One image with its instances."""
+
+    annotations: Annotations
+    encoded: bytes
+    """The image file's bytes (PNG, JPEG, TIFF)."""
+
+
+class Source(Protocol):
+    """Random access to records; all annotations stay in memory, pixels are read on demand."""
+
+    @property
+    def annotations(self) -> Sequence[Annotations]: ...
+
+    @property
+    def categories(self) -> Mapping[int, str]:
+        """Category id -> name."""
+        ...
+
+    @property
+    def folds(self) -> Mapping[int, tuple[int, ...]]:
+        """Fold number -> ids of the categories that it holds out of training."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
