@@ -1,0 +1,80 @@
+"""Feature pyramid network (Lin et al. 2017), as modeling/FPN.py of the PyTorch project.
+
+Lateral 1x1 convolutions, nearest x2 top-down sums, one 3x3 convolution a level; P6 is every second row and
+column of P5. Levels are dictionary keys, 2 (stride 4) to 6 (stride 64).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from fsis_jax.models.extent import Extent
+from fsis_jax.models.layers import GroupNorm, conv
+
+lecun_uniform = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+class FPN(nnx.Module):
+    """Args:
+    channels_in: channels of the backbone's levels.
+    channels: C, the same at all levels.
+    norm: "none", or "group" for training from scratch.
+    coarsest: 6 to append P6, or the backbone's last level.
+    """
+
+    def __init__(
+        self,
+        channels_in: dict[int, int],
+        channels: int,
+        *,
+        norm: str,
+        coarsest: int,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if norm not in ("none", "group"):
+            raise ValueError(f"fpn norm is {norm!r}; it must be 'none' or 'group'")
+        self.levels = tuple(sorted(channels_in))
+        if coarsest not in (self.levels[-1], self.levels[-1] + 1):
+            raise ValueError(
+                f"coarsest pyramid level is {coarsest}; it must be {self.levels[-1]} or {self.levels[-1] + 1}"
+            )
+        self.coarsest = coarsest
+        self.lateral = nnx.List(
+            conv(channels_in[level], channels, 1, dtype=dtype, rngs=rngs, kernel_init=lecun_uniform)
+            for level in self.levels
+        )
+        self.output = nnx.List(
+            conv(channels, channels, 3, dtype=dtype, rngs=rngs, kernel_init=lecun_uniform) for _ in self.levels
+        )
+        count = len(self.levels) if norm == "group" else 0
+        self.lateral_norm = nnx.List(GroupNorm(channels) for _ in range(count))
+        self.output_norm = nnx.List(GroupNorm(channels) for _ in range(count))
+
+    def __call__(self, features: dict[int, jax.Array], extent: Extent | None) -> dict[int, jax.Array]:
+        """{level: (B, h, w, C_level)} -> {level: (B, h, w, C)}, zero outside the extent."""
+        outputs: dict[int, jax.Array] = {}
+        above: jax.Array | None = None
+        for index in reversed(range(len(self.levels))):
+            level = self.levels[index]
+            x = self.lateral[index](features[level])
+            mask = None if extent is None else extent.mask(x, 2**level)
+            if self.lateral_norm:
+                x = self.lateral_norm[index](x, mask)
+            if above is not None:
+                x = x + _upsample(above, x.shape[1], x.shape[2])
+            x = x if mask is None else x * mask
+            above = x
+            x = self.output[index](x)
+            if self.output_norm:
+                x = self.output_norm[index](x, mask)
+            outputs[level] = x if mask is None else x * mask
+        if self.coarsest > self.levels[-1]:
+            outputs[self.coarsest] = outputs[self.levels[-1]][:, ::2, ::2]
+        return dict(sorted(outputs.items()))
+
+
+def _upsample(x: jax.Array, height: int, width: int) -> jax.Array:
+    """Nearest x2, cut to (height, width) where a level has an odd side."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, :height, :width]

@@ -1,0 +1,160 @@
+"""Convolution and normalisation layers that the other modules are built from.
+
+Norms compute in float32 whatever the compute dtype, and take the mask of `extent.Extent`: positions where it is
+0 neither enter the statistics nor keep a value.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+EPSILON = 1e-5
+
+he_normal = jax.nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+
+
+def conv(
+    channels_in: int,
+    channels_out: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    use_bias: bool = True,
+    dtype: DTypeLike = jnp.float32,
+    rngs: nnx.Rngs,
+    kernel_init: Callable[..., jax.Array] = he_normal,
+) -> nnx.Conv:
+    """A square convolution padded symmetrically by kernel // 2, as PyTorch's `padding=kernel // 2`."""
+    pad = kernel // 2
+    return nnx.Conv(
+        channels_in,
+        channels_out,
+        (kernel, kernel),
+        strides=stride,
+        padding=((pad, pad), (pad, pad)),
+        use_bias=use_bias,
+        dtype=dtype,
+        rngs=rngs,
+        kernel_init=kernel_init,
+    )
+
+
+class FrozenStatistic(nnx.Variable):
+    """A tensor that comes with pretrained weights and is never trained nor updated."""
+
+
+class FrozenBatchNorm(nnx.Module):
+    """Batch normalisation with fixed statistics and a fixed affine part: y = x * a + b per channel."""
+
+    def __init__(self, channels: int) -> None:
+        self.scale = FrozenStatistic(jnp.ones(channels))
+        self.bias = FrozenStatistic(jnp.zeros(channels))
+        self.mean = FrozenStatistic(jnp.zeros(channels))
+        self.var = FrozenStatistic(jnp.ones(channels))
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        scale = self.scale[...] * jax.lax.rsqrt(self.var[...] + EPSILON)
+        y = x.astype(jnp.float32) * scale + (self.bias[...] - self.mean[...] * scale)
+        return _masked(y.astype(x.dtype), mask)
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation (Wu & He 2018) over the masked positions of each image.
+
+    Args:
+        channels: C.
+        groups: number of groups; the largest divisor of C that does not exceed it is used.
+        zero_init: start with scale 0, so that a residual branch starts as nothing.
+    """
+
+    def __init__(self, channels: int, *, groups: int = 32, zero_init: bool = False) -> None:
+        self.groups = next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
+        self.scale = nnx.Param(jnp.zeros(channels) if zero_init else jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """(B, h, w, C) -> (B, h, w, C)."""
+        batch, height, width, channels = x.shape
+        y = _masked(x.astype(jnp.float32), mask)
+        positions = height * width if mask is None else mask.astype(jnp.float32).sum((1, 2))  # scalar | (B, 1)
+        sums = jnp.stack([y.sum((1, 2)), (y * y).sum((1, 2))])  # (2, B, C)
+        sums = sums.reshape(2, batch, self.groups, -1).sum(-1)  # (2, B, groups)
+        mean, square = sums / (positions * (channels // self.groups))
+        inverse = jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + EPSILON)  # (B, groups)
+        repeats = channels // self.groups
+        scale = jnp.repeat(inverse, repeats, -1) * self.scale[...]  # (B, C)
+        shift = self.bias[...] - jnp.repeat(mean, repeats, -1) * scale
+        y = y * scale[:, None, None] + shift[:, None, None]
+        return _masked(y.astype(x.dtype), mask)
+
+
+class BatchStatistic(nnx.Variable):
+    """Running statistics of a `BatchNorm`."""
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation whose batch statistics run over the masked positions of all images of all devices.
+
+    The running variance is the unbiased one and the momentum 0.1, as in PyTorch.
+
+    Args:
+        channels: C.
+        zero_init: start with scale 0.
+    """
+
+    def __init__(self, channels: int, *, zero_init: bool = False) -> None:
+        self.scale = nnx.Param(jnp.zeros(channels) if zero_init else jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.mean = BatchStatistic(jnp.zeros(channels))
+        self.var = BatchStatistic(jnp.ones(channels))
+
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False, axis_name: str | None = None
+    ) -> jax.Array:
+        """(B, h, w, C) -> (B, h, w, C); with `train`, batch statistics are used and the running ones updated."""
+        y = _masked(x.astype(jnp.float32), mask)
+        if train:
+            size = x.shape[0] * x.shape[1] * x.shape[2]
+            count = jnp.float32(size) if mask is None else mask.astype(jnp.float32).sum()
+            total = _all_devices(jnp.append(y.sum((0, 1, 2)), count), axis_name)
+            total, count = total[:-1], total[-1]
+            mean = total / count
+            centred = _masked(y - mean, mask)
+            var = _all_devices((centred * centred).sum((0, 1, 2)), axis_name) / count
+            unbiased = var * count / jnp.maximum(count - 1, 1)
+            self.mean[...] = 0.9 * self.mean[...] + 0.1 * jax.lax.stop_gradient(mean)
+            self.var[...] = 0.9 * self.var[...] + 0.1 * jax.lax.stop_gradient(unbiased)
+        else:
+            mean, var = self.mean[...], self.var[...]
+        y = (y - mean) * (jax.lax.rsqrt(var + EPSILON) * self.scale[...]) + self.bias[...]
+        return _masked(y.astype(x.dtype), mask)
+
+
+def _masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    return x if mask is None else x * mask.astype(x.dtype)
+
+
+def _all_devices(x: jax.Array, axis_name: str | None) -> jax.Array:
+    return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def resize_bilinear(x: jax.Array, size: int) -> jax.Array:
+    """(B, h, w, C) -> (B, size, size, C) as PyTorch's `interpolate(mode="bilinear", align_corners=False)`.
+
+    Sampled at the two nearest rows and columns of each output centre, without smoothing when shrinking.
+    """
+    rows = _interpolation_matrix(x.shape[1], size)  # (size, h)
+    columns = _interpolation_matrix(x.shape[2], size)  # (size, w)
+    y = jnp.einsum("oh,bhwc,pw->bopc", rows, x.astype(jnp.float32), columns)
+    return y.astype(x.dtype)
+
+
+def _interpolation_matrix(length: int, size: int) -> jax.Array:
+    centres = jnp.maximum((jnp.arange(size) + 0.5) * (length / size) - 0.5, 0.0)
+    low = jnp.minimum(jnp.floor(centres).astype(jnp.int32), length - 1)
+    high = jnp.minimum(low + 1, length - 1)
+    fraction = (centres - low)[:, None]
+    return jax.nn.one_hot(low, length) * (1 - fraction) + jax.nn.one_hot(high, length) * fraction
