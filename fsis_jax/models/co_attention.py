@@ -96,9 +96,7 @@ class CoAttention(nnx.Module):
         reference = reference + self._project(
             self.reference_out, self.reference_norm, to_reference, reference, None, train, axis_name
         )
-        target = target + self._project(
-            self.target_out, self.target_norm, to_target, target, mask, train, axis_name
-        )
+        target = target + self._project(self.target_out, self.target_norm, to_target, target, mask, train, axis_name)
         gate = self.gate(reference)
         scale = gate[:, None, None].astype(target.dtype)
         return Match(rpn=target, target=target * scale, reference=reference * scale, gate=gate)

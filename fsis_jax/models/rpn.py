@@ -121,9 +121,7 @@ def _propose_level(
     boxes = ops.clip(decoded, image_size, offset=settings.offset)
     sides = boxes[:, 2:] - boxes[:, :2] + settings.offset
     centres = boxes[:, :2] + sides / 2
-    valid = (
-        jnp.isfinite(scores) & (sides >= settings.min_size).all(-1) & (centres < image_size[::-1]).all(-1)
-    )
+    valid = jnp.isfinite(scores) & (sides >= settings.min_size).all(-1) & (centres < image_size[::-1]).all(-1)
     kept, kept_valid = ops.nms(
         boxes,
         scores,

@@ -1,0 +1,281 @@
+"""Every configuration key, once, with its meaning. Files in configs/ start from here and change what differs.
+
+The defaults are the PyTorch project's R50-FPN recipe on FIS-Cell, apart from its bugs. A key that is not listed
+here does not exist; `--config.a.b=value` on an unknown key is an error.
+"""
+
+
+from ml_collections import ConfigDict
+
+from fsis_jax.errors import FsisError
+
+
+def base_config() -> ConfigDict:
+    """The full tree of keys with the parity defaults."""
+    config = ConfigDict()
+    config.seed = 0
+    # Start from the parameters of another run's checkpoint (a workdir, or one of its step folders).
+    config.init_from = ""
+    # How the step is mapped over devices: "shard_map" (jax.jit of jax.shard_map) or "pmap" (jax.pmap).
+    config.parallel = "shard_map"
+
+    config.data = _data()
+    config.model = _model()
+    config.optimizer = _optimizer()
+    config.training = _training()
+    config.eval = _evaluation()
+    return config
+
+
+def _data() -> ConfigDict:
+    data = ConfigDict()
+    # A COCO folder (images/, annotations/train.json, test.json, folds.json), the FIS-Cell layout, or a prepared
+    # array_record data set.
+    data.root = "data/fis_cell"
+    # Make synthetic cells under `root` if nothing is there yet.
+    data.synthetic = False
+    # Fold whose categories are held out of training; 0 holds out none.
+    data.fold = 1
+    # References per episode, K.
+    data.shots = 1
+    # Probability of an episode whose references' category is in the target, and of background patches as
+    # references; the rest are episodes with references of a category that is absent.
+    data.present = 0.8
+    data.background = 0.1
+    # Where training references come from: "other" images of the category (where there are any), the "target"
+    # itself, or "any".
+    data.reference_source = "other"
+    # Least mask area of a reference, pixels of the stored image.
+    data.min_reference_area = 20.0
+    # Share of the training images that is kept for validation. 0 validates on the training images themselves.
+    data.validation_fraction = 0.1
+    # Ground-truth rows per image, G, and side of the cropped masks, m.
+    data.max_instances = 300
+    data.mask_size = 56
+    # "none" reads 8-bit pixels as they are; "percentile" stretches every image to its own 1 and 99.8 percentiles.
+    data.intensity = "none"
+    # "shortest_side" resizes the target to `shortest_side`, at most `longest_side`; "reference" resizes it so that
+    # the references' median sqrt(width * height) becomes `reference_pixels`.
+    data.scale = "shortest_side"
+    data.shortest_side = 600
+    data.longest_side = 1000
+    data.reference_pixels = 32.0
+    data.min_scale = 0.1
+    data.max_scale = 4.0
+    # Training: log-uniform factor in 1/j..j on the scale of "reference".
+    data.scale_jitter = 1.0
+    # Canvas shapes (height, width). Training uses `train_canvases`; evaluation and segmentation `test_canvases`.
+    data.train_canvases = ((608, 800), (608, 1024), (800, 608), (1024, 608), (608, 608))
+    data.test_canvases = ((608, 800), (608, 1024), (800, 608), (1024, 608), (608, 608))
+    # Side of a reference, S; largest random enlargement of its box in training, and the fixed one at test.
+    data.reference_size = 128
+    data.reference_enlarge = 1.35
+    data.reference_context = 1.0
+    # Augmentation of training targets.
+    data.flip = 0.5
+    data.rotate = False
+    data.intensity_jitter = 0.0
+    # Worker processes of the pipeline (0: threads of the main process) and batches made ahead.
+    data.workers = 0
+    data.prefetch = 4
+    return data
+
+
+def _model() -> ConfigDict:
+    model = ConfigDict()
+    model.compute_dtype = "float32"
+    # The PyTorch weights' box convention: width = x2 - x1 + 1, RoIAlign without the half-pixel shift.
+    model.legacy_boxes = True
+    # Heads with a background box and mask output beside the foreground's (the PyTorch weights have them).
+    model.background_outputs = True
+    # Every instance is a positive whatever the reference (the original), which teaches to ignore references.
+    model.all_gt_positive = False
+    # Proposals may reach into the padding up to a multiple of 32, as at the original's test.
+    model.clip_to_padding = False
+
+    model.backbone = ConfigDict()
+    model.backbone.depth = 50
+    model.backbone.width = 64
+    # "frozen" batch norm (needs `init_from`) or "group" norm (from scratch).
+    model.backbone.norm = "frozen"
+
+    model.fpn = ConfigDict()
+    model.fpn.channels = 256
+    model.fpn.norm = "none"
+    model.fpn.coarsest = 6
+
+    model.co_attention = ConfigDict()
+    model.co_attention.norm = "batch"
+
+    model.rpn = ConfigDict()
+    # One size per level, finest first; ratios are height / width.
+    model.rpn.anchor_sizes = (32, 64, 128, 256, 512)
+    model.rpn.anchor_ratios = (0.2, 0.5, 1.0, 2.0, 5.0)
+    model.rpn.train_pre_nms = 2000
+    model.rpn.train_post_nms = 2000
+    model.rpn.test_pre_nms = 1000
+    model.rpn.test_post_nms = 1000
+    model.rpn.nms_threshold = 0.7
+    model.rpn.min_size = 1.0
+    # Anchors that reach further than this out of the image are not trained; -1 trains all.
+    model.rpn.straddle = 0.0
+    model.rpn.positive_iou = 0.7
+    model.rpn.negative_iou = 0.3
+    model.rpn.samples = 256
+    model.rpn.positive_fraction = 0.5
+
+    model.box_head = ConfigDict()
+    # "concat" (the original) or "compare".
+    model.box_head.relation = "concat"
+    model.box_head.hidden = 1024
+    model.box_head.pooled = 7
+    model.box_head.sampling_ratio = 2
+    # A roi of this size is pooled from this level.
+    model.box_head.canonical_size = 224.0
+    model.box_head.canonical_level = 4
+    model.box_head.box_weights = (10.0, 10.0, 5.0, 5.0)
+    model.box_head.positive_iou = 0.5
+    model.box_head.negative_iou = 0.5
+    model.box_head.samples = 256
+    model.box_head.positive_fraction = 0.25
+
+    model.mask_head = ConfigDict()
+    model.mask_head.channels = 256
+    model.mask_head.convs = 4
+    model.mask_head.pooled = 14
+
+    model.detections = ConfigDict()
+    model.detections.score_threshold = 0.05
+    # "linear", "gaussian" or "hard" suppression; decayed scores above the floor stay.
+    model.detections.nms_method = "linear"
+    model.detections.nms_threshold = 0.5
+    model.detections.decayed_score_threshold = 1e-4
+    model.detections.max_instances = 500
+    return model
+
+
+def _optimizer() -> ConfigDict:
+    optimizer = ConfigDict()
+    # "sgd" (momentum 0.9, the original) or "adamw".
+    optimizer.name = "sgd"
+    # Rate for a batch of `reference_batch_size`; it scales with the batch size.
+    optimizer.learning_rate = 0.02
+    optimizer.reference_batch_size = 16
+    # "steps" (times 0.1 at each of `decay_steps`) or "cosine" (to 0 at the end).
+    optimizer.schedule = "steps"
+    # Steps for the reference batch size; they scale with its inverse.
+    optimizer.decay_steps = (5000, 8000)
+    # Linear warm-up from a third of the rate; never rescaled.
+    optimizer.warmup_steps = 500
+    optimizer.weight_decay = 1e-4
+    optimizer.bias_rate = 2.0
+    # Gradient values are clipped to +-this after every backward pass.
+    optimizer.clip_value = 0.4
+    # Backward passes whose gradients are summed before one update.
+    optimizer.accumulate = 1
+    return optimizer
+
+
+def _training() -> ConfigDict:
+    training = ConfigDict()
+    training.batch_size = 16
+    # Steps for the optimizer's reference batch size (they scale with the inverse of the effective batch size), or
+    # exactly `steps` where that is not 0.
+    training.reference_steps = 10000
+    training.steps = 0
+    training.log_every = 20
+    training.checkpoint_every = 500
+    # Evaluate the validation images at every n-th checkpoint, and at the end.
+    training.validate_every = 1
+    # Validation images with an overlay of what the network finds, written at every validation.
+    training.overlays = 4
+    return training
+
+
+def _evaluation() -> ConfigDict:
+    evaluation = ConfigDict()
+    # "seen": the categories trained on; "unseen": those of the held-out fold; "all". Always the test images.
+    evaluation.split = "unseen"
+    # References per target.
+    evaluation.shots = 1
+    # Where they come from: "train" (other images: the category's train split) or "target" (as the original).
+    evaluation.references = "train"
+    # Repeats with other references.
+    evaluation.repeats = 3
+    # At most so many test images per category; 0 takes all.
+    evaluation.max_images = 0
+    return evaluation
+
+
+def use_compact_model(config: ConfigDict) -> None:
+    """Turn the detector into the compact one that trains from scratch on two CPU cores."""
+    model = config.model
+    model.legacy_boxes = False
+    model.background_outputs = False
+    model.backbone.depth = 18
+    model.backbone.width = 32
+    model.backbone.norm = "group"
+    model.fpn.channels = 64
+    model.fpn.norm = "group"
+    model.fpn.coarsest = 5
+    model.co_attention.norm = "group"
+    # Cells come to about 32 pixels (data.scale = "reference"); the pyramid covers a factor of two and more around.
+    model.rpn.anchor_sizes = (18, 36, 72, 144)
+    model.rpn.anchor_ratios = (0.5, 1.0, 2.0)
+    model.rpn.straddle = -1.0
+    model.rpn.positive_iou = 0.6
+    model.rpn.train_pre_nms = 400
+    model.rpn.train_post_nms = 256
+    model.rpn.test_pre_nms = 1000
+    model.rpn.test_post_nms = 600
+    model.rpn.min_size = 2.0
+    model.rpn.samples = 128
+    model.box_head.relation = "compare"
+    model.box_head.hidden = 256
+    model.box_head.canonical_size = 64.0
+    model.box_head.canonical_level = 3
+    model.box_head.samples = 64
+    model.mask_head.channels = 64
+    model.mask_head.convs = 2
+    model.detections.max_instances = 400
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raise FsisError for values that cannot work, before anything is built."""
+    choices = {
+        "parallel": (config.parallel, ("shard_map", "pmap")),
+        "data.intensity": (config.data.intensity, ("none", "percentile")),
+        "data.scale": (config.data.scale, ("shortest_side", "reference")),
+        "data.reference_source": (config.data.reference_source, ("other", "target", "any")),
+        "model.backbone.norm": (config.model.backbone.norm, ("frozen", "group")),
+        "model.backbone.depth": (config.model.backbone.depth, (18, 34, 50, 101, 152)),
+        "model.fpn.norm": (config.model.fpn.norm, ("none", "group")),
+        "model.co_attention.norm": (config.model.co_attention.norm, ("batch", "group")),
+        "model.box_head.relation": (config.model.box_head.relation, ("concat", "compare")),
+        "model.detections.nms_method": (config.model.detections.nms_method, ("linear", "gaussian", "hard")),
+        "optimizer.name": (config.optimizer.name, ("sgd", "adamw")),
+        "optimizer.schedule": (config.optimizer.schedule, ("steps", "cosine")),
+        "eval.split": (config.eval.split, ("seen", "unseen", "all")),
+        "eval.references": (config.eval.references, ("train", "target")),
+    }
+    for key, (value, allowed) in choices.items():
+        if value not in allowed:
+            options = ", ".join(str(option) for option in allowed)
+            raise FsisError(f"config.{key} is {value!r}; use one of: {options}")
+    at_least_one = ("data.shots", "eval.shots", "eval.repeats", "training.batch_size", "training.checkpoint_every")
+    for key in at_least_one:
+        section, name = key.split(".")
+        if config[section][name] < 1:
+            raise FsisError(f"config.{key} is {config[section][name]}; it must be at least 1")
+    levels = config.model.fpn.coarsest - 1
+    if len(config.model.rpn.anchor_sizes) != levels:
+        raise FsisError(
+            f"config.model.rpn.anchor_sizes has {len(config.model.rpn.anchor_sizes)} sizes; "
+            f"the pyramid has {levels} levels (2 to {config.model.fpn.coarsest}), give one size for each"
+        )
+    for key in ("train_canvases", "test_canvases"):
+        for canvas in config.data[key]:
+            if len(canvas) != 2 or any(side % 32 for side in canvas):
+                raise FsisError(f"config.data.{key} has {canvas}; a canvas is (height, width), multiples of 32")
+
+

@@ -1,0 +1,1 @@
+"""Files in and out: images that are read, results that are written."""

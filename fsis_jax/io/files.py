@@ -1,0 +1,56 @@
+"""Writing files so that a reader sees the old file or the whole new one, never a part."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from fsis_jax.errors import FsisError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another folder",
+    errno.EDQUOT: "free some of your quota or choose another folder",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EPERM: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.EISDIR: "give the name of a file, not of a folder",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder",
+    errno.EEXIST: "a part of the path is a file; choose another folder",
+}
+
+
+def write_failure(path: str | os.PathLike[str], error: OSError) -> FsisError:
+    """The one-line error for an OSError met while writing `path` (a file or a folder)."""
+    remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
+    return FsisError(f"{os.fspath(path)}: cannot be written ({error.strerror or error}): {remedy}")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file whose content takes the place of `path` when the block ends without an exception.
+
+    The content goes to a temporary file in the same folder (made if missing), is flushed to the disk and
+    renamed. On any exception the temporary file is removed and `path` stays as it was. The block should only
+    write: every OSError in it is taken for a failed write.
+
+    Raises:
+        FsisError: the file cannot be written (full disk, no permission, `path` is a folder ...).
+    """
+    target = pathlib.Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise write_failure(target, error) from error
