@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from fsis_jax import ops
 from fsis_jax.batch import Batch
@@ -71,7 +71,7 @@ class Detector(nnx.Module):
         dtype = jnp.dtype(config.compute_dtype)
         self.offset = 1 if config.legacy_boxes else 0
         self.aligned = not config.legacy_boxes
-        self.config = nnx.static(config.copy_and_resolve_references())
+        self.config = FrozenConfigDict(config)
         channels = config.fpn.channels
         self.backbone = ResNet(
             config.backbone.depth,

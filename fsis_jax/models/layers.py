@@ -61,6 +61,10 @@ class FrozenBatchNorm(nnx.Module):
         return _masked(y.astype(x.dtype), mask)
 
 
+class UndecayedParam(nnx.Param):
+    """A trained tensor that weight decay leaves alone."""
+
+
 class GroupNorm(nnx.Module):
     """Group normalisation (Wu & He 2018) over the masked positions of each image.
 
@@ -72,7 +76,7 @@ class GroupNorm(nnx.Module):
 
     def __init__(self, channels: int, *, groups: int = 32, zero_init: bool = False) -> None:
         self.groups = next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
-        self.scale = nnx.Param(jnp.zeros(channels) if zero_init else jnp.ones(channels))
+        self.scale = UndecayedParam(jnp.zeros(channels) if zero_init else jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:

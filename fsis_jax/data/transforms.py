@@ -1,0 +1,285 @@
+"""From stored images to network input, on the host: scale, canvas, reference crops, flips and intensity.
+
+Training and test share these functions. Every random one takes its numpy Generator. Images are (h, w) or (h, w, 3)
+uint8 here; a grey image stays one channel until it is placed on the canvas. Sources: `lib/utils/blob.py` (resize, square
+crop) and `lib/roi_data/loader.py` (augmentation of references) of the PyTorch project. Beyond it (DESIGN section 3):
+percentile stretch of every image, and a scale that follows the size of the references.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from fsis_jax.data.records import Annotations
+from fsis_jax.errors import FsisError
+from fsis_jax.io.images import to_rgb8
+
+Canvases = Sequence[tuple[int, int]] | Literal["exact"]
+"""Allowed canvas shapes (height, width), or "exact": each image's extent rounded up to 32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformConfig:
+    """How images, references and instances are prepared. Fields below `augmentation` act in training only."""
+
+    scale: Literal["shortest_side", "reference"] = "reference"
+    """"shortest_side": as the PyTorch project. "reference": so that the references have `reference_pixels`."""
+    shortest_side: int = 600
+    """Pixels of the shortest side ..."""
+    longest_side: int = 1000
+    """... unless the longest would exceed this."""
+    reference_pixels: float = 32.0
+    """Median sqrt(w * h) of the reference boxes in the resized target."""
+    min_scale: float = 0.125
+    max_scale: float = 8.0
+    """Bounds of the scale when it follows the references."""
+    intensity: Literal["percentile", "none"] = "percentile"
+    """Stretch 8-bit images too. Each target is stretched by its own percentiles, each reference crop by the crop's, so
+    that a loose crop file counts the same. 16-bit and float images are always stretched."""
+    percentiles: tuple[float, float] = (1.0, 99.8)
+    """Values that become 0 and 255."""
+    reference_size: int = 128
+    """Side of the square reference images."""
+    legacy_reference_crop: bool = False
+    """Truncate boxes and lose the last row or column of odd squares, as the PyTorch project does (its quirk Q11)."""
+    mask_size: int = 28
+    """Side m of the grid on which an instance's mask is stored."""
+    max_instances: int = 128
+    """Rows G of a batch; where a target shows more, less of it is shown."""
+    box_offset: int = 0
+    """Subtracted from x2 and y2 of the ground truth; 1 for models of the legacy inclusive convention."""
+    min_visible: float = 0.3
+    """An instance of which a crop shows a smaller share is ignored in training."""
+
+    # augmentation
+    scale_jitter: float = 1.0
+    """The scale is multiplied by a log-uniform factor in [1 / scale_jitter, scale_jitter]."""
+    reference_context: float = 1.35
+    """Reference boxes grow about their centre by a uniform factor in [1, reference_context]; at test by none."""
+    flip: float = 0.5
+    """Probability of a left-right flip; drawn for the target and for each reference."""
+    rot90: bool = False
+    """Also turn by 0, 90, 180 or 270 degrees. Cells have no upright side, tissue and culture neither."""
+    gamma: float = 1.0
+    """Intensities to the power of a log-uniform value in [1 / gamma, gamma]."""
+    contrast: float = 0.0
+    """Contrast about mid-grey times a uniform value in [1 - contrast, 1 + contrast]."""
+    brightness: float = 0.0
+    """Plus a uniform value in [-brightness, brightness], of the full range."""
+    colour: float = 0.0
+    """Each channel of a colour image times a uniform value in [1 - colour, 1 + colour]."""
+    noise: float = 0.0
+    """Gaussian noise of a standard deviation drawn from [0, noise], of the full range."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "scale": self.scale in ("shortest_side", "reference"),
+            "intensity": self.intensity in ("percentile", "none"),
+            "percentiles": len(self.percentiles) == 2 and 0 <= self.percentiles[0] < self.percentiles[1] <= 100,
+            "shortest_side": 0 < self.shortest_side <= self.longest_side,
+            "reference_pixels": self.reference_pixels > 0,
+            "min_scale": 0 < self.min_scale <= self.max_scale,
+            "reference_size": self.reference_size >= 8,
+            "mask_size": self.mask_size >= 2,
+            "max_instances": self.max_instances >= 1,
+            "box_offset": self.box_offset in (0, 1),
+            "min_visible": 0 <= self.min_visible <= 1,
+            "scale_jitter": self.scale_jitter >= 1,
+            "reference_context": self.reference_context >= 1,
+            "flip": 0 <= self.flip <= 1,
+            "gamma": self.gamma >= 1,
+            **{name: 0 <= getattr(self, name) < 1 for name in ("contrast", "brightness", "colour", "noise")},
+        }
+        for name, good in checks.items():
+            if not good:
+                raise FsisError(f"transform config: {name}={getattr(self, name)!r} is out of range; see TransformConfig")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "TransformConfig":
+        """From an ml_collections ConfigDict or any mapping whose keys are fields of this class."""
+        values = dict(config)
+        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise FsisError(f"transform config: unknown key {unknown[0]!r}; see TransformConfig for the keys")
+        if "percentiles" in values:
+            values["percentiles"] = tuple(values["percentiles"])
+        return cls(**values)
+
+
+def shortest_side_scale(size: tuple[int, int], config: TransformConfig) -> float:
+    """Scale of an image of `size` (height, width) by the length of its sides."""
+    scale = config.shortest_side / min(size)
+    if round(scale * max(size)) > config.longest_side:
+        scale = config.longest_side / max(size)
+    return scale
+
+
+def reference_scale(boxes: np.ndarray, config: TransformConfig) -> float:
+    """Scale that gives the boxes (n, 4) a median side of `reference_pixels`, within the bounds; 1 for no boxes."""
+    if not len(boxes):
+        return min(max(1.0, config.min_scale), config.max_scale)
+    sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    return float(np.clip(config.reference_pixels / np.median(sides), config.min_scale, config.max_scale))
+
+
+def own_scale(annotations: Annotations, config: TransformConfig) -> float:
+    """Scale of an image that serves as its own reference: by its sides, or by the size of its own cells."""
+    if config.scale == "shortest_side":
+        return shortest_side_scale((annotations.height, annotations.width), config)
+    return reference_scale(annotations.boxes[~annotations.crowd], config)
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Height and width that `resize` gives."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def choose_canvas(size: tuple[int, int], canvases: Canvases) -> tuple[int, int]:
+    """The canvas of least area that holds `size` (height, width); the first of equals."""
+    if canvases == "exact":
+        return -(-size[0] // 32) * 32, -(-size[1] // 32) * 32
+    fitting = [canvas for canvas in canvases if canvas[0] >= size[0] and canvas[1] >= size[1]]
+    if not fitting:
+        raise FsisError(f"no canvas of {list(canvases)} holds an image resized to {size[0]}x{size[1]}; add a larger one")
+    canvas = min(fitting, key=math.prod)
+    return canvas[0], canvas[1]
+
+
+def resize(image: np.ndarray, scale: float) -> np.ndarray:
+    """Bilinear to `scaled_size`; pixel centres map by the exact scale. Below 1/2 pixels are averaged, not skipped."""
+    if scale == 1:
+        return image
+    if min(image.shape[:2]) * scale < 1:
+        return cv2.resize(image, scaled_size(image.shape[:2], scale)[::-1], interpolation=cv2.INTER_AREA)
+    interpolation = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
+
+
+def place(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 canvas with `image` (h, w[, 3]) at its top left, zero outside."""
+    placed = np.zeros((*canvas, 3), np.uint8)
+    placed[: image.shape[0], : image.shape[1]] = image if image.ndim == 3 else image[..., None]
+    return placed
+
+
+def to_levels(image: np.ndarray, config: TransformConfig) -> np.ndarray:
+    """A decoded image of any dtype as uint8: (h, w) if its channels are equal, else (h, w, 3)."""
+    levels = to_rgb8(image, stretch=config.intensity == "percentile", percentiles=config.percentiles)
+    grey = image.ndim == 2 or np.array_equal(levels[..., :2], levels[..., 1:])
+    return np.ascontiguousarray(levels[..., 0]) if grey else levels
+
+
+def cut_reference(
+    image: np.ndarray, box: Sequence[float], *, context: float = 1.0, legacy: bool = False
+) -> np.ndarray:
+    """The part of a decoded image inside `box` (x1, y1, x2, y2), which first grows about its centre by `context`.
+
+    Every pixel that the box touches is part of it (`legacy`: coordinates are truncated); at least one.
+    """
+    x1, y1, x2, y2 = box
+    grow_x, grow_y = (context - 1) / 2 * (x2 - x1), (context - 1) / 2 * (y2 - y1)
+    upper = math.floor if legacy else math.ceil
+    height, width = image.shape[:2]
+    left, top = (min(max(math.floor(v), 0), limit - 1) for v, limit in ((x1 - grow_x, width), (y1 - grow_y, height)))
+    right, bottom = max(upper(x2 + grow_x), left + 1), max(upper(y2 + grow_y), top + 1)
+    return image[top:bottom, left:right]
+
+
+def reference_image(
+    crop: np.ndarray, config: TransformConfig, *, rng: np.random.Generator | None = None, name: str = "reference"
+) -> np.ndarray:
+    """(S, S, 3) uint8 from a crop of a decoded image, any dtype: stretch, zero-pad to a square, resize.
+
+    Args:
+        rng: given in training: intensity and orientation are drawn with it.
+        name: of the crop, for messages.
+
+    Raises:
+        FsisError: the crop is less than 2 pixels wide or high.
+    """
+    if min(crop.shape[:2]) < 2:
+        raise FsisError(
+            f"{name}: a reference of {crop.shape[1]}x{crop.shape[0]} pixels shows no cell; give a crop around one cell"
+        )
+    levels = to_levels(crop, config)
+    if rng is not None:
+        levels = jitter_intensity(rng, levels, config)
+    square = resize_square(pad_to_square(levels, legacy=config.legacy_reference_crop), config.reference_size)
+    if rng is not None:
+        square = random_orientation(rng, config, square.shape[:2], square.shape[:2]).image(square)
+    return place(square, square.shape[:2])
+
+
+def pad_to_square(image: np.ndarray, *, legacy: bool = False) -> np.ndarray:
+    """The image in the middle of a zero square; `legacy` drops the last row or column of an odd longest side."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    top, left = side // 2 - height // 2, side // 2 - width // 2
+    if legacy and side % 2:
+        image = image[: side - 1 if height == side else height, : side - 1 if width == side else width]
+    padded = np.zeros((side, side, *image.shape[2:]), image.dtype)
+    padded[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return padded
+
+
+def resize_square(image: np.ndarray, size: int) -> np.ndarray:
+    """A square image to `size`, as `resize`."""
+    interpolation = cv2.INTER_AREA if size < image.shape[0] / 2 else cv2.INTER_LINEAR
+    return cv2.resize(image, (size, size), interpolation=interpolation)
+
+
+@dataclasses.dataclass(frozen=True)
+class Orientation:
+    """A flip (mirror x) followed by quarter turns against the clock."""
+
+    flip: bool = False
+    turns: int = 0
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """(h, w, ...) turned; also the masks of instances, one by one."""
+        return np.rot90(image[:, ::-1] if self.flip else image, self.turns)
+
+    def boxes(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """(n, 4) in an image of `size` (height, width) before turning."""
+        x1, y1, x2, y2 = boxes.T
+        height, width = size
+        if self.flip:
+            x1, x2 = width - x2, width - x1
+        for _ in range(self.turns):
+            x1, y1, x2, y2 = y1, width - x2, y2, width - x1
+            height, width = width, height
+        return np.stack([x1, y1, x2, y2], axis=-1)
+
+
+def random_orientation(
+    rng: np.random.Generator, config: TransformConfig, size: tuple[int, int], canvas: tuple[int, int]
+) -> Orientation:
+    """Flip and turn of an image of `size`; no quarter turn that would leave the canvas."""
+    flip = bool(rng.random() < config.flip)
+    turns = int(rng.integers(4)) if config.rot90 else 0
+    if turns % 2 and not (size[1] <= canvas[0] and size[0] <= canvas[1]):
+        turns -= 1
+    return Orientation(flip, turns)
+
+
+def jitter_intensity(rng: np.random.Generator, image: np.ndarray, config: TransformConfig) -> np.ndarray:
+    """Random gamma, contrast, brightness, colour and noise, as the config says; of the same shape."""
+    levels = np.arange(256, dtype=np.float32) / 255
+    exponent = config.gamma ** rng.uniform(-1, 1)
+    contrast = 1 + config.contrast * rng.uniform(-1, 1)
+    shift = config.brightness * rng.uniform(-1, 1)
+    gains = 1 + config.colour * rng.uniform(-1, 1, 3 if image.ndim == 3 else 1)
+    sigma = config.noise * rng.random()
+    table = ((levels**exponent - 0.5) * contrast + 0.5 + shift)[:, None] * (gains if image.ndim == 3 else 1.0)
+    if sigma == 0:
+        codes = np.rint(255 * np.clip(table, 0, 1)).astype(np.uint8)
+        return cv2.LUT(image, codes.reshape(1, 256, -1))
+    values = 255 * table.astype(np.float32)
+    mapped = np.stack([values[image[..., c], c] for c in range(3)], axis=-1) if image.ndim == 3 else values[image, 0]
+    noise = rng.standard_normal(image.shape[:2], dtype=np.float32) * np.float32(255 * sigma)
+    mapped += noise[..., None] if image.ndim == 3 else noise
+    return np.rint(np.clip(mapped, 0, 255)).astype(np.uint8)

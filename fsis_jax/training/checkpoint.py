@@ -1,0 +1,245 @@
+"""Checkpoints: parameters, optimiser, the data iterator's state and the config, by orbax, in `workdir/checkpoints`.
+
+A step folder has three items: `model` (what segmentation and fine-tuning need), `optimizer`, and `meta` (the
+config, the data state, and the score threshold found on the validation images). Arrays are stored under flat
+names, "backbone/stem/kernel", so that a checkpoint outlives the way in which modules nest, and so that one of
+another architecture is reported name by name. Saving is asynchronous and atomic; the last and the best stay.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from ml_collections import ConfigDict
+from orbax.checkpoint import checkpoint_managers
+
+from fsis_jax.config import base_config
+from fsis_jax.errors import FsisError
+from fsis_jax.training.step import TrainState
+
+Arrays = dict[str, jax.Array]
+
+FOLDER = "checkpoints"
+
+
+def _names(part: nnx.State) -> Arrays:
+    return {"/".join(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(part)}
+
+
+def _filled(part: nnx.State, arrays: Arrays) -> nnx.State:
+    """`part` with the arrays of its names in the place of its own."""
+    flat = nnx.to_flat_state(part)
+    return nnx.from_flat_state(
+        [(path, variable.replace(arrays["/".join(map(str, path))])) for path, variable in flat]
+    )
+
+
+def _flat_model(state: TrainState) -> Arrays:
+    return _names(state.params) | _names(state.statistics) | _names(state.frozen)
+
+
+def _with_model(state: TrainState, arrays: Arrays) -> TrainState:
+    return dataclasses.replace(
+        state,
+        params=_filled(state.params, arrays),
+        statistics=_filled(state.statistics, arrays),
+        frozen=_filled(state.frozen, arrays),
+    )
+
+
+def _flat_optimizer(state: TrainState) -> Arrays:
+    leaves = jax.tree_util.tree_leaves_with_path(state.optimizer)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves} | {"step": state.step}
+
+
+def _with_optimizer(state: TrainState, arrays: Arrays) -> TrainState:
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.optimizer)]
+    optimizer = jax.tree.unflatten(jax.tree.structure(state.optimizer), [arrays[path] for path in paths])
+    return dataclasses.replace(state, step=arrays["step"], optimizer=optimizer)
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        workdir: the run's folder.
+        read_only: open to restore only; the folder must exist.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, read_only: bool = False) -> None:
+        self.folder = workdir.absolute() / FOLDER
+        if read_only and not self.folder.is_dir():
+            raise FsisError(f"{workdir}: no folder {FOLDER!r} in it; give the --workdir of a training run")
+        keep_best = checkpoint_managers.BestN(
+            n=1, get_metric_fn=_mask_ap50, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [checkpoint_managers.LatestN(1), keep_best]
+            ),
+            best_fn=_mask_ap50,
+            read_only=read_only,
+            create=not read_only,
+        )
+        with _quiet_absl(), _disk_errors(self.folder):
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(
+        self, state: TrainState, *, config: ConfigDict, data_state: Any, validation: dict[str, float] | None
+    ) -> None:
+        """Start to save; `validation` (with "mask_ap50" and "min_score") makes it a candidate for the best."""
+        meta = {"config": json.loads(config.to_json_best_effort()), "data_state": data_state}
+        meta["validation"] = validation
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave(_flat_model(state)),
+            optimizer=ocp.args.StandardSave(_flat_optimizer(state)),
+            meta=ocp.args.JsonSave(meta),
+        )
+        with _quiet_absl(), _disk_errors(self.folder):
+            self._manager.save(int(state.step), args=items, metrics=validation)
+
+    def wait(self) -> None:
+        """Until what was started is on disk."""
+        with _disk_errors(self.folder):
+            self._manager.wait_until_finished()
+
+    def latest(self) -> int | None:
+        """The last complete step, or None."""
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """The step with the best validation mask AP50; the last one if none was validated."""
+        best = self._manager.best_step()
+        return self.latest() if best is None else best
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The config (as plain JSON), the data state and the validation results of a step."""
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
+    def restore_model(self, step: int, like: nnx.State) -> nnx.State:
+        """`like`, the whole state of a detector, with the arrays of a step.
+
+        Raises:
+            FsisError: if names or shapes differ, that is, if the checkpoint is of another architecture.
+        """
+        return _filled(like, self._restore(step, "model", _names(like)))
+
+    def initialise(self, step: int, state: TrainState) -> TrainState:
+        """`state` with the model of a step, to fine-tune; raises as `restore_model` does."""
+        return _with_model(state, self._restore(step, "model", _flat_model(state)))
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The whole state of a step, to go on with; raises as `restore_model` does."""
+        optimizer = self._restore(step, "optimizer", _flat_optimizer(like))
+        return _with_optimizer(self.initialise(step, like), optimizer)
+
+    def close(self) -> None:
+        """Wait for pending saves and let go of the folder."""
+        with _disk_errors(self.folder):
+            self._manager.close()
+
+    def _restore(self, step: int, item: str, like: Arrays) -> Arrays:
+        path = self.folder / str(step) / item
+        handler = ocp.StandardCheckpointer()
+        stored = handler.metadata(path).item_metadata
+        stored_shapes = {name: tuple(leaf.shape) for name, leaf in dict(stored).items()}
+        _compare({name: np.shape(leaf) for name, leaf in like.items()}, stored_shapes, path)
+        return handler.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+
+
+def open_run(path: pathlib.Path) -> tuple[Checkpoints, int]:
+    """The checkpoints and the step meant by `path`: a workdir (its best step) or one of its step folders.
+
+    Raises:
+        FsisError: if nothing is there.
+    """
+    path = path.absolute()
+    if path.parent.name == FOLDER and path.name.isdigit():
+        workdir, step = path.parent.parent, int(path.name)
+    else:
+        workdir, step = path, None
+    if not workdir.is_dir():
+        raise FsisError(f"{path}: no such folder; give the --workdir of a training run")
+    checkpoints = Checkpoints(workdir, read_only=True)
+    step = checkpoints.best() if step is None else step
+    if step is None or not (checkpoints.folder / str(step)).is_dir():
+        raise FsisError(f"{path}: no complete checkpoint; train with --workdir {workdir} first")
+    return checkpoints, step
+
+
+def config_of(meta: dict[str, Any]) -> ConfigDict:
+    """The config stored in a checkpoint's meta, over today's defaults."""
+    config = base_config()
+    with config.unlocked():
+        config.update(ConfigDict(_tuples(meta["config"])))
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists only; the config's sequences are tuples."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def _mask_ap50(metrics: dict[str, float]) -> float:
+    return metrics["mask_ap50"]
+
+
+def _compare(
+    wanted: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]], path: pathlib.Path
+) -> None:
+    missing = sorted(wanted.keys() - stored.keys())
+    extra = sorted(stored.keys() - wanted.keys())
+    shapes = [
+        f"{name} {stored[name]} instead of {wanted[name]}"
+        for name in sorted(wanted.keys() & stored.keys())
+        if wanted[name] != stored[name]
+    ]
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("extra", extra), ("of another shape", shapes))
+        if names
+    ]
+    if parts:
+        raise FsisError(
+            f"{path}: a checkpoint of another architecture: {'; '.join(parts)}; "
+            "use the config that it was trained with, or another --workdir"
+        )
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
+    """A full disk surfaces as OSError, or as another type from the storage library's threads."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+            reason = "no space left on the device" if "space" in str(error) else str(error).splitlines()[0]
+            raise FsisError(
+                f"{folder}: the checkpoint was not saved: {reason}; earlier ones are intact: free some space and "
+                "run the same command again"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _quiet_absl() -> Iterator[None]:
+    """Orbax logs a warning for every save without metrics; such saves are intended."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

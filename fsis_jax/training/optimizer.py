@@ -1,0 +1,96 @@
+"""The optimiser: SGD with the PyTorch project's recipe, or AdamW for models trained from scratch.
+
+SGD as torch.optim.SGD in train_net_step.py: gradient values clipped, weight decay added to the gradient except
+for parameters whose name contains "bias" and for group-norm scales, momentum 0.9, biases at twice the rate.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from fsis_jax.models.layers import UndecayedParam
+from fsis_jax.training.schedule import learning_rate
+
+
+def trainable(config: ConfigDict) -> nnx.filterlib.Filter:
+    """A filter of the parameters that are trained: all, or, with frozen batch norm, all but res1 and res2."""
+    if config.model.backbone.norm != "frozen":
+        return nnx.Param
+    return nnx.All(nnx.Param, nnx.Not(_in_first_stages))
+
+
+def _in_first_stages(path: tuple[Any, ...], _: Any) -> bool:
+    return path[:2] == ("backbone", "stem") or path[:3] == ("backbone", "stages", 0)
+
+
+def make_optimizer(config: ConfigDict, params: nnx.State) -> optax.GradientTransformation:
+    """The chain for `params`, the trainable part of a detector's state (its variables tell what decays)."""
+    settings = config.optimizer
+    is_bias = _map_with_path(params, lambda path, _: "bias" in path[-1])
+    decays = _map_with_path(
+        params, lambda path, variable: "bias" not in path[-1] and not isinstance(variable, UndecayedParam)
+    )
+    rate = optax.scale_by_learning_rate(learning_rate(config))
+    if settings.name == "adamw":
+        chain = optax.chain(
+            optax.clip(settings.clip_value),
+            optax.scale_by_adam(),
+            optax.add_decayed_weights(settings.weight_decay, decays),
+            rate,
+        )
+    else:
+        chain = optax.chain(
+            optax.clip(settings.clip_value),
+            optax.add_decayed_weights(settings.weight_decay, decays),
+            optax.trace(0.9),
+            optax.masked(optax.scale(settings.bias_rate), is_bias),
+            rate,
+        )
+    return chain if settings.accumulate == 1 else accumulate(chain, settings.accumulate, settings.clip_value)
+
+
+def _map_with_path(params: nnx.State, function: Any) -> Any:
+    """A tree of the shape of `params` with function(path, variable) at every leaf."""
+    flat = {path: function(path, variable) for path, variable in nnx.to_flat_state(params)}
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, _: flat[tuple(key.key for key in keys if isinstance(key, jax.tree_util.DictKey))], params
+    )
+
+
+class AccumulateState(NamedTuple):
+    """Gradients summed so far, how many, and the inner state."""
+
+    total: optax.Updates
+    count: jax.Array
+    inner: optax.OptState
+
+
+def accumulate(
+    inner: optax.GradientTransformation, passes: int, clip_value: float
+) -> optax.GradientTransformation:
+    """Update once every `passes` calls with the sum of the gradients; the running sum is clipped at each call."""
+
+    def init(params: optax.Params) -> AccumulateState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AccumulateState(zeros, jnp.zeros((), jnp.int32), inner.init(params))
+
+    def update(
+        updates: optax.Updates, state: AccumulateState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AccumulateState]:
+        total = jax.tree.map(lambda t, g: jnp.clip(t + g, -clip_value, clip_value), state.total, updates)
+        zeros = jax.tree.map(jnp.zeros_like, total)
+
+        def apply() -> tuple[optax.Updates, AccumulateState]:
+            result, inner_state = inner.update(total, state.inner, params)
+            return result, AccumulateState(zeros, jnp.zeros((), jnp.int32), inner_state)
+
+        def wait() -> tuple[optax.Updates, AccumulateState]:
+            return zeros, AccumulateState(total, state.count + 1, state.inner)
+
+        return jax.lax.cond(state.count + 1 >= passes, apply, wait)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,89 @@
+"""One training step, written per device with the named axis `batch`.
+
+The loss of a device is its share of the loss of the whole batch (sums here over counts everywhere), so gradients
+are summed over devices, not averaged.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from fsis_jax.batch import Batch
+from fsis_jax.models.detector import Detector
+from fsis_jax.models.layers import BatchStatistic
+from fsis_jax.training.optimizer import make_optimizer, trainable
+
+AXIS = "batch"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a step changes, and what it reads of the model."""
+
+    step: jax.Array
+    """Number of steps taken."""
+    params: nnx.State
+    """Trainable parameters."""
+    statistics: nnx.State
+    """Running statistics of batch norms."""
+    frozen: nnx.State
+    """Parameters and statistics that are never changed."""
+    optimizer: optax.OptState
+
+
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def new_state(config: ConfigDict, model: Detector) -> tuple[nnx.GraphDef, TrainState, StepFunction]:
+    """Take a detector apart: its structure, the state at step 0, and the step function of one device."""
+    graph, params, statistics, frozen = nnx.split(model, trainable(config), BatchStatistic, ...)
+    optimizer = make_optimizer(config, params)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        statistics=statistics,
+        frozen=frozen,
+        optimizer=optimizer.init(params),
+    )
+    return graph, state, _make_step(graph, optimizer, config.seed)
+
+
+def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, seed: int) -> StepFunction:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def loss(params: nnx.State) -> tuple[jax.Array, Any]:
+            model = nnx.merge(graph, params, state.statistics, state.frozen)
+            terms, counts = model.losses(batch, key, axis_name=AXIS)
+            return sum(terms.values(), jnp.float32(0)), (terms, counts, nnx.state(model, BatchStatistic))
+
+        gradients, (terms, counts, statistics) = jax.grad(loss, has_aux=True)(state.params)
+        gradients = jax.lax.psum(gradients, AXIS)
+        terms = jax.lax.psum(terms, AXIS)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        metrics = {f"loss/{name}": value for name, value in terms.items()}
+        metrics["loss/total"] = sum(terms.values(), jnp.float32(0))
+        metrics["gradient_norm"] = optax.global_norm(gradients)
+        metrics |= {f"count/{name}": value for name, value in jax.lax.psum(counts, AXIS).items()}
+        state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            statistics=statistics,
+            frozen=state.frozen,
+            optimizer=optimizer_state,
+        )
+        return state, metrics
+
+    return step
+
+
+def merge(graph: nnx.GraphDef, state: TrainState) -> Detector:
+    """The detector with the state's parameters."""
+    return nnx.merge(graph, state.params, state.statistics, state.frozen)
