@@ -49,36 +49,42 @@ def _data() -> ConfigDict:
     data.min_reference_area = 20.0
     # Share of the training images that is kept for validation. 0 validates on the training images themselves.
     data.validation_fraction = 0.1
-    # Ground-truth rows per image, G, and side of the cropped masks, m.
-    data.max_instances = 300
-    data.mask_size = 56
-    # "none" reads 8-bit pixels as they are; "percentile" stretches every image to its own 1 and 99.8 percentiles.
-    data.intensity = "none"
-    # "shortest_side" resizes the target to `shortest_side`, at most `longest_side`; "reference" resizes it so that
-    # the references' median sqrt(width * height) becomes `reference_pixels`.
-    data.scale = "shortest_side"
-    data.shortest_side = 600
-    data.longest_side = 1000
-    data.reference_pixels = 32.0
-    data.min_scale = 0.1
-    data.max_scale = 4.0
-    # Training: log-uniform factor in 1/j..j on the scale of "reference".
-    data.scale_jitter = 1.0
     # Canvas shapes (height, width). Training uses `train_canvases`; evaluation and segmentation `test_canvases`.
     data.train_canvases = ((608, 800), (608, 1024), (800, 608), (1024, 608), (608, 608))
     data.test_canvases = ((608, 800), (608, 1024), (800, 608), (1024, 608), (608, 608))
-    # Side of a reference, S; largest random enlargement of its box in training, and the fixed one at test.
-    data.reference_size = 128
-    data.reference_enlarge = 1.35
-    data.reference_context = 1.0
-    # Augmentation of training targets.
-    data.flip = 0.5
-    data.rotate = False
-    data.intensity_jitter = 0.0
     # Worker processes of the pipeline (0: threads of the main process) and batches made ahead.
     data.workers = 0
     data.prefetch = 4
+    data.transform = _transform()
     return data
+
+
+def _transform() -> ConfigDict:
+    """The fields of data.transforms.TransformConfig, which says what each means; box_offset comes from the model."""
+    transform = ConfigDict()
+    transform.scale = "shortest_side"
+    transform.shortest_side = 600
+    transform.longest_side = 1000
+    transform.reference_pixels = 32.0
+    transform.min_scale = 0.125
+    transform.max_scale = 4.0
+    transform.intensity = "none"
+    transform.percentiles = (1.0, 99.8)
+    transform.reference_size = 128
+    transform.legacy_reference_crop = False
+    transform.mask_size = 56
+    transform.max_instances = 300
+    transform.min_visible = 0.3
+    transform.scale_jitter = 1.0
+    transform.reference_context = 1.35
+    transform.flip = 0.5
+    transform.rot90 = False
+    transform.gamma = 1.0
+    transform.contrast = 0.0
+    transform.brightness = 0.0
+    transform.colour = 0.0
+    transform.noise = 0.0
+    return transform
 
 
 def _model() -> ConfigDict:
@@ -219,7 +225,7 @@ def use_compact_model(config: ConfigDict) -> None:
     model.fpn.norm = "group"
     model.fpn.coarsest = 5
     model.co_attention.norm = "group"
-    # Cells come to about 32 pixels (data.scale = "reference"); the pyramid covers a factor of two and more around.
+    # Cells come to about 32 pixels (data.transform.scale = "reference"); the pyramid covers a factor of two and more around.
     model.rpn.anchor_sizes = (18, 36, 72, 144)
     model.rpn.anchor_ratios = (0.5, 1.0, 2.0)
     model.rpn.straddle = -1.0
@@ -244,8 +250,6 @@ def check_config(config: ConfigDict) -> None:
     """Raise FsisError for values that cannot work, before anything is built."""
     choices = {
         "parallel": (config.parallel, ("shard_map", "pmap")),
-        "data.intensity": (config.data.intensity, ("none", "percentile")),
-        "data.scale": (config.data.scale, ("shortest_side", "reference")),
         "data.reference_source": (config.data.reference_source, ("other", "target", "any")),
         "model.backbone.norm": (config.model.backbone.norm, ("frozen", "group")),
         "model.backbone.depth": (config.model.backbone.depth, (18, 34, 50, 101, 152)),
