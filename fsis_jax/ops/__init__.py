@@ -1,0 +1,38 @@
+"""Array functions of object detection, without parameters: what torchvision.ops is to PyTorch.
+
+Each is written for one image, with static shapes, and may be jitted, vmapped and (where it means something)
+differentiated. Padded arrays travel with a boolean `valid`. Boxes are (x1, y1, x2, y2), absolute pixels, float32.
+"""
+
+from fsis_jax.ops.anchors import cell_anchors, grid_anchors
+from fsis_jax.ops.assignment import IGNORE, NEGATIVE, POSITIVE, Assignment, assign
+from fsis_jax.ops.boxes import MAX_LOG_SCALE, area, clip, decode, encode, pairwise_ioa, pairwise_iou
+from fsis_jax.ops.masks import paste_masks, roi_mask_targets
+from fsis_jax.ops.nms import nms
+from fsis_jax.ops.roi_align import assign_levels, multilevel_roi_align, roi_align
+from fsis_jax.ops.sampling import sample_indices, sample_labels
+
+__all__ = [
+    "IGNORE",
+    "MAX_LOG_SCALE",
+    "NEGATIVE",
+    "POSITIVE",
+    "Assignment",
+    "area",
+    "assign",
+    "assign_levels",
+    "cell_anchors",
+    "clip",
+    "decode",
+    "encode",
+    "grid_anchors",
+    "multilevel_roi_align",
+    "nms",
+    "paste_masks",
+    "pairwise_ioa",
+    "pairwise_iou",
+    "roi_align",
+    "roi_mask_targets",
+    "sample_indices",
+    "sample_labels",
+]

@@ -14,7 +14,8 @@ from FPN (arXiv 1612.03144), equation 1.
 """
 
 import functools
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -84,7 +85,8 @@ def roi_align(
         sampling_ratio=sampling_ratio,
         aligned=aligned,
     )
-    return _pool(output_size, sampling_ratio, features.reshape(height * width, -1), grid)
+    flat = features.reshape(height * width, -1)
+    return _pool(output_size, sampling_ratio, flat.shape[0], flat.dtype, flat, grid)
 
 
 @functools.partial(jax.jit, static_argnames=("output_size", "sampling_ratio", "aligned"))
@@ -121,7 +123,7 @@ def multilevel_roi_align(
         aligned=aligned,
     )
     flat = jnp.concatenate([feature.reshape(-1, feature.shape[-1]) for feature in maps])
-    return _pool(output_size, sampling_ratio, flat, grid)
+    return _pool(output_size, sampling_ratio, flat.shape[0], flat.dtype, flat, grid)
 
 
 @functools.partial(jax.jit, static_argnames=("min_level", "max_level", "offset"))
@@ -166,29 +168,102 @@ def _grid(
     return _Grid(axis(rois[:, 1], rois[:, 3], heights), axis(rois[:, 0], rois[:, 2], widths), first)
 
 
-def _taps(axis: _Axis, output_size: int, sample: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-    """Pixels and weights (R, o, 2) of the bilinear sample number `sample` of every output row or column."""
-    start, cell, samples, size = (value[:, None] for value in axis)
-    cells = jnp.arange(output_size, dtype=jnp.float32)
-    position = start + (cells + (sample + 0.5) / samples) * cell  # (R, o)
-    counts = (position >= -1.0) & (position <= size) & (sample < samples)
-    position = jnp.clip(position, 0.0, size - 1)
-    low = jnp.floor(position).astype(jnp.int32)
-    fraction = position - low
-    pixels = jnp.stack([low, jnp.minimum(low + 1, size - 1)], axis=-1)
-    weights = jnp.stack([1.0 - fraction, fraction], axis=-1) * jnp.where(counts, 1.0 / samples, 0.0)[..., None]
-    return jnp.where(counts[..., None], pixels, 0), weights
-
-
 class _Taps(NamedTuple):
-    """One pass over the features: rows and columns (R, o, T) of the flattened features, and their weights."""
+    """What one pass reads for every roi: rows and columns, (R, o, T) each, of the flattened features."""
 
     rows: jax.Array
+    """int32, flat position of the first pixel of the row."""
     row_weights: jax.Array
     columns: jax.Array
+    """int32, position within the row."""
     column_weights: jax.Array
 
 
-def _all_taps(grid: _Grid, output_size: int, samples: list[tuple[jax.Array | int, jax.Array | int]]) -> _Taps:
-    y_taps = [_taps(grid.y, output_size, y) for y in dict.fromkeys(y for y, _ in samples)]
-    raise NotImplementedError(y_taps)
+def _axis_taps(axis: _Axis, output_size: int, samples: Sequence[jax.Array | int]) -> tuple[jax.Array, jax.Array]:
+    """Pixels and weights (R, o, 2 * len(samples)) of these samples of every output row (or column)."""
+    start, cell, count, size = (value[:, None] for value in axis)
+    pixels, weights = [], []
+    for sample in samples:
+        position = start + jnp.arange(output_size) * cell + (sample + 0.5) * cell / count  # (R, o)
+        inside = (position >= -1.0) & (position <= size) & (sample < count)
+        position = jnp.clip(position, 0.0, size - 1)
+        low = jnp.floor(position).astype(jnp.int32)
+        fraction = position - low
+        share = jnp.where(inside, 1.0 / count, 0.0)
+        # Pixel 0 where no sample is inside: a roi of NaN or infinity must not become an address outside the map.
+        pixels += [jnp.where(inside, low, 0), jnp.where(inside, jnp.minimum(low + 1, size - 1), 0)]
+        weights += [jnp.where(inside, (1.0 - fraction) * share, 0.0), jnp.where(inside, fraction * share, 0.0)]
+    return jnp.stack(pixels, axis=-1), jnp.stack(weights, axis=-1)
+
+
+def _for_each_pass(
+    grid: _Grid, output_size: int, sampling_ratio: int, add: Callable[[jax.Array, _Taps], jax.Array], total: jax.Array
+) -> jax.Array:
+    """`add`s the taps of all samples to `total`: in one pass if they are few, else in one pass per sample."""
+
+    def one_pass(total: jax.Array, y: Sequence[jax.Array | int], x: Sequence[jax.Array | int]) -> jax.Array:
+        rows, row_weights = _axis_taps(grid.y, output_size, y)
+        rows = rows * grid.x.size[:, None, None] + grid.first[:, None, None]
+        taps = _Taps(rows, row_weights, *_axis_taps(grid.x, output_size, x))
+        # Without the barrier XLA computes the taps again for every channel of every output cell.
+        return add(total, jax.lax.optimization_barrier(taps))
+
+    if 0 < sampling_ratio <= _UNROLLED_SAMPLES:
+        return one_pass(total, range(sampling_ratio), range(sampling_ratio))
+    most_y, most_x = jnp.max(grid.y.samples, initial=0), jnp.max(grid.x.samples, initial=0)
+    return jax.lax.fori_loop(0, most_y * most_x, lambda i, t: one_pass(t, [i // most_x], [i % most_x]), total)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _pool(
+    output_size: int, sampling_ratio: int, num_pixels: int, dtype: jnp.dtype, features: jax.Array, grid: _Grid
+) -> jax.Array:
+    """(R, o, o, C) of type `dtype` from flattened features (num_pixels, C) of the same type."""
+    del num_pixels
+
+    def add(total: jax.Array, taps: _Taps) -> jax.Array:
+        for i, j in itertools.product(range(taps.rows.shape[-1]), range(taps.columns.shape[-1])):
+            index = taps.rows[:, :, None, i] + taps.columns[:, None, :, j]  # (R, o, o)
+            weight = taps.row_weights[:, :, None, i] * taps.column_weights[:, None, :, j]
+            total = total + weight[..., None] * features.at[index].get(mode="promise_in_bounds")
+        return total
+
+    shape = (grid.first.shape[0], output_size, output_size, features.shape[1])
+    return _for_each_pass(grid, output_size, sampling_ratio, add, jnp.zeros(shape, jnp.float32)).astype(dtype)
+
+
+def _pool_forward(
+    output_size: int, sampling_ratio: int, num_pixels: int, dtype: jnp.dtype, features: jax.Array, grid: _Grid
+) -> tuple[jax.Array, _Grid]:
+    return _pool(output_size, sampling_ratio, num_pixels, dtype, features, grid), grid
+
+
+def _pool_backward(
+    output_size: int, sampling_ratio: int, num_pixels: int, dtype: jnp.dtype, grid: _Grid, cotangent: jax.Array
+) -> tuple[jax.Array, None]:
+    number, channels = cotangent.shape[0], cotangent.shape[-1]
+
+    def scatter(total: jax.Array, rois: tuple[jax.Array, _Taps]) -> tuple[jax.Array, None]:
+        cotangent, taps = rois  # (r, o, o, C), (r, o, T)
+        index = taps.rows[:, :, None, :, None] + taps.columns[:, None, :, None, :]  # (r, o, o, T, T)
+        weight = taps.row_weights[:, :, None, :, None] * taps.column_weights[:, None, :, None, :]
+        update = weight[..., None] * cotangent[:, :, :, None, None, :].astype(jnp.float32)
+        return total.at[index.reshape(-1)].add(update.reshape(-1, channels), mode="promise_in_bounds"), None
+
+    def add(total: jax.Array, taps: _Taps) -> jax.Array:
+        per_roi = output_size**2 * taps.rows.shape[-1] * taps.columns.shape[-1] * channels
+        chunk = min(max(_SCATTER_ELEMENTS // per_roi, 1), max(number, 1))
+        chunks = -(-number // chunk)
+
+        def split(value: jax.Array) -> jax.Array:
+            # Rows of padding have index 0 and weight 0.
+            padding = [(0, chunks * chunk - number)] + [(0, 0)] * (value.ndim - 1)
+            return jnp.pad(value, padding).reshape(chunks, chunk, *value.shape[1:])
+
+        return jax.lax.scan(scatter, total, jax.tree.map(split, (cotangent, taps)))[0]
+
+    zeros = jnp.zeros((num_pixels, channels), jnp.float32)
+    return _for_each_pass(grid, output_size, sampling_ratio, add, zeros).astype(dtype), None
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
