@@ -5,6 +5,8 @@ here does not exist; `--config.a.b=value` on an unknown key is an error.
 """
 
 
+import pathlib
+
 from ml_collections import ConfigDict
 
 from fsis_jax.errors import FsisError
@@ -314,3 +316,8 @@ def check_config(config: ConfigDict) -> None:
                 raise FsisError(f"config.data.{key} has {canvas}; a canvas is (height, width), multiples of 32")
 
 
+
+
+def user_path(path: str) -> pathlib.Path:
+    """A path from a config or the command line: absolute, with ~ expanded."""
+    return pathlib.Path(path).expanduser().absolute()

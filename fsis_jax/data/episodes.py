@@ -72,8 +72,8 @@ class EpisodeSampler:
         shots: references per episode.
         scale_of: scale by which a record is resized when it gives its own background patches
             (`transforms.own_scale`).
-        present, background: probabilities of these kinds; the rest is "absent". Where a kind is impossible for a target,
-            another takes its place: present -> absent, background -> absent, absent -> background -> present.
+        present, background: probabilities of these kinds; the rest is "absent". Where a kind is impossible for a
+            target, another takes its place: present -> absent, background -> absent, absent -> background -> present.
         reference_source: where references of a present category come from, if there are any: "other" images,
             the "target" itself (the cell shown is then also one to find), or "any".
         min_reference_area: references have a larger mask, in pixels of the stored image.
@@ -112,7 +112,9 @@ class EpisodeSampler:
         self._kind_edges = (present, present + background)
         self._reference_source = reference_source
         pools = {category: _pool(annotations, self.targets, category, min_reference_area) for category in categories}
-        self._pools: Mapping[int, np.ndarray] = {category: pool for category, pool in sorted(pools.items()) if len(pool)}
+        self._pools: Mapping[int, np.ndarray] = {
+            category: pool for category, pool in sorted(pools.items()) if len(pool)
+        }
         if not self._pools:
             raise FsisError(
                 f"no usable reference: none of the categories {sorted(categories)} has an instance of more than "
@@ -130,11 +132,11 @@ class EpisodeSampler:
         rng = np.random.default_rng((self.seed, _EPISODE_STREAM, index))
         draw = rng.random()
         if draw < self._kind_edges[0]:
-            order = (self._present, self._absent)
+            order = [self._present, self._absent]
         elif draw < self._kind_edges[1]:
-            order = (self._background, self._absent, self._present)
+            order = [self._background, self._absent, self._present]
         else:
-            order = (self._absent, self._background, self._present)
+            order = [self._absent, self._background, self._present]
         for make in order:
             episode = make(rng, target)
             if episode is not None:
@@ -176,7 +178,7 @@ class EpisodeSampler:
         return _draw(rng, pool, self.shots, self.annotations)
 
 
-def test_references(
+def evaluation_references(
     target_annotations: Sequence[Annotations],
     train_annotations: Sequence[Annotations],
     target: int,
@@ -190,9 +192,10 @@ def test_references(
 ) -> tuple[ReferenceBox, ...]:
     """References of `category` for evaluating one target; a pure function of its arguments.
 
-    "train": from the images of the train split (what a user does); `ReferenceBox.record` counts in that split. "target":
-    from the target itself (what the PyTorch project's test does). Where no instance is large enough, all count; where
-    there are fewer than `shots`, some are shown twice. The references of 1 shot are the first of those of 5 shots.
+    "train": from the images of the train split (what a user does); `ReferenceBox.record` counts in that split.
+    "target": from the target itself (what the PyTorch project's test does; its quirk Q7). Where no instance is large
+    enough, all count; where there are fewer than `shots`, some are shown twice. The reference of 1 shot is the first
+    of those of 5 shots.
 
     Raises:
         FsisError: there is no instance of the category.
@@ -222,12 +225,10 @@ def background_patches(
     Their side is one of `BACKGROUND_SIDES` pixels of the resized image, drawn among those of which there are enough;
     None where there is none.
     """
-    blocked = np.zeros((record.height, record.width), np.uint8)
-    if record.rles:
-        size = [record.height, record.width]
-        merged = rle_masks.merge([{"size": size, "counts": counts} for counts in record.rles])
-        kernel = np.ones((2 * BACKGROUND_MARGIN + 1,) * 2, np.uint8)
-        blocked = cv2.dilate(np.ascontiguousarray(rle_masks.decode(merged)), kernel)
+    size = [record.height, record.width]
+    merged = rle_masks.merge([{"size": size, "counts": counts} for counts in record.rles])
+    found = rle_masks.decode(merged) if record.rles else np.zeros(size, np.uint8)
+    blocked = cv2.dilate(np.ascontiguousarray(found), np.ones((2 * BACKGROUND_MARGIN + 1,) * 2, np.uint8))
     for side in rng.permutation(BACKGROUND_SIDES):
         patches = list(_free_squares(rng, blocked, max(2, round(int(side) / scale)), count))
         if len(patches) == count:

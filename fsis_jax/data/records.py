@@ -62,3 +62,20 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Record: ...
+
+
+class Subset:
+    """Some records of a source, in the given order: itself a source."""
+
+    def __init__(self, source: Source, positions: Sequence[int]) -> None:
+        self._source = source
+        self._positions = tuple(positions)
+        self.annotations = [source.annotations[position] for position in self._positions]
+        self.categories = source.categories
+        self.folds = source.folds
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int, /) -> Record:
+        return self._source[self._positions[index]]

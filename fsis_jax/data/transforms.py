@@ -1,9 +1,9 @@
 """From stored images to network input, on the host: scale, canvas, reference crops, flips and intensity.
 
 Training and test share these functions. Every random one takes its numpy Generator. Images are (h, w) or (h, w, 3)
-uint8 here; a grey image stays one channel until it is placed on the canvas. Sources: `lib/utils/blob.py` (resize, square
-crop) and `lib/roi_data/loader.py` (augmentation of references) of the PyTorch project. Beyond it (DESIGN section 3):
-percentile stretch of every image, and a scale that follows the size of the references.
+uint8 here; a grey image stays one channel until it is placed on the canvas. Sources: `lib/utils/blob.py` (resize,
+square crop) and `lib/roi_data/loader.py` (augmentation of references) of the PyTorch project. Beyond it (DESIGN
+section 3): percentile stretch of every image, and a scale that follows the size of the references.
 """
 
 import dataclasses
@@ -96,7 +96,9 @@ class TransformConfig:
         }
         for name, good in checks.items():
             if not good:
-                raise FsisError(f"transform config: {name}={getattr(self, name)!r} is out of range; see TransformConfig")
+                raise FsisError(
+                    f"transform config: {name}={getattr(self, name)!r} is out of range; see TransformConfig"
+                )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "TransformConfig":
@@ -118,19 +120,23 @@ def shortest_side_scale(size: tuple[int, int], config: TransformConfig) -> float
     return scale
 
 
-def reference_scale(boxes: np.ndarray, config: TransformConfig) -> float:
-    """Scale that gives the boxes (n, 4) a median side of `reference_pixels`, within the bounds; 1 for no boxes."""
-    if not len(boxes):
-        return min(max(1.0, config.min_scale), config.max_scale)
-    sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
-    return float(np.clip(config.reference_pixels / np.median(sides), config.min_scale, config.max_scale))
+def target_scale(size: tuple[int, int], reference_sizes: np.ndarray, config: TransformConfig) -> float:
+    """Scale of a target of `size` (height, width) whose references have `reference_sizes` (n, 2), in pixels.
+
+    By the sides of the target, or so that the references get a median side of `reference_pixels`, within the bounds;
+    with no reference, 1 within the bounds.
+    """
+    if config.scale == "shortest_side":
+        return shortest_side_scale(size, config)
+    sides = np.sqrt(np.prod(reference_sizes, axis=1, dtype=np.float64))
+    scale = config.reference_pixels / np.median(sides) if len(sides) else 1.0
+    return float(np.clip(scale, config.min_scale, config.max_scale))
 
 
 def own_scale(annotations: Annotations, config: TransformConfig) -> float:
-    """Scale of an image that serves as its own reference: by its sides, or by the size of its own cells."""
-    if config.scale == "shortest_side":
-        return shortest_side_scale((annotations.height, annotations.width), config)
-    return reference_scale(annotations.boxes[~annotations.crowd], config)
+    """Scale of an image whose own cells are the references, as in an episode with background patches."""
+    boxes = annotations.boxes[~annotations.crowd]
+    return target_scale((annotations.height, annotations.width), boxes[:, 2:] - boxes[:, :2], config)
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -144,7 +150,9 @@ def choose_canvas(size: tuple[int, int], canvases: Canvases) -> tuple[int, int]:
         return -(-size[0] // 32) * 32, -(-size[1] // 32) * 32
     fitting = [canvas for canvas in canvases if canvas[0] >= size[0] and canvas[1] >= size[1]]
     if not fitting:
-        raise FsisError(f"no canvas of {list(canvases)} holds an image resized to {size[0]}x{size[1]}; add a larger one")
+        raise FsisError(
+            f"no canvas of {list(canvases)} holds an image resized to {size[0]}x{size[1]}; add a larger one"
+        )
     canvas = min(fitting, key=math.prod)
     return canvas[0], canvas[1]
 
@@ -173,9 +181,7 @@ def to_levels(image: np.ndarray, config: TransformConfig) -> np.ndarray:
     return np.ascontiguousarray(levels[..., 0]) if grey else levels
 
 
-def cut_reference(
-    image: np.ndarray, box: Sequence[float], *, context: float = 1.0, legacy: bool = False
-) -> np.ndarray:
+def cut_reference(image: np.ndarray, box: Sequence[float], *, context: float = 1.0, legacy: bool = False) -> np.ndarray:
     """The part of a decoded image inside `box` (x1, y1, x2, y2), which first grows about its centre by `context`.
 
     Every pixel that the box touches is part of it (`legacy`: coordinates are truncated); at least one.

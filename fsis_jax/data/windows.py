@@ -49,7 +49,7 @@ class VisibleInstances:
 def touching(boxes: np.ndarray, window: Window) -> np.ndarray:
     """(N,) bool, which of `boxes` (N, 4) share area with the window."""
     low, high = (window.x0, window.y0), (window.x1, window.y1)
-    return (boxes[:, :2] < high).all(axis=1) & (boxes[:, 2:] > low).all(axis=1)
+    return np.asarray(np.all((boxes[:, :2] < high) & (boxes[:, 2:] > low), axis=1))
 
 
 def random_window(
@@ -150,7 +150,7 @@ def decode_columns(counts: bytes, height: int, x0: int, x1: int) -> np.ndarray:
 
 
 def _coverage(mask: np.ndarray, origin: tuple[int, int], box: np.ndarray, cells: int) -> np.ndarray:
-    """(cells, cells) uint8: how far `mask`, whose first pixel is `origin` (x, y), covers the cells of a grid over box."""
+    """(cells, cells) uint8: how far `mask`, whose first pixel is `origin` (x, y), covers a grid laid over `box`."""
     across = _weights(box[0], box[2], cells, origin[0], mask.shape[1])
     down = _weights(box[1], box[3], cells, origin[1], mask.shape[0])
     return np.rint(255 * (down @ mask.astype(np.float32) @ across.T)).astype(np.uint8)

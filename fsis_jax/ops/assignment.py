@@ -21,13 +21,16 @@ _COVERED_BY_IGNORED = 0.5
 """A box with at least this share of its area inside an ignored instance is not a negative."""
 
 
+_Columns = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
 class Assignment(NamedTuple):
     """What `assign` found for each of N boxes."""
 
     labels: jax.Array
     """(N,) int32: POSITIVE, NEGATIVE or IGNORE."""
     matched: jax.Array
-    """(N,) int32, row of the valid, not ignored instance of highest IoU (the first one of equals); 0 if none overlaps."""
+    """(N,) int32, row of the valid, not ignored instance of highest IoU (the first of equals); 0 if none overlaps."""
     iou: jax.Array
     """(N,) float32, IoU with that instance."""
 
@@ -60,7 +63,7 @@ def assign(
 
     # One instance at a time over all boxes: every step is a few vector operations on (N,), nothing of size N x G is
     # stored, and on CPU this is several times faster than max and argmax over an (N, G) array.
-    def step(carry: tuple[jax.Array, ...], instance: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], None]:
+    def step(carry: _Columns, instance: _Columns) -> tuple[_Columns, None]:
         best_iou, matched, forced, shadowed = carry
         index, gt_box, is_usable, is_valid = instance
         iou = pairwise_iou(gt_box[None], boxes, offset=offset)[0]  # (N,)

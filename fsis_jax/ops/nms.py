@@ -31,8 +31,8 @@ def nms(
     """Indices of the boxes (N, 4) that no better one overlaps with IoU >= iou_threshold.
 
     Returns indices (max_outputs,) int32 in descending order of scores (N,), equal scores by lower index, and valid
-    (max_outputs,) bool. Rows of padding have index 0. Boxes with valid (N,) false, or a score that is not a number, take
-    no part.
+    (max_outputs,) bool. Rows of padding have index 0. Boxes whose valid (N,) is false, or whose score is not a number,
+    take no part.
     """
     valid = valid & ~jnp.isnan(scores)
     order = jnp.argsort(jnp.where(valid, scores, -jnp.inf), descending=True, stable=True).astype(jnp.int32)

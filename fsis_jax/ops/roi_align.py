@@ -1,12 +1,12 @@
 """RoIAlign over one feature map or over a pyramid, differentiable in the features.
 
-Every output cell averages bilinear samples. Bilinear interpolation is separable, so per roi and per output row (column)
-a few *taps* suffice: feature rows (columns) with their weights. A cell is then the sum over pairs of taps, written as a
-chain of gathers that XLA fuses into one loop: nothing but the output is stored. (On CPU this is some twenty times faster
-than gathering the samples and averaging them, and faster than the dense einsum.) The gradient scatters the same taps
-back, a few rois at a time, so that its temporaries stay in cache.
+Every output cell averages bilinear samples. Bilinear interpolation is separable, so per roi and per output row (or
+column) a few *taps* suffice: feature rows (columns) with their weights. A cell is then the sum over pairs of taps,
+written as a chain of gathers that XLA fuses into one loop: nothing but the output is stored. (On CPU this is some
+twenty times faster than gathering the samples and averaging them, or than a dense einsum.) The gradient scatters the
+same taps back, a few rois at a time, so that its temporaries stay in cache.
 
-Letters: R rois, h w feature map, C channels, o output side, S samples per cell and axis, T taps per output row or column.
+Letters: R rois, h w feature map, C channels, o output side, T taps per output row or column.
 
 Sources: Mask R-CNN (arXiv 1703.06870), section 3; borders and the legacy convention (`aligned=False`: no half-pixel
 shift, rois at least one feature pixel wide and high) as in Detectron's and torchvision's CUDA kernels; level assignment

@@ -1,0 +1,74 @@
+"""Which categories and images a run may learn from, and which are kept for its validation."""
+
+import dataclasses
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from fsis_jax.config import user_path
+from fsis_jax.data.coco import open_source
+from fsis_jax.data.records import Source, Subset
+from fsis_jax.data.synthetic import generate
+from fsis_jax.errors import FsisError
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The data of one run."""
+
+    seen: tuple[int, ...]
+    """Ids of the categories that may be learnt."""
+    unseen: tuple[int, ...]
+    """Ids of the held-out ones."""
+    train: Source
+    """Training images, validation images left out."""
+    validation: Source
+
+
+def held_out(source: Source, fold: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids of the seen and of the unseen categories of a fold; fold 0 holds out none.
+
+    Raises:
+        FsisError: if there is no such fold.
+    """
+    if fold and fold not in source.folds:
+        raise FsisError(f"config.data.fold is {fold}; the data set has folds {sorted(source.folds)}, and 0 for none")
+    unseen = tuple(source.folds[fold]) if fold else ()
+    return tuple(sorted(set(source.categories) - set(unseen))), unseen
+
+
+def open_split(config: ConfigDict, split: str) -> Source:
+    """The "train" or "test" images of `config.data.root`, which is made first if `config.data.synthetic` says so."""
+    root = user_path(config.data.root)
+    if config.data.synthetic and not root.exists():
+        logging.info("making synthetic cells in %s", root)
+        generate(root, seed=config.seed)
+    return open_source(root, split)
+
+
+def open_splits(config: ConfigDict) -> Splits:
+    """Open the training images and set the validation images apart, at random by `config.seed`.
+
+    Images that show cells of held-out categories only are left out of both.
+
+    Raises:
+        FsisError: if no image is left to train on.
+    """
+    source = open_split(config, "train")
+    seen, unseen = held_out(source, config.data.fold)
+    usable = [
+        position
+        for position, annotations in enumerate(source.annotations)
+        if not len(annotations.classes) or np.isin(annotations.classes, seen).any()
+    ]
+    if not usable:
+        raise FsisError(f"{config.data.root}: no training image shows a category outside fold {config.data.fold}")
+    fraction = config.data.validation_fraction
+    count = round(fraction * len(usable))
+    if count == 0:
+        logging.info("validating on the %d training images themselves", len(usable))
+        both = Subset(source, usable)
+        return Splits(seen, unseen, both, both)
+    order = np.random.default_rng((config.seed, len(usable))).permutation(usable).tolist()
+    return Splits(seen, unseen, Subset(source, sorted(order[count:])), Subset(source, sorted(order[:count])))

@@ -1,0 +1,260 @@
+"""The result of segmenting one image: boxes, scores and masks, in numpy.
+
+A mask is kept as a window: the part of the image that holds the instance, and where it lies. A thousand cells
+on a large image then take about the memory of their own pixels, not of a thousand images. Pixel (row y, column x)
+covers [x, x + 1] x [y, y + 1] of the continuous coordinates that boxes are given in.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pycocotools.mask
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+class Window(NamedTuple):
+    """A mask (h, w) bool whose first pixel is pixel (y, x) of the image; it lies inside the image."""
+
+    y: int
+    x: int
+    mask: np.ndarray
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Where the window lies: `image[window.slices]` has the shape of `mask`."""
+        height, width = self.mask.shape
+        return slice(self.y, self.y + height), slice(self.x, self.x + width)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Instances:
+    """N instances of one image by descending score. Masks may overlap; a mask may be empty.
+
+    Raises:
+        ValueError: the lengths differ, or the scores do not descend.
+    """
+
+    boxes: np.ndarray
+    """(N, 4) float32 (x1, y1, x2, y2), pixels of the image."""
+    scores: np.ndarray
+    """(N,) float32."""
+    masks: tuple[Window, ...]
+    size: Size
+    category: str | None = None
+    """What the references showed, where it has a name."""
+
+    def __post_init__(self) -> None:
+        count = len(self.masks)
+        if self.boxes.shape != (count, 4) or self.scores.shape != (count,):
+            raise ValueError(f"{count} masks, boxes {self.boxes.shape}, scores {self.scores.shape}: lengths differ")
+        if np.any(np.diff(self.scores) > 0):
+            raise ValueError("the instances are not in order of descending score")
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @classmethod
+    def from_padded(
+        cls,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        valid: np.ndarray,
+        mask_probs: np.ndarray,
+        size: Size,
+        scale: float | tuple[float, float] = 1.0,
+        mask_threshold: float = 0.5,
+        *,
+        offset: int = 0,
+        category: str | None = None,
+    ) -> "Instances":
+        """The valid rows of a detector's padded output for one image.
+
+        A pixel belongs to an instance if its centre lies in the box and the mask's probability there, read
+        bilinearly, exceeds the threshold (the rule of `ops.paste_masks`, each instance in its own window only).
+
+        Args:
+            boxes: (D, 4), pixels of the resized image.
+            scores: (D,).
+            valid: (D,) bool.
+            mask_probs: (D, M, M), laid over each row's box.
+            size: height and width of the image itself.
+            scale: resized size / size of the image; one number or (vertical, horizontal).
+            offset: 1 if x2 and y2 name the last pixel inside (the convention of the converted weights).
+        """
+        rows = np.flatnonzero(valid)
+        rows = rows[np.argsort(-np.asarray(scores, np.float32)[rows], kind="stable")]
+        vertical, horizontal = np.broadcast_to(np.asarray(scale, np.float32), 2)
+        boxes = np.asarray(boxes, np.float32)[rows] + np.array([0, 0, offset, offset], np.float32)
+        boxes = boxes / np.stack([horizontal, vertical, horizontal, vertical])
+        probabilities = np.asarray(mask_probs)[rows].astype(np.float32)
+        windows = tuple(
+            _paste(mask, box, size, mask_threshold) for mask, box in zip(probabilities, boxes.tolist(), strict=True)
+        )
+        height, width = size
+        clipped = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+        return cls(clipped, np.asarray(scores, np.float32)[rows], windows, size, category)
+
+    @classmethod
+    def from_rles(
+        cls,
+        rles: Sequence[bytes | str],
+        size: Size,
+        *,
+        boxes: np.ndarray | None = None,
+        scores: np.ndarray | None = None,
+        category: str | None = None,
+    ) -> "Instances":
+        """Instances from compressed COCO run-length counts over the whole image, such as ground truth.
+
+        Args:
+            boxes: (N, 4); the masks' own extents if None.
+            scores: (N,), in any order; 1 if None.
+        """
+        encoded = [{"size": list(size), "counts": rle} for rle in rles]
+        extents = np.asarray(pycocotools.mask.toBbox(encoded), np.float32).reshape(-1, 4)
+        windows = []
+        for rle, (x, y, width, height) in zip(encoded, extents.astype(int).tolist(), strict=True):
+            mask = pycocotools.mask.decode(rle)[y : y + height, x : x + width].astype(bool)
+            windows.append(Window(y, x, mask))
+        if boxes is None:
+            boxes = np.concatenate([extents[:, :2], extents[:, :2] + extents[:, 2:]], axis=1)
+        return cls._sorted(boxes, scores, windows, size, category)
+
+    @classmethod
+    def from_labels(
+        cls, labels: np.ndarray, *, scores: np.ndarray | None = None, category: str | None = None
+    ) -> "Instances":
+        """Instances from a label image (H, W) of integers, 0 = background; an id may have several parts.
+
+        Args:
+            scores: one per id, by ascending id; 1 if None.
+        """
+        rows, columns = np.nonzero(labels)
+        ids = labels[rows, columns]
+        order = np.argsort(ids, kind="stable")
+        rows, columns, ids = rows[order], columns[order], ids[order]
+        starts = np.flatnonzero(np.diff(ids, prepend=0))
+        if not len(starts):
+            return cls._sorted(np.zeros((0, 4)), None, [], labels.shape, category)
+        # Rows ascend within an id, since np.nonzero lists them so and the sort is stable.
+        top, bottom = rows[starts], rows[np.append(starts[1:], len(rows)) - 1] + 1
+        left, right = np.minimum.reduceat(columns, starts), np.maximum.reduceat(columns, starts) + 1
+        windows = [
+            Window(y1, x1, labels[y1:y2, x1:x2] == value)
+            for y1, y2, x1, x2, value in zip(
+                top.tolist(), bottom.tolist(), left.tolist(), right.tolist(), ids[starts], strict=True
+            )
+        ]
+        return cls._sorted(np.stack([left, top, right, bottom], axis=1), scores, windows, labels.shape, category)
+
+    @classmethod
+    def _sorted(
+        cls,
+        boxes: np.ndarray,
+        scores: np.ndarray | None,
+        windows: Sequence[Window],
+        size: tuple[int, ...],
+        category: str | None,
+    ) -> "Instances":
+        scores = np.ones(len(windows), np.float32) if scores is None else np.asarray(scores, np.float32)
+        order = np.argsort(-scores, kind="stable")
+        ordered = tuple(windows[i] for i in order)
+        return cls(np.asarray(boxes, np.float32)[order], scores[order], ordered, (size[0], size[1]), category)
+
+    def areas(self) -> np.ndarray:
+        """(N,) int64, pixels of each mask."""
+        return np.array([np.count_nonzero(window.mask) for window in self.masks], np.int64)
+
+    def select(self, keep: np.ndarray) -> "Instances":
+        """The instances of a boolean (N,) or of ascending row numbers, e.g. `found.select(found.scores >= 0.5)`."""
+        rows = np.arange(len(self))[keep]
+        masks = tuple(self.masks[row] for row in rows)
+        return dataclasses.replace(self, boxes=self.boxes[rows], scores=self.scores[rows], masks=masks)
+
+    def without_overlaps(self, min_score: float = 0.0) -> "Instances":
+        """The instances that score at least `min_score`, with every pixel in at most one mask.
+
+        By descending score, each takes what is left of its mask. One that finds over half of its mask taken, or
+        has an empty mask, is dropped and takes nothing. Boxes stay as they are.
+        """
+        taken = np.zeros(self.size, bool)
+        rows, masks = [], []
+        for row, window in enumerate(self.masks[: np.count_nonzero(self.scores >= min_score)]):
+            free = window.mask & ~taken[window.slices]
+            left, area = np.count_nonzero(free), np.count_nonzero(window.mask)
+            if area and 2 * left >= area:
+                taken[window.slices] |= free
+                rows.append(row)
+                masks.append(Window(window.y, window.x, free))
+        return dataclasses.replace(self, boxes=self.boxes[rows], scores=self.scores[rows], masks=tuple(masks))
+
+    def labels(self, min_score: float = 0.0) -> np.ndarray:
+        """(H, W) int32: 0 for background, i + 1 for instance i of `without_overlaps(min_score)`."""
+        image = np.zeros(self.size, np.int32)
+        for number, window in enumerate(self.without_overlaps(min_score).masks, start=1):
+            image[window.slices][window.mask] = number
+        return image
+
+    def rles(self) -> list[dict[str, Any]]:
+        """Masks as compressed COCO run lengths over the whole image, with text counts as JSON needs them."""
+        return [_encode(window, self.size) for window in self.masks]
+
+    def to_coco(self, image_id: int, category_id: int) -> list[Mapping[str, Any]]:
+        """Detections in COCO's results format: bbox is (x, y, width, height)."""
+        corners = self.boxes.astype(np.float64)
+        bboxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
+        return [
+            {
+                "image_id": image_id,
+                "category_id": category_id,
+                "bbox": bbox,
+                "score": score,
+                "area": area,
+                "segmentation": rle,
+            }
+            for bbox, score, area, rle in zip(
+                bboxes, self.scores.tolist(), self.areas().tolist(), self.rles(), strict=True
+            )
+        ]
+
+
+def _paste(probabilities: np.ndarray, box: Sequence[float], size: Size, threshold: float) -> Window:
+    """The window of one instance: (M, M) probabilities laid over a box in image pixels."""
+    x1, y1, x2, y2 = box
+    x, across = _sampling(x1, x2, size[1], probabilities.shape[1])
+    y, down = _sampling(y1, y2, size[0], probabilities.shape[0])
+    return Window(y, x, down @ probabilities @ across.T > threshold)
+
+
+def _sampling(low: float, high: float, limit: int, cells: int) -> tuple[int, np.ndarray]:
+    """The first of the p pixels of 0..limit-1 with their centre in [low, high], and their weights (p, cells).
+
+    Row i holds the bilinear weights of the cells laid over [low, high] at the centre of pixel i; beyond the centres
+    of the outermost cells those count in full.
+    """
+    first = min(max(int(np.ceil(low - 0.5)), 0), limit)
+    last = max(min(int(np.floor(high - 0.5)), limit - 1), first - 1)
+    centres = np.arange(first, last + 1, dtype=np.float32) + np.float32(0.5)
+    positions = (centres - np.float32(low)) * np.float32(cells / max(high - low, 1e-6)) - np.float32(0.5)
+    positions = np.clip(positions, 0, cells - 1)
+    return first, np.maximum(1 - np.abs(positions[:, None] - np.arange(cells, dtype=np.float32)), 0)
+
+
+def _encode(window: Window, size: Size) -> dict[str, Any]:
+    """COCO's run lengths (down the columns, background first), from the window alone."""
+    height, width = size
+    edges = np.diff(np.pad(window.mask.T, ((0, 0), (1, 1))).view(np.int8), axis=1)
+    columns, rows = np.nonzero(edges)  # in turn the first pixel of a run and the one after its last
+    positions = (columns + window.x) * height + rows + window.y
+    # A run that reaches the bottom and goes on at the top of the next column is one run.
+    joined = np.flatnonzero(positions[1:-1:2] == positions[2::2]) * 2 + 1
+    positions = np.delete(positions, np.concatenate([joined, joined + 1]))
+    counts = np.diff(positions, prepend=0, append=height * width).tolist()
+    if len(counts) > 1 and counts[-1] == 0:
+        counts.pop()
+    rle = pycocotools.mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}

@@ -1,0 +1,125 @@
+"""Soft-NMS, which lowers the scores of overlapping boxes instead of deleting them, and box voting.
+
+Letters: N boxes, K kept boxes. Sources: Soft-NMS (arXiv 1704.04503) as in Detectron `utils/cython_nms.pyx`
+(`soft_nms`); voting from Gidaris and Komodakis (arXiv 1505.01749) as in Detectron `utils/boxes.py` (`box_voting`).
+"""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from fsis_jax.ops.boxes import pairwise_iou
+
+SoftNmsMethod = Literal["linear", "gaussian", "hard"]
+VotingMethod = Literal["id", "avg", "iou_avg", "temp_avg", "generalized_avg", "quasi_sum"]
+
+
+@functools.partial(jax.jit, static_argnames=("method", "max_outputs", "offset"))
+def soft_nms(
+    boxes: jax.Array,
+    scores: jax.Array,
+    valid: jax.Array,
+    *,
+    method: SoftNmsMethod = "linear",
+    iou_threshold: float = 0.5,
+    sigma: float = 0.5,
+    score_threshold: float = 1e-4,
+    max_outputs: int,
+    offset: int = 0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Takes the best box again and again, each time lowering the scores (N,) of the boxes (N, 4) that overlap it.
+
+    Returns indices (max_outputs,) int32, their lowered scores (max_outputs,) float32 in descending order, and valid
+    (max_outputs,) bool; padding has index and score 0. Boxes with valid (N,) false take no part.
+
+    Args:
+      method: what a box of IoU u with the one just taken keeps of its score: "linear" 1 - u if u > iou_threshold;
+        "gaussian" exp(-u^2 / sigma); "hard" nothing if u > iou_threshold (strictly, unlike `nms`).
+      score_threshold: a box whose score falls below this is dropped.
+    """
+    if method not in ("linear", "gaussian", "hard"):
+        raise ValueError(f"soft_nms: method is {method!r}, expected 'linear', 'gaussian' or 'hard'")
+    rows = jnp.arange(boxes.shape[0], dtype=jnp.int32)
+
+    def kept_share(iou: jax.Array) -> jax.Array:
+        if method == "gaussian":
+            return jnp.exp(-(iou**2) / sigma)
+        return jnp.where(iou > iou_threshold, 1.0 - iou if method == "linear" else 0.0, 1.0)
+
+    def alive(scores: jax.Array) -> jax.Array:
+        return jnp.where(scores >= score_threshold, scores, -jnp.inf)
+
+    def unfinished(state: tuple[jax.Array, ...]) -> jax.Array:
+        count, remaining, _, _ = state
+        return (count < max_outputs) & jnp.any(remaining > -jnp.inf)
+
+    def take(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        count, remaining, indices, taken_scores = state
+        best = jnp.argmax(remaining).astype(jnp.int32)
+        iou = pairwise_iou(boxes[best][None], boxes, offset=offset)[0]  # (N,)
+        lowered = jnp.where(remaining > -jnp.inf, remaining * kept_share(iou), -jnp.inf)
+        left = jnp.where(rows == best, -jnp.inf, alive(lowered))
+        return count + 1, left, indices.at[count].set(best), taken_scores.at[count].set(remaining[best])
+
+    start = (
+        jnp.int32(0),
+        jnp.where(valid, alive(scores.astype(jnp.float32)), -jnp.inf),
+        jnp.zeros(max_outputs, jnp.int32),
+        jnp.zeros(max_outputs, jnp.float32),
+    )
+    count, _, indices, taken_scores = jax.lax.while_loop(unfinished, take, start)
+    return indices, taken_scores, jnp.arange(max_outputs) < count
+
+
+@functools.partial(jax.jit, static_argnames=("method", "offset"))
+def box_voting(
+    boxes: jax.Array,
+    scores: jax.Array,
+    all_boxes: jax.Array,
+    all_scores: jax.Array,
+    all_valid: jax.Array,
+    *,
+    iou_threshold: float,
+    method: VotingMethod = "id",
+    beta: float = 1.0,
+    offset: int = 0,
+) -> tuple[jax.Array, jax.Array]:
+    """Refines kept boxes (K, 4) to the score-weighted mean of their voters: the boxes of `all_boxes` (N, 4) with
+    IoU >= iou_threshold. Returns boxes (K, 4) and scores (K,); a box without voters stays as it is.
+
+    Args:
+      scores: (K,) scores of the kept boxes.
+      all_boxes, all_scores, all_valid: (N, 4), (N,), (N,) bool, the boxes before suppression.
+      method: score of a refined box, from the scores s of its n voters. "id": unchanged; "avg": mean; "iou_avg": mean
+        weighted by IoU; "temp_avg": mean of s^(1/beta) / (s^(1/beta) + (1 - s)^(1/beta)); "generalized_avg":
+        mean(s^beta)^(1/beta); "quasi_sum": sum / n^beta.
+    """
+    iou = pairwise_iou(boxes, all_boxes, offset=offset)  # (K, N)
+    votes = (iou >= iou_threshold) & all_valid
+    weights = jnp.where(votes, all_scores, 0.0)
+    total, number = weights.sum(axis=1), jnp.maximum(votes.sum(axis=1), 1).astype(jnp.float32)
+    safe_total = jnp.where(total > 0.0, total, 1.0)
+    refined = jnp.matmul(weights, all_boxes, precision="highest") / safe_total[:, None]
+    refined = jnp.where(total[:, None] > 0.0, refined, boxes)
+
+    match method:
+        case "id":
+            refined_scores = scores
+        case "avg":
+            refined_scores = total / number
+        case "iou_avg":
+            shares = jnp.where(votes, iou, 0.0)
+            share_sum = shares.sum(axis=1)
+            refined_scores = (shares * weights).sum(axis=1) / jnp.where(share_sum > 0.0, share_sum, 1.0)
+        case "temp_avg":
+            heated, heated_rest = all_scores ** (1.0 / beta), (1.0 - all_scores) ** (1.0 / beta)
+            refined_scores = jnp.where(votes, heated / (heated + heated_rest), 0.0).sum(axis=1) / number
+        case "generalized_avg":
+            refined_scores = (jnp.where(votes, all_scores**beta, 0.0).sum(axis=1) / number) ** (1.0 / beta)
+        case "quasi_sum":
+            refined_scores = total / number**beta
+        case _:
+            raise ValueError(f"box_voting: method is {method!r}, expected one of {VotingMethod.__args__}")
+    return refined, jnp.where(total > 0.0, refined_scores, scores)

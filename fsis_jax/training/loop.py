@@ -1,0 +1,172 @@
+"""The training loop, to be read from top to bottom."""
+
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from flax import nnx
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from fsis_jax.batch import Batch
+from fsis_jax.config import check_config, user_path
+from fsis_jax.data.pipeline import training_batches
+from fsis_jax.data.splits import Splits, open_splits
+from fsis_jax.errors import FsisError
+from fsis_jax.evaluation.protocol import validate
+from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.models.detector import Detector
+from fsis_jax.training.checkpoint import Checkpoints, open_run
+from fsis_jax.training.metrics import MetricWriter
+from fsis_jax.training.parallel import DataParallel
+from fsis_jax.training.schedule import learning_rate, total_steps
+from fsis_jax.training.step import TrainState, merge, new_state
+
+
+def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
+    """Train as `config` says, or go on where `workdir` stopped.
+
+    Writes to `workdir`: config.json, checkpoints/, metrics.jsonl, tensorboard/, overlays/.
+
+    Returns:
+        The final state, on the host.
+
+    Raises:
+        FsisError: bad config or data, a checkpoint of another architecture, a full disk, a non-finite loss.
+    """
+    check_config(config)
+    splits = open_splits(config)
+    steps = total_steps(config)
+    rate = learning_rate(config)
+    frozen = config.model.backbone.norm == "frozen"
+    checkpoints = Checkpoints(workdir)
+    try:
+        if frozen and not config.init_from and checkpoints.latest() is None:
+            raise FsisError(
+                "config.model.backbone.norm is 'frozen' and config.init_from is empty: frozen batch norm needs "
+                "pretrained weights; give --config.init_from=CHECKPOINT or train from scratch with "
+                "--config.model.backbone.norm=group"
+            )
+        graph, state, per_device_step = new_state(config, Detector(config.model, rngs=nnx.Rngs(config.seed)))
+        batches = training_batches(config, splits, steps)
+        if config.init_from and checkpoints.latest() is None:
+            source, source_step = open_run(user_path(config.init_from))
+            state = source.initialise(source_step, state)
+        start = checkpoints.latest() or 0
+        if start:
+            state = checkpoints.restore(start, state)
+            batches.set_state(checkpoints.meta(start)["data_state"])
+            logging.info("going on from step %d of %s", start, workdir)
+        _note_config(config, workdir)
+        logging.info(
+            "%d device(s): %s; %d training and %d validation images; %d steps",
+            jax.local_device_count(),
+            jax.devices()[0].device_kind,
+            len(splits.train),
+            len(splits.validation),
+            steps,
+        )
+
+        parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
+        state = parallel.put_state(state)
+        writer = MetricWriter(workdir, first_step=start)
+        progress = tqdm(
+            total=steps, initial=start, unit="step", file=sys.stderr, mininterval=1 if sys.stderr.isatty() else 30
+        )
+        pending: tuple[int, Any, Batch] | None = None
+        logged_at, logged_step = time.monotonic(), start
+        for step in range(start + 1, steps + 1):
+            batch = next(batches)
+            state, metrics = parallel.step(state, parallel.put_batch(batch))
+            if pending is not None:
+                _check_finite(*pending)  # One step late, so that the device is never waited for.
+            pending = (step, parallel.one(metrics), batch)
+            progress.update()
+            if step % config.training.log_every == 0 or step == steps:
+                values = _check_finite(*pending)
+                now = time.monotonic()
+                values["images_per_second"] = config.training.batch_size * (step - logged_step) / (now - logged_at)
+                values["learning_rate"] = float(rate(step - 1))
+                logged_at, logged_step = now, step
+                writer.write(step, values)
+                progress.set_postfix(loss=f"{values['loss/total']:.3f}", refresh=False)
+            if step % config.training.checkpoint_every == 0 or step == steps:
+                _check_finite(*pending)
+                host_state = jax.device_get(parallel.one(state))
+                validation = None
+                if _validates(config, step, steps):
+                    segmenter = Segmenter(merge(graph, host_state), config)
+                    validation = _validate(segmenter, splits, config, workdir / "overlays" / f"{step:06d}")
+                    writer.write(step, {f"validation/{name}": value for name, value in validation.items()})
+                    tqdm.write(
+                        f"step {step}: validation mask AP50 {validation['mask_ap50']:.3f}, "
+                        f"F1 {validation['f1']:.3f} at score {validation['min_score']:.2f}",
+                        file=sys.stderr,
+                    )
+                    logged_at = time.monotonic()
+                checkpoints.save(host_state, config=config, data_state=batches.get_state(), validation=validation)
+        progress.close()
+        writer.close()
+        return jax.device_get(parallel.one(state))
+    finally:
+        checkpoints.close()
+
+
+def _validates(config: ConfigDict, step: int, steps: int) -> bool:
+    every = config.training.checkpoint_every * config.training.validate_every
+    return step % every == 0 or step == steps
+
+
+def _validate(segmenter: Segmenter, splits: Splits, config: ConfigDict, overlays: pathlib.Path) -> dict[str, float]:
+    return validate(
+        segmenter,
+        splits.validation,
+        splits.train,
+        splits.seen,
+        shots=config.data.shots,
+        seed=config.seed,
+        overlays=overlays,
+        overlay_count=config.training.overlays,
+    )
+
+
+def _check_finite(step: int, metrics: dict[str, jax.Array], batch: Batch) -> dict[str, float]:
+    """The metrics as floats.
+
+    Raises:
+        FsisError: if the loss is not finite; names the step, the terms and the images.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    if not (np.isfinite(values["loss/total"]) and np.isfinite(values["gradient_norm"])):
+        terms = ", ".join(f"{name.removeprefix('loss/')} {value:g}" for name, value in values.items() if "loss" in name)
+        raise FsisError(
+            f"step {step}: the loss is not finite ({terms}; gradient norm {values['gradient_norm']:g}) on image ids "
+            f"{np.asarray(batch.image_ids).tolist()}; the last checkpoint is kept: look at these images, or lower "
+            "config.optimizer.learning_rate and run again"
+        )
+    return values
+
+
+def _note_config(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Keep the config beside the checkpoints; tell what differs from the one that the run began with."""
+    path = workdir / "config.json"
+    current = json.loads(config.to_json_best_effort())
+    if path.exists():
+        before = _flatten(json.loads(path.read_text()))
+        for key, value in _flatten(current).items():
+            if before.get(key) != value:
+                logging.warning("config.%s is now %r, was %r when the run began", key, value, before.get(key))
+    else:
+        path.write_text(json.dumps(current, indent=1) + "\n")
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

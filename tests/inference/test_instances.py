@@ -1,0 +1,218 @@
+"""Instances: pasting, run lengths, label images."""
+
+import pathlib
+import time
+
+import numpy as np
+import pycocotools.mask
+import pytest
+
+from fsis_jax import ops
+from fsis_jax.inference.instances import Instances, Window
+
+SIZE = (60, 80)
+
+
+def _full(instances: Instances) -> np.ndarray:
+    """(N, H, W) bool."""
+    images = np.zeros((len(instances), *instances.size), bool)
+    for image, window in zip(images, instances.masks, strict=True):
+        image[window.slices] = window.mask
+    return images
+
+
+def _random_output(count: int, size: tuple[int, int], seed: int = 0) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(-8, [size[1], size[0]], (count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(0.3, 30, (count, 2))], axis=1).astype(np.float32)
+    masks = rng.uniform(0, 1, (count, 7, 7)).astype(np.float32)
+    return boxes, rng.uniform(0, 1, count).astype(np.float32), rng.uniform(0, 1, count) < 0.8, masks
+
+
+def _squares(*specs: tuple[int, int, int, float]) -> Instances:
+    """Squares (y, x, side, score), given by descending score."""
+    windows = tuple(Window(y, x, np.ones((side, side), bool)) for y, x, side, _ in specs)
+    boxes = np.array([[x, y, x + side, y + side] for y, x, side, _ in specs], np.float32).reshape(-1, 4)
+    return Instances(boxes, np.array([spec[3] for spec in specs], np.float32), windows, SIZE)
+
+
+def test_from_padded_sorts_selects_and_scales() -> None:
+    boxes = np.array([[0, 0, 8, 8], [0, 0, 0, 0], [20, 10, 40, 30], [100, 100, 150, 130]], np.float32)
+    scores = np.array([0.2, 0.99, 0.9, 0.5], np.float32)
+    found = Instances.from_padded(
+        boxes, scores, np.array([True, False, True, True]), np.ones((4, 14, 14)), SIZE, scale=2.0, category="Hela"
+    )
+    np.testing.assert_allclose(found.scores, [0.9, 0.5, 0.2])
+    np.testing.assert_array_equal(found.boxes, [[10, 5, 20, 15], [50, 50, 75, 60], [0, 0, 4, 4]])
+    np.testing.assert_array_equal(found.areas(), [100, 250, 16])
+    assert found.category == "Hela"
+    assert found.masks[0].slices == (slice(5, 15), slice(10, 20))
+
+
+def test_scale_and_offset_per_axis() -> None:
+    boxes = np.array([[10, 30, 19, 59]], np.float32)
+    one = np.ones(1, bool)
+    found = Instances.from_padded(boxes, np.ones(1), one, np.ones((1, 4, 4)), SIZE, scale=(3.0, 0.5), offset=1)
+    np.testing.assert_array_equal(found.boxes, [[20, 10, 40, 20]])
+    assert found.areas().tolist() == [200]
+
+
+def test_masks_are_read_bilinearly_at_pixel_centres() -> None:
+    # Two cells over 8 pixels: probability 1 at x = 2, 0 at x = 6, so 0.5 is crossed at x = 4.
+    mask = np.array([[[1.0, 0.0], [1.0, 0.0]]])
+    found = Instances.from_padded(np.array([[0, 0, 8, 8]]), np.ones(1), np.ones(1, bool), mask, SIZE)
+    np.testing.assert_array_equal(found.masks[0].mask[0], [True] * 4 + [False] * 4)
+    # At threshold 0.8 it is crossed at x = 2.8: pixel 2, with its centre at 2.5, is the last one inside.
+    found = Instances.from_padded(np.array([[0, 0, 8, 8]]), np.ones(1), np.ones(1, bool), mask, SIZE, 1.0, 0.8)
+    np.testing.assert_array_equal(found.masks[0].mask[0], [True] * 3 + [False] * 5)
+
+
+def test_pasting_is_that_of_ops() -> None:
+    boxes, scores, _, masks = _random_output(60, SIZE)
+    order = np.argsort(-scores)
+    found = Instances.from_padded(boxes, scores, np.ones(60, bool), masks, SIZE)
+    expected = np.asarray(ops.paste_masks(masks, boxes, size=SIZE))[order]
+    differing = np.count_nonzero(_full(found) != expected, axis=(1, 2))
+    assert differing.max() <= 1  # rounding at probability 0.5
+    assert differing.sum() <= 5
+
+
+def test_windows_stay_inside_the_image() -> None:
+    outside = np.array([[-20, -20, -5, -5], [90, 70, 99, 99], [-5, 55, 5, 70], [3.1, 3.1, 3.3, 3.3]], np.float32)
+    found = Instances.from_padded(outside, np.arange(4.0, 0, -1), np.ones(4, bool), np.ones((4, 3, 3)), SIZE)
+    assert found.areas().tolist() == [0, 0, 25, 0]
+    np.testing.assert_array_equal(found.boxes[2], [0, 55, 5, 60])
+    assert all(window.mask.size <= 25 for window in found.masks)
+    np.testing.assert_array_equal(found.labels(), _full(found)[2].astype(int))
+
+
+def test_pasting_agrees_with_the_pytorch_project(golden: pathlib.Path) -> None:
+    """Its boxes are grown by a cell and truncated to whole pixels before the resize, so borders differ by a pixel."""
+    with np.load(golden / "ops.npz") as archive:
+        masks, boxes, bits, hw = (archive[f"paste/{name}"] for name in ("masks", "boxes", "out_bits", "hw"))
+    size = (int(hw[0]), int(hw[1]))
+    expected = np.unpackbits(bits, axis=2)[:, :, : size[1]].astype(bool)
+    ones = np.arange(len(boxes), 0, -1)
+    found = Instances.from_padded(boxes, ones, ones > 0, masks[:, 1], size, offset=1)
+    union = np.count_nonzero(_full(found) | expected, axis=(1, 2))
+    common = np.count_nonzero(_full(found) & expected, axis=(1, 2))
+    assert union.min() > 0
+    assert (common / union).mean() > 0.9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_run_lengths_equal_those_of_pycocotools(seed: int) -> None:
+    boxes, scores, valid, masks = _random_output(40, SIZE, seed)
+    found = Instances.from_padded(boxes, scores, valid, masks, SIZE)
+    for rle, image in zip(found.rles(), _full(found), strict=True):
+        expected = pycocotools.mask.encode(np.asfortranarray(image))
+        assert rle == {"size": list(SIZE), "counts": expected["counts"].decode()}
+    again = Instances.from_rles([rle["counts"] for rle in found.rles()], SIZE, boxes=found.boxes, scores=found.scores)
+    np.testing.assert_array_equal(_full(again), _full(found))
+    np.testing.assert_array_equal(again.boxes, found.boxes)
+
+
+@pytest.mark.parametrize("window", [(0, 0, 60, 80), (0, 0, 60, 1), (0, 79, 60, 1), (59, 0, 1, 80), (0, 5, 60, 3)])
+def test_run_lengths_of_windows_that_reach_the_border(window: tuple[int, int, int, int]) -> None:
+    y, x, height, width = window
+    found = Instances(
+        np.zeros((1, 4), np.float32), np.ones(1, np.float32), (Window(y, x, np.ones((height, width), bool)),), SIZE
+    )
+    expected = pycocotools.mask.encode(np.asfortranarray(_full(found)[0]))
+    assert found.rles()[0]["counts"] == expected["counts"].decode()
+
+
+def test_from_rles_takes_the_extent_as_box() -> None:
+    image = np.zeros(SIZE, bool)
+    image[10:15, 20:40] = True
+    found = Instances.from_rles([pycocotools.mask.encode(np.asfortranarray(image))["counts"]], SIZE)
+    np.testing.assert_array_equal(found.boxes, [[20, 10, 40, 15]])
+    assert found.scores.tolist() == [1.0]
+    np.testing.assert_array_equal(_full(found)[0], image)
+
+
+def test_a_pixel_goes_to_the_higher_score() -> None:
+    labels = _squares((0, 0, 10, 0.9), (0, 6, 10, 0.8)).labels()
+    assert labels.dtype == np.int32
+    assert labels.shape == SIZE
+    np.testing.assert_array_equal(np.unique(labels, return_counts=True), [[0, 1, 2], [4800 - 160, 100, 60]])
+    assert labels[5, 8] == 1
+
+
+def test_instances_that_lose_over_half_are_dropped_and_ids_stay_contiguous() -> None:
+    found = _squares((0, 0, 10, 0.9), (0, 5, 10, 0.8), (20, 20, 10, 0.7), (20, 26, 10, 0.6), (20, 24, 10, 0.5))
+    labels = found.labels()
+    assert labels[0, 12] == 2  # lost exactly half: it stays
+    assert np.unique(labels).tolist() == [0, 1, 2, 3]
+    assert labels[20, 35] == 0
+    assert np.count_nonzero(labels == 3) == 100
+    # The last lost 60 of its pixels, and the one before it, itself dropped or not, must not be what took them.
+    assert found.without_overlaps().scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+
+
+def test_a_dropped_instance_takes_nothing() -> None:
+    labels = _squares((0, 0, 10, 0.9), (0, 3, 10, 0.8), (0, 10, 10, 0.7)).labels()
+    np.testing.assert_array_equal(labels[0, :22], [1] * 10 + [2] * 10 + [0] * 2)
+
+
+def test_min_score_includes_its_own_value() -> None:
+    found = _squares((0, 0, 5, 0.75), (10, 10, 5, 0.5), (20, 20, 5, 0.25))
+    assert found.labels(0.5).max() == 2
+    assert found.labels(0.51).max() == 1
+    assert found.labels(0.9).max() == 0
+
+
+def test_from_labels_and_back() -> None:
+    labels = np.zeros(SIZE, np.uint16)
+    labels[0:4, 0:6] = 7
+    labels[50:60, 70:80] = 300
+    labels[20, 20] = 300
+    labels[30:33, 5:8] = 2
+    found = Instances.from_labels(labels, scores=np.array([0.1, 0.3, 0.2]))
+    assert found.areas().tolist() == [24, 101, 9]
+    np.testing.assert_array_equal(found.boxes, [[0, 0, 6, 4], [20, 20, 80, 60], [5, 30, 8, 33]])
+    np.testing.assert_array_equal(found.labels(), np.select([labels == 7, labels == 300, labels == 2], [1, 2, 3]))
+    assert len(Instances.from_labels(np.zeros(SIZE, np.int32))) == 0
+
+
+def test_select_and_coco_results() -> None:
+    found = _squares((0, 0, 4, 0.75), (10, 12, 5, 0.5), (20, 20, 6, 0.25))
+    kept = found.select(found.scores < 0.6)
+    assert len(kept) == 2
+    assert kept.to_coco(image_id=3, category_id=8)[0] == {
+        "image_id": 3,
+        "category_id": 8,
+        "bbox": [12.0, 10.0, 5.0, 5.0],
+        "score": 0.5,
+        "area": 25,
+        "segmentation": kept.rles()[0],
+    }
+    assert len(found.select(np.array([2]))) == 1
+
+
+def test_no_instances() -> None:
+    none = Instances.from_padded(np.zeros((5, 4)), np.zeros(5), np.zeros(5, bool), np.zeros((5, 7, 7)), SIZE)
+    assert len(none) == 0
+    assert none.labels().max() == 0
+    assert none.rles() == none.to_coco(1, 1) == []
+    assert len(none.select(np.zeros(0, bool))) == len(Instances.from_rles([], SIZE)) == 0
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    window = Window(0, 0, np.ones((1, 1), bool))
+    with pytest.raises(ValueError, match="lengths differ"):
+        Instances(np.zeros((2, 4)), np.ones(2), (window,), SIZE)
+    with pytest.raises(ValueError, match="descending"):
+        Instances(np.zeros((2, 4)), np.array([0.1, 0.2]), (window, window), SIZE)
+
+
+def test_five_hundred_instances_take_a_moment() -> None:
+    boxes, scores, _, _ = _random_output(500, (1000, 1000))
+    boxes[:, 2:] = boxes[:, :2] + 60
+    masks = np.random.default_rng(0).uniform(0, 1, (500, 28, 28)).astype(np.float32)
+    best = np.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        Instances.from_padded(boxes, scores, np.ones(500, bool), masks, (1000, 1000))
+        best = min(best, time.perf_counter() - start)
+    assert best < 0.1
