@@ -54,9 +54,8 @@ def _data() -> ConfigDict:
     # Canvas shapes (height, width). Training uses `train_canvases`; evaluation and segmentation `test_canvases`.
     data.train_canvases = ((608, 800), (608, 1024), (800, 608), (1024, 608), (608, 608))
     data.test_canvases = ((608, 800), (608, 1024), (800, 608), (1024, 608), (608, 608))
-    # Worker processes of the pipeline (0: threads of the main process) and batches made ahead.
+    # Worker processes of the pipeline; 0: a thread of the main process.
     data.workers = 0
-    data.prefetch = 4
     data.transform = _transform()
     return data
 

@@ -7,14 +7,15 @@ draws: an episode is a pure function of (seed, index), so that a resumed run, an
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle_masks
 
 from fsis_jax.data.records import Annotations
+from fsis_jax.data.windows import decode_columns
 from fsis_jax.errors import FsisError
 
 Kind = Literal["present", "background", "absent"]
@@ -225,10 +226,11 @@ def background_patches(
     Their side is one of `BACKGROUND_SIDES` pixels of the resized image, drawn among those of which there are enough;
     None where there is none.
     """
-    size = [record.height, record.width]
-    merged = rle_masks.merge([{"size": size, "counts": counts} for counts in record.rles])
-    found = rle_masks.decode(merged) if record.rles else np.zeros(size, np.uint8)
-    blocked = cv2.dilate(np.ascontiguousarray(found), np.ones((2 * BACKGROUND_MARGIN + 1,) * 2, np.uint8))
+    found = np.zeros((record.height, record.width), np.uint8)
+    for counts, box in zip(record.rles, record.boxes, strict=True):
+        x0, x1 = max(0, math.floor(box[0])), min(record.width, math.ceil(box[2]))
+        found[:, x0:x1] |= decode_columns(counts, record.height, x0, x1)
+    blocked = cv2.dilate(found, np.ones((2 * BACKGROUND_MARGIN + 1,) * 2, np.uint8))
     for side in rng.permutation(BACKGROUND_SIDES):
         patches = list(_free_squares(rng, blocked, max(2, round(int(side) / scale)), count))
         if len(patches) == count:
@@ -252,17 +254,22 @@ def _free_squares(
         free[max(0, y - side + 1) : y + side, max(0, x - side + 1) : x + side] = False
 
 
-def _pool(
-    annotations: Sequence[Annotations], records: Collection[int] | range, category: int, min_area: float
-) -> np.ndarray:
-    """(n, 2) int: record and row of every instance that can serve as a reference of `category`."""
-    rows = []
+def _pool(annotations: Sequence[Annotations], records: Collection[int], category: int, min_area: float) -> np.ndarray:
+    """(n, 2) int: record and row of every instance that can serve as a reference of `category`.
+
+    A cell that the border of its image cuts shows neither its size nor its shape, and nobody would choose it: such
+    instances count only where the category has no others.
+    """
+    whole, cut = [], []
     for position in sorted(records):
         record = annotations[position]
-        sides = record.boxes[:, 2:] - record.boxes[:, :2]
-        usable = (record.classes == category) & ~record.crowd & (record.areas > min_area) & (sides >= 2).all(axis=1)
-        rows += [(position, row) for row in np.flatnonzero(usable).tolist()]
-    return np.array(rows, np.int64).reshape(-1, 2)
+        boxes = record.boxes
+        usable = (record.classes == category) & ~record.crowd & (record.areas > min_area)
+        usable &= (boxes[:, 2:] - boxes[:, :2] >= 2).all(axis=1)
+        inside = (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < (record.width, record.height)).all(axis=1)
+        whole += [(position, row) for row in np.flatnonzero(usable & inside).tolist()]
+        cut += [(position, row) for row in np.flatnonzero(usable & ~inside).tolist()]
+    return np.array(whole or cut, np.int64).reshape(-1, 2)
 
 
 def _draw(

@@ -158,7 +158,8 @@ class BatchIterator(Iterator[Batch]):
             self._iterator = iter(self._dataset())
         batch = next(self._iterator)
         self._step += 1
-        return batch
+        # From a worker the arrays come in shared memory, which must be given back before the interpreter ends.
+        return jax.tree.map(np.array, batch) if self._workers else batch
 
     def _dataset(self) -> grain.IterDataset:
         # One thread: the image cache is not shared between threads, and numpy work gains nothing from more.

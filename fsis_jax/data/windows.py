@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from fsis_jax.data.records import Annotations
+from fsis_jax.data.segmentation import decode_counts
 from fsis_jax.errors import FsisError
 
 _SMALLEST_WINDOW = 8
@@ -129,21 +130,11 @@ def visible_instances(annotations: Annotations, window: Window, mask_size: int) 
 
 
 def decode_columns(counts: bytes, height: int, x0: int, x1: int) -> np.ndarray:
-    """(height, x1 - x0) uint8 in 0..1: columns x0 <= x < x1 of a compressed COCO run-length code.
+    """(height, x1 - x0) uint8 in 0..1: columns x0 <= x < x1 of compressed run-length counts, which go down columns.
 
-    The code holds the lengths of runs of zeros and ones in column order, each but the first three as the difference to
-    the run two before, in groups of 5 bits, lowest first; bit 5 of a byte says that another follows and bit 4 of the
-    last is the sign. `pycocotools.mask.decode` would fill the whole image, once for each of hundreds of instances.
+    `pycocotools.mask.decode` would fill the whole image, once for each of hundreds of instances.
     """
-    code = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(code & 32 == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    place = np.arange(len(code)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((code & 31) << (5 * place), starts)
-    runs -= np.where(code[ends] & 16, np.int64(1) << (5 * lengths), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
+    runs = np.array(decode_counts(counts), np.int64)
     bounds = np.clip(np.cumsum(runs) - x0 * height, 0, (x1 - x0) * height)
     values = np.arange(len(runs), dtype=np.uint8) & 1
     return np.repeat(values, np.diff(bounds, prepend=0)).reshape(x1 - x0, height).T

@@ -1,7 +1,7 @@
 """The result of segmenting one image: boxes, scores and masks, in numpy.
 
-A mask is kept as a window: the part of the image that holds the instance, and where it lies. A thousand cells
-on a large image then take about the memory of their own pixels, not of a thousand images. Pixel (row y, column x)
+A mask is kept cropped: the part of the image that holds the instance, and where it lies. A thousand cells on a
+large image then take about the memory of their own pixels, not of a thousand images. Pixel (row y, column x)
 covers [x, x + 1] x [y, y + 1] of the continuous coordinates that boxes are given in.
 """
 
@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pycocotools.mask
 
+from fsis_jax.data.windows import decode_columns
+
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
-class Window(NamedTuple):
+class CroppedMask(NamedTuple):
     """A mask (h, w) bool whose first pixel is pixel (y, x) of the image; it lies inside the image."""
 
     y: int
@@ -25,7 +27,7 @@ class Window(NamedTuple):
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Where the window lies: `image[window.slices]` has the shape of `mask`."""
+        """Where the mask lies: `image[crop.slices]` has the shape of `mask`."""
         height, width = self.mask.shape
         return slice(self.y, self.y + height), slice(self.x, self.x + width)
 
@@ -42,10 +44,12 @@ class Instances:
     """(N, 4) float32 (x1, y1, x2, y2), pixels of the image."""
     scores: np.ndarray
     """(N,) float32."""
-    masks: tuple[Window, ...]
+    masks: tuple[CroppedMask, ...]
     size: Size
     category: str | None = None
     """What the references showed, where it has a name."""
+    min_score: float = 0.0
+    """Score from which `labels` and `without_overlaps` count an instance, unless told otherwise."""
 
     def __post_init__(self) -> None:
         count = len(self.masks)
@@ -70,11 +74,12 @@ class Instances:
         *,
         offset: int = 0,
         category: str | None = None,
+        min_score: float = 0.0,
     ) -> "Instances":
         """The valid rows of a detector's padded output for one image.
 
         A pixel belongs to an instance if its centre lies in the box and the mask's probability there, read
-        bilinearly, exceeds the threshold (the rule of `ops.paste_masks`, each instance in its own window only).
+        bilinearly, exceeds the threshold (the rule of `ops.paste_masks`, each instance only where it lies).
 
         Args:
             boxes: (D, 4), pixels of the resized image.
@@ -91,17 +96,17 @@ class Instances:
         boxes = np.asarray(boxes, np.float32)[rows] + np.array([0, 0, offset, offset], np.float32)
         boxes = boxes / np.stack([horizontal, vertical, horizontal, vertical])
         probabilities = np.asarray(mask_probs)[rows].astype(np.float32)
-        windows = tuple(
+        crops = tuple(
             _paste(mask, box, size, mask_threshold) for mask, box in zip(probabilities, boxes.tolist(), strict=True)
         )
         height, width = size
         clipped = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
-        return cls(clipped, np.asarray(scores, np.float32)[rows], windows, size, category)
+        return cls(clipped, np.asarray(scores, np.float32)[rows], crops, size, category, min_score)
 
     @classmethod
     def from_rles(
         cls,
-        rles: Sequence[bytes | str],
+        rles: Sequence[bytes],
         size: Size,
         *,
         boxes: np.ndarray | None = None,
@@ -116,13 +121,13 @@ class Instances:
         """
         encoded = [{"size": list(size), "counts": rle} for rle in rles]
         extents = np.asarray(pycocotools.mask.toBbox(encoded), np.float32).reshape(-1, 4)
-        windows = []
-        for rle, (x, y, width, height) in zip(encoded, extents.astype(int).tolist(), strict=True):
-            mask = pycocotools.mask.decode(rle)[y : y + height, x : x + width].astype(bool)
-            windows.append(Window(y, x, mask))
+        crops = []
+        for rle, (x, y, width, height) in zip(rles, extents.astype(int).tolist(), strict=True):
+            mask = decode_columns(rle, size[0], x, x + width)[y : y + height].astype(bool)
+            crops.append(CroppedMask(y, x, mask))
         if boxes is None:
             boxes = np.concatenate([extents[:, :2], extents[:, :2] + extents[:, 2:]], axis=1)
-        return cls._sorted(boxes, scores, windows, size, category)
+        return cls._sorted(boxes, scores, crops, size, category)
 
     @classmethod
     def from_labels(
@@ -143,31 +148,31 @@ class Instances:
         # Rows ascend within an id, since np.nonzero lists them so and the sort is stable.
         top, bottom = rows[starts], rows[np.append(starts[1:], len(rows)) - 1] + 1
         left, right = np.minimum.reduceat(columns, starts), np.maximum.reduceat(columns, starts) + 1
-        windows = [
-            Window(y1, x1, labels[y1:y2, x1:x2] == value)
+        crops = [
+            CroppedMask(y1, x1, labels[y1:y2, x1:x2] == value)
             for y1, y2, x1, x2, value in zip(
                 top.tolist(), bottom.tolist(), left.tolist(), right.tolist(), ids[starts], strict=True
             )
         ]
-        return cls._sorted(np.stack([left, top, right, bottom], axis=1), scores, windows, labels.shape, category)
+        return cls._sorted(np.stack([left, top, right, bottom], axis=1), scores, crops, labels.shape, category)
 
     @classmethod
     def _sorted(
         cls,
         boxes: np.ndarray,
         scores: np.ndarray | None,
-        windows: Sequence[Window],
+        crops: Sequence[CroppedMask],
         size: tuple[int, ...],
         category: str | None,
     ) -> "Instances":
-        scores = np.ones(len(windows), np.float32) if scores is None else np.asarray(scores, np.float32)
+        scores = np.ones(len(crops), np.float32) if scores is None else np.asarray(scores, np.float32)
         order = np.argsort(-scores, kind="stable")
-        ordered = tuple(windows[i] for i in order)
+        ordered = tuple(crops[i] for i in order)
         return cls(np.asarray(boxes, np.float32)[order], scores[order], ordered, (size[0], size[1]), category)
 
     def areas(self) -> np.ndarray:
         """(N,) int64, pixels of each mask."""
-        return np.array([np.count_nonzero(window.mask) for window in self.masks], np.int64)
+        return np.array([np.count_nonzero(crop.mask) for crop in self.masks], np.int64)
 
     def select(self, keep: np.ndarray) -> "Instances":
         """The instances of a boolean (N,) or of ascending row numbers, e.g. `found.select(found.scores >= 0.5)`."""
@@ -175,33 +180,35 @@ class Instances:
         masks = tuple(self.masks[row] for row in rows)
         return dataclasses.replace(self, boxes=self.boxes[rows], scores=self.scores[rows], masks=masks)
 
-    def without_overlaps(self, min_score: float = 0.0) -> "Instances":
-        """The instances that score at least `min_score`, with every pixel in at most one mask.
+    def without_overlaps(self, min_score: float | None = None) -> "Instances":
+        """The instances that score at least `min_score` (None: the field's), every pixel in at most one mask.
 
         By descending score, each takes what is left of its mask. One that finds over half of its mask taken, or
         has an empty mask, is dropped and takes nothing. Boxes stay as they are.
         """
+        if min_score is None:
+            min_score = self.min_score
         taken = np.zeros(self.size, bool)
         rows, masks = [], []
-        for row, window in enumerate(self.masks[: np.count_nonzero(self.scores >= min_score)]):
-            free = window.mask & ~taken[window.slices]
-            left, area = np.count_nonzero(free), np.count_nonzero(window.mask)
+        for row, crop in enumerate(self.masks[: np.count_nonzero(self.scores >= min_score)]):
+            free = crop.mask & ~taken[crop.slices]
+            left, area = np.count_nonzero(free), np.count_nonzero(crop.mask)
             if area and 2 * left >= area:
-                taken[window.slices] |= free
+                taken[crop.slices] |= free
                 rows.append(row)
-                masks.append(Window(window.y, window.x, free))
+                masks.append(CroppedMask(crop.y, crop.x, free))
         return dataclasses.replace(self, boxes=self.boxes[rows], scores=self.scores[rows], masks=tuple(masks))
 
-    def labels(self, min_score: float = 0.0) -> np.ndarray:
+    def labels(self, min_score: float | None = None) -> np.ndarray:
         """(H, W) int32: 0 for background, i + 1 for instance i of `without_overlaps(min_score)`."""
         image = np.zeros(self.size, np.int32)
-        for number, window in enumerate(self.without_overlaps(min_score).masks, start=1):
-            image[window.slices][window.mask] = number
+        for number, crop in enumerate(self.without_overlaps(min_score).masks, start=1):
+            image[crop.slices][crop.mask] = number
         return image
 
     def rles(self) -> list[dict[str, Any]]:
         """Masks as compressed COCO run lengths over the whole image, with text counts as JSON needs them."""
-        return [_encode(window, self.size) for window in self.masks]
+        return [_encode(crop, self.size) for crop in self.masks]
 
     def to_coco(self, image_id: int, category_id: int) -> list[Mapping[str, Any]]:
         """Detections in COCO's results format: bbox is (x, y, width, height)."""
@@ -222,12 +229,12 @@ class Instances:
         ]
 
 
-def _paste(probabilities: np.ndarray, box: Sequence[float], size: Size, threshold: float) -> Window:
-    """The window of one instance: (M, M) probabilities laid over a box in image pixels."""
+def _paste(probabilities: np.ndarray, box: Sequence[float], size: Size, threshold: float) -> CroppedMask:
+    """The mask of one instance: (M, M) probabilities laid over a box in image pixels."""
     x1, y1, x2, y2 = box
     x, across = _sampling(x1, x2, size[1], probabilities.shape[1])
     y, down = _sampling(y1, y2, size[0], probabilities.shape[0])
-    return Window(y, x, down @ probabilities @ across.T > threshold)
+    return CroppedMask(y, x, down @ probabilities @ across.T > threshold)
 
 
 def _sampling(low: float, high: float, limit: int, cells: int) -> tuple[int, np.ndarray]:
@@ -244,12 +251,12 @@ def _sampling(low: float, high: float, limit: int, cells: int) -> tuple[int, np.
     return first, np.maximum(1 - np.abs(positions[:, None] - np.arange(cells, dtype=np.float32)), 0)
 
 
-def _encode(window: Window, size: Size) -> dict[str, Any]:
-    """COCO's run lengths (down the columns, background first), from the window alone."""
+def _encode(crop: CroppedMask, size: Size) -> dict[str, Any]:
+    """COCO's run lengths (down the columns, background first), from the cropped mask alone."""
     height, width = size
-    edges = np.diff(np.pad(window.mask.T, ((0, 0), (1, 1))).view(np.int8), axis=1)
+    edges = np.diff(np.pad(crop.mask.T, ((0, 0), (1, 1))).view(np.int8), axis=1)
     columns, rows = np.nonzero(edges)  # in turn the first pixel of a run and the one after its last
-    positions = (columns + window.x) * height + rows + window.y
+    positions = (columns + crop.x) * height + rows + crop.y
     # A run that reaches the bottom and goes on at the top of the next column is one run.
     joined = np.flatnonzero(positions[1:-1:2] == positions[2::2]) * 2 + 1
     positions = np.delete(positions, np.concatenate([joined, joined + 1]))

@@ -18,7 +18,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from fsis_jax.config import user_path
-from fsis_jax.data.examples import make_test_example, transform_config
+from fsis_jax.data.from_config import transform_config
+from fsis_jax.data.transforms import choose_canvas, place, reference_image, resize, scaled_size, target_scale, to_levels
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.models.detector import Detections, Detector, Pyramid
@@ -86,7 +87,9 @@ class Segmenter:
         """
         if not len(crops):
             raise FsisError("no reference given; show at least one crop of a cell")
-        images = self._transform.references(crops)
+        images = np.stack(
+            [reference_image(crop, self._transform, name=f"reference {i}") for i, crop in enumerate(crops, start=1)]
+        )
         each = [_encode(self._graph, self._state, image[None, None]) for image in images]
         features = jax.tree.map(lambda *levels: sum(levels) / len(levels), *each)
         sides = np.array([crop.shape[:2] for crop in crops], np.float32)
@@ -101,13 +104,16 @@ class Segmenter:
         """
         if not isinstance(references, References):
             references = self.encode_references(references)
-        prepared = make_test_example(image, references.sides, self._transform, self.config.data.test_canvases)
+        canvases = self.config.data.test_canvases
+        scale = self._scale(image.shape[:2], references)
+        canvas = choose_canvas(scaled_size(image.shape[:2], scale), canvases)
+        resized = resize(to_levels(image, self._transform), scale)
         detections = jax.device_get(
             _detect(
                 self._graph,
                 self._state,
-                prepared.image[None],
-                np.array([prepared.size], np.int32),
+                place(resized, canvas)[None],
+                np.array([resized.shape[:2]], np.int32),
                 references.features,
             )
         )
@@ -117,9 +123,20 @@ class Segmenter:
             detections.valid[0],
             detections.masks[0],
             image.shape[:2],
-            scale=prepared.scale,
+            scale=scale,
             offset=self._offset,
+            min_score=self.min_score,
         )
+
+    def _scale(self, size: tuple[int, ...], references: References) -> float:
+        """Canvas pixels per image pixel: what the references ask for, or what the largest canvas still holds."""
+        height, width = size[:2]
+        scale = target_scale((height, width), references.sides, self._transform)
+        canvases = self.config.data.test_canvases
+        if canvases == "exact":
+            return scale
+        largest = max(min(canvas[0] / height, canvas[1] / width) for canvas in canvases)
+        return min(scale, largest)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -133,5 +133,4 @@ class ResNet(nnx.Module):
 def _max_pool(x: jax.Array) -> jax.Array:
     """3x3/2 without padding, in ceil mode: the last window may reach past the edge."""
     pads = [(0, 0), *[(0, 1 - size % 2) for size in x.shape[1:3]], (0, 0)]
-    floor = jnp.array(-jnp.inf, x.dtype)
-    return jax.lax.reduce_window(x, floor, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)

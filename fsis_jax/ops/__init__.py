@@ -11,6 +11,7 @@ from fsis_jax.ops.masks import paste_masks, roi_mask_targets
 from fsis_jax.ops.nms import nms
 from fsis_jax.ops.roi_align import assign_levels, multilevel_roi_align, roi_align
 from fsis_jax.ops.sampling import sample_indices, sample_labels
+from fsis_jax.ops.soft_nms import box_voting, soft_nms
 
 __all__ = [
     "IGNORE",
@@ -21,6 +22,7 @@ __all__ = [
     "area",
     "assign",
     "assign_levels",
+    "box_voting",
     "cell_anchors",
     "clip",
     "decode",
@@ -35,4 +37,5 @@ __all__ = [
     "roi_mask_targets",
     "sample_indices",
     "sample_labels",
+    "soft_nms",
 ]

@@ -5,7 +5,7 @@ Letters: N boxes, K kept boxes. Sources: Soft-NMS (arXiv 1704.04503) as in Detec
 """
 
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from fsis_jax.ops.boxes import pairwise_iou
 
 SoftNmsMethod = Literal["linear", "gaussian", "hard"]
 VotingMethod = Literal["id", "avg", "iou_avg", "temp_avg", "generalized_avg", "quasi_sum"]
+
+_State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @functools.partial(jax.jit, static_argnames=("method", "max_outputs", "offset"))
@@ -39,8 +41,8 @@ def soft_nms(
         "gaussian" exp(-u^2 / sigma); "hard" nothing if u > iou_threshold (strictly, unlike `nms`).
       score_threshold: a box whose score falls below this is dropped.
     """
-    if method not in ("linear", "gaussian", "hard"):
-        raise ValueError(f"soft_nms: method is {method!r}, expected 'linear', 'gaussian' or 'hard'")
+    if method not in get_args(SoftNmsMethod):
+        raise ValueError(f"soft_nms: method is {method!r}, expected one of {get_args(SoftNmsMethod)}")
     rows = jnp.arange(boxes.shape[0], dtype=jnp.int32)
 
     def kept_share(iou: jax.Array) -> jax.Array:
@@ -51,11 +53,11 @@ def soft_nms(
     def alive(scores: jax.Array) -> jax.Array:
         return jnp.where(scores >= score_threshold, scores, -jnp.inf)
 
-    def unfinished(state: tuple[jax.Array, ...]) -> jax.Array:
+    def unfinished(state: _State) -> jax.Array:
         count, remaining, _, _ = state
         return (count < max_outputs) & jnp.any(remaining > -jnp.inf)
 
-    def take(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def take(state: _State) -> _State:
         count, remaining, indices, taken_scores = state
         best = jnp.argmax(remaining).astype(jnp.int32)
         iou = pairwise_iou(boxes[best][None], boxes, offset=offset)[0]  # (N,)
@@ -121,5 +123,5 @@ def box_voting(
         case "quasi_sum":
             refined_scores = total / number**beta
         case _:
-            raise ValueError(f"box_voting: method is {method!r}, expected one of {VotingMethod.__args__}")
+            raise ValueError(f"box_voting: method is {method!r}, expected one of {get_args(VotingMethod)}")
     return refined, jnp.where(total > 0.0, refined_scores, scores)

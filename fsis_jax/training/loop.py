@@ -1,6 +1,7 @@
 """The training loop, to be read from top to bottom."""
 
 import json
+import logging
 import pathlib
 import sys
 import time
@@ -8,15 +9,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
+
 from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fsis_jax.batch import Batch
 from fsis_jax.config import check_config, user_path
-from fsis_jax.data.pipeline import training_batches
-from fsis_jax.data.splits import Splits, open_splits
+from fsis_jax.data.from_config import Splits, open_splits, training_batches
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.protocol import validate
 from fsis_jax.inference.segmenter import Segmenter
@@ -26,6 +26,9 @@ from fsis_jax.training.metrics import MetricWriter
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.schedule import learning_rate, total_steps
 from fsis_jax.training.step import TrainState, merge, new_state
+
+
+logger = logging.getLogger("fsis_jax")
 
 
 def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
@@ -61,9 +64,9 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
         if start:
             state = checkpoints.restore(start, state)
             batches.set_state(checkpoints.meta(start)["data_state"])
-            logging.info("going on from step %d of %s", start, workdir)
+            logger.info("going on from step %d of %s", start, workdir)
         _note_config(config, workdir)
-        logging.info(
+        logger.info(
             "%d device(s): %s; %d training and %d validation images; %d steps",
             jax.local_device_count(),
             jax.devices()[0].device_kind,
@@ -160,7 +163,7 @@ def _note_config(config: ConfigDict, workdir: pathlib.Path) -> None:
         before = _flatten(json.loads(path.read_text()))
         for key, value in _flatten(current).items():
             if before.get(key) != value:
-                logging.warning("config.%s is now %r, was %r when the run began", key, value, before.get(key))
+                logger.warning("config.%s is now %r, was %r when the run began", key, value, before.get(key))
     else:
         path.write_text(json.dumps(current, indent=1) + "\n")
 

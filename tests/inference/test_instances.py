@@ -1,5 +1,6 @@
 """Instances: pasting, run lengths, label images."""
 
+import dataclasses
 import pathlib
 import time
 
@@ -8,7 +9,7 @@ import pycocotools.mask
 import pytest
 
 from fsis_jax import ops
-from fsis_jax.inference.instances import Instances, Window
+from fsis_jax.inference.instances import CroppedMask, Instances
 
 SIZE = (60, 80)
 
@@ -16,8 +17,8 @@ SIZE = (60, 80)
 def _full(instances: Instances) -> np.ndarray:
     """(N, H, W) bool."""
     images = np.zeros((len(instances), *instances.size), bool)
-    for image, window in zip(images, instances.masks, strict=True):
-        image[window.slices] = window.mask
+    for image, crop in zip(images, instances.masks, strict=True):
+        image[crop.slices] = crop.mask
     return images
 
 
@@ -31,9 +32,9 @@ def _random_output(count: int, size: tuple[int, int], seed: int = 0) -> tuple[np
 
 def _squares(*specs: tuple[int, int, int, float]) -> Instances:
     """Squares (y, x, side, score), given by descending score."""
-    windows = tuple(Window(y, x, np.ones((side, side), bool)) for y, x, side, _ in specs)
+    crops = tuple(CroppedMask(y, x, np.ones((side, side), bool)) for y, x, side, _ in specs)
     boxes = np.array([[x, y, x + side, y + side] for y, x, side, _ in specs], np.float32).reshape(-1, 4)
-    return Instances(boxes, np.array([spec[3] for spec in specs], np.float32), windows, SIZE)
+    return Instances(boxes, np.array([spec[3] for spec in specs], np.float32), crops, SIZE)
 
 
 def test_from_padded_sorts_selects_and_scales() -> None:
@@ -77,17 +78,20 @@ def test_pasting_is_that_of_ops() -> None:
     assert differing.sum() <= 5
 
 
-def test_windows_stay_inside_the_image() -> None:
+def test_masks_stay_inside_the_image() -> None:
     outside = np.array([[-20, -20, -5, -5], [90, 70, 99, 99], [-5, 55, 5, 70], [3.1, 3.1, 3.3, 3.3]], np.float32)
     found = Instances.from_padded(outside, np.arange(4.0, 0, -1), np.ones(4, bool), np.ones((4, 3, 3)), SIZE)
     assert found.areas().tolist() == [0, 0, 25, 0]
     np.testing.assert_array_equal(found.boxes[2], [0, 55, 5, 60])
-    assert all(window.mask.size <= 25 for window in found.masks)
+    assert all(crop.mask.size <= 25 for crop in found.masks)
     np.testing.assert_array_equal(found.labels(), _full(found)[2].astype(int))
 
 
 def test_pasting_agrees_with_the_pytorch_project(golden: pathlib.Path) -> None:
-    """Its boxes are grown by a cell and truncated to whole pixels before the resize, so borders differ by a pixel."""
+    """It truncates boxes to whole pixels before the resize, so borders differ by up to a pixel.
+
+    The masks are noise with long borders: hence an IoU of only about 0.85.
+    """
     with np.load(golden / "ops.npz") as archive:
         masks, boxes, bits, hw = (archive[f"paste/{name}"] for name in ("masks", "boxes", "out_bits", "hw"))
     size = (int(hw[0]), int(hw[1]))
@@ -96,8 +100,8 @@ def test_pasting_agrees_with_the_pytorch_project(golden: pathlib.Path) -> None:
     found = Instances.from_padded(boxes, ones, ones > 0, masks[:, 1], size, offset=1)
     union = np.count_nonzero(_full(found) | expected, axis=(1, 2))
     common = np.count_nonzero(_full(found) & expected, axis=(1, 2))
-    assert union.min() > 0
-    assert (common / union).mean() > 0.9
+    assert (union == 0).tolist() == [False] * 2 + [True] + [False] * 9  # the third box holds no pixel centre
+    assert np.mean(common[union > 0] / union[union > 0]) > 0.83
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -107,16 +111,20 @@ def test_run_lengths_equal_those_of_pycocotools(seed: int) -> None:
     for rle, image in zip(found.rles(), _full(found), strict=True):
         expected = pycocotools.mask.encode(np.asfortranarray(image))
         assert rle == {"size": list(SIZE), "counts": expected["counts"].decode()}
-    again = Instances.from_rles([rle["counts"] for rle in found.rles()], SIZE, boxes=found.boxes, scores=found.scores)
+    again = Instances.from_rles(
+        [rle["counts"].encode() for rle in found.rles()], SIZE, boxes=found.boxes, scores=found.scores
+    )
     np.testing.assert_array_equal(_full(again), _full(found))
     np.testing.assert_array_equal(again.boxes, found.boxes)
 
 
-@pytest.mark.parametrize("window", [(0, 0, 60, 80), (0, 0, 60, 1), (0, 79, 60, 1), (59, 0, 1, 80), (0, 5, 60, 3)])
-def test_run_lengths_of_windows_that_reach_the_border(window: tuple[int, int, int, int]) -> None:
-    y, x, height, width = window
+@pytest.mark.parametrize(
+    "rows_and_columns", [(0, 0, 60, 80), (0, 0, 60, 1), (0, 79, 60, 1), (59, 0, 1, 80), (0, 5, 60, 3)]
+)
+def test_run_lengths_of_masks_that_reach_the_border(rows_and_columns: tuple[int, int, int, int]) -> None:
+    y, x, height, width = rows_and_columns
     found = Instances(
-        np.zeros((1, 4), np.float32), np.ones(1, np.float32), (Window(y, x, np.ones((height, width), bool)),), SIZE
+        np.zeros((1, 4), np.float32), np.ones(1, np.float32), (CroppedMask(y, x, np.ones((height, width), bool)),), SIZE
     )
     expected = pycocotools.mask.encode(np.asfortranarray(_full(found)[0]))
     assert found.rles()[0]["counts"] == expected["counts"].decode()
@@ -140,14 +148,14 @@ def test_a_pixel_goes_to_the_higher_score() -> None:
 
 
 def test_instances_that_lose_over_half_are_dropped_and_ids_stay_contiguous() -> None:
-    found = _squares((0, 0, 10, 0.9), (0, 5, 10, 0.8), (20, 20, 10, 0.7), (20, 26, 10, 0.6), (20, 24, 10, 0.5))
+    found = _squares((0, 0, 10, 0.9), (0, 5, 10, 0.8), (20, 20, 10, 0.7), (20, 24, 10, 0.6), (40, 40, 10, 0.5))
     labels = found.labels()
     assert labels[0, 12] == 2  # lost exactly half: it stays
-    assert np.unique(labels).tolist() == [0, 1, 2, 3]
-    assert labels[20, 35] == 0
-    assert np.count_nonzero(labels == 3) == 100
-    # The last lost 60 of its pixels, and the one before it, itself dropped or not, must not be what took them.
-    assert found.without_overlaps().scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert labels[20, 33] == 0  # lost 60 of 100 pixels
+    np.testing.assert_array_equal(np.unique(labels, return_counts=True)[1][1:], [100, 50, 100, 100])
+    kept = found.without_overlaps()
+    assert kept.scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.5])
+    assert _full(kept).sum(axis=0).max() == 1
 
 
 def test_a_dropped_instance_takes_nothing() -> None:
@@ -160,6 +168,8 @@ def test_min_score_includes_its_own_value() -> None:
     assert found.labels(0.5).max() == 2
     assert found.labels(0.51).max() == 1
     assert found.labels(0.9).max() == 0
+    assert found.labels().max() == 3
+    assert dataclasses.replace(found, min_score=0.5).labels().max() == 2
 
 
 def test_from_labels_and_back() -> None:
@@ -199,11 +209,11 @@ def test_no_instances() -> None:
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
-    window = Window(0, 0, np.ones((1, 1), bool))
+    crop = CroppedMask(0, 0, np.ones((1, 1), bool))
     with pytest.raises(ValueError, match="lengths differ"):
-        Instances(np.zeros((2, 4)), np.ones(2), (window,), SIZE)
+        Instances(np.zeros((2, 4)), np.ones(2), (crop,), SIZE)
     with pytest.raises(ValueError, match="descending"):
-        Instances(np.zeros((2, 4)), np.array([0.1, 0.2]), (window, window), SIZE)
+        Instances(np.zeros((2, 4)), np.array([0.1, 0.2]), (crop, crop), SIZE)
 
 
 def test_five_hundred_instances_take_a_moment() -> None:

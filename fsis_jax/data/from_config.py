@@ -1,16 +1,24 @@
-"""Which categories and images a run may learn from, and which are kept for its validation."""
+"""From a config to the data of a run: its categories, its training and validation images, its batches."""
 
 import dataclasses
+import functools
+import logging
 
 import numpy as np
-from absl import logging
+
 from ml_collections import ConfigDict
 
 from fsis_jax.config import user_path
 from fsis_jax.data.coco import open_source
+from fsis_jax.data.episodes import EpisodeSampler
+from fsis_jax.data.pipeline import BatchIterator, make_batches
 from fsis_jax.data.records import Source, Subset
 from fsis_jax.data.synthetic import generate
+from fsis_jax.data.transforms import TransformConfig, own_scale
 from fsis_jax.errors import FsisError
+
+
+logger = logging.getLogger("fsis_jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +50,7 @@ def open_split(config: ConfigDict, split: str) -> Source:
     """The "train" or "test" images of `config.data.root`, which is made first if `config.data.synthetic` says so."""
     root = user_path(config.data.root)
     if config.data.synthetic and not root.exists():
-        logging.info("making synthetic cells in %s", root)
+        logger.info("making synthetic cells in %s", root)
         generate(root, seed=config.seed)
     return open_source(root, split)
 
@@ -67,8 +75,41 @@ def open_splits(config: ConfigDict) -> Splits:
     fraction = config.data.validation_fraction
     count = round(fraction * len(usable))
     if count == 0:
-        logging.info("validating on the %d training images themselves", len(usable))
+        logger.info("validating on the %d training images themselves", len(usable))
         both = Subset(source, usable)
         return Splits(seen, unseen, both, both)
     order = np.random.default_rng((config.seed, len(usable))).permutation(usable).tolist()
     return Splits(seen, unseen, Subset(source, sorted(order[count:])), Subset(source, sorted(order[:count])))
+
+
+def transform_config(config: ConfigDict) -> TransformConfig:
+    """The transforms of a run; the box convention is the model's."""
+    return TransformConfig.from_config({**config.data.transform, "box_offset": int(config.model.legacy_boxes)})
+
+
+def training_batches(config: ConfigDict, splits: Splits, steps: int) -> BatchIterator:
+    """The batches of a run of `steps` steps."""
+    transform = transform_config(config)
+    sampler = EpisodeSampler(
+        splits.train.annotations,
+        categories=splits.seen,
+        targets=range(len(splits.train)),
+        shots=config.data.shots,
+        scale_of=functools.partial(own_scale, config=transform),
+        present=config.data.present,
+        background=config.data.background,
+        reference_source=config.data.reference_source,
+        min_reference_area=config.data.min_reference_area,
+        seed=config.seed,
+    )
+    return make_batches(
+        splits.train,
+        sampler,
+        transform,
+        trainable=splits.seen,
+        canvases=config.data.train_canvases,
+        batch_size=config.training.batch_size,
+        steps=steps,
+        workers=config.data.workers,
+        seed=config.seed,
+    )

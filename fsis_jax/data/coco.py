@@ -1,0 +1,78 @@
+"""A folder with COCO annotations as a source of records, and how any data folder is opened.
+
+Annotations are read and checked at once (`index.py`); pixels stay on the disk until a record is asked for.
+"""
+
+import os
+import pathlib
+
+from absl import logging
+
+from fsis_jax.data.index import find_layout, read_index
+from fsis_jax.data.records import Record, Source
+from fsis_jax.errors import FsisError
+
+
+class CocoSource:
+    """Random access to the records of one split of a COCO or FIS-Cell folder, by ascending image id.
+
+    `problems` lists what was wrong with annotations, most of which are then skipped. Images without annotations are
+    records too. `file` is the annotation file.
+
+    Raises:
+        FsisError: a folder, file or image is missing, a file is not what COCO asks for, or a category is in no fold.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], split: str) -> None:
+        index = read_index(root, split)
+        if index.unassigned:
+            category, annotation_id = next(iter(index.unassigned.items()))
+            where = "its categories have" if annotation_id is None else f"annotation {annotation_id} has"
+            raise FsisError(
+                f"{index.file}: {where} the category id {category}, which no fold names: "
+                f"add it to {pathlib.Path(root) / 'folds.json'} or correct it"
+            )
+        missing = [path for path in index.images if not path.is_file()]
+        if missing:
+            others = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
+            raise FsisError(f"{missing[0]}: no such image{others}: restore it or remove it from {index.file}")
+        self.file = index.file
+        self.annotations = index.annotations
+        self.categories = index.categories
+        self.folds = index.folds
+        self.problems = index.problems
+        self._images = tuple(os.fspath(path) for path in index.images)
+        if index.problems:
+            logging.warning(
+                "%d problems with annotations; `fsis data check %s` lists them all. The first: %s",
+                len(index.problems),
+                os.fspath(root),
+                index.problems[0],
+            )
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, index: int, /) -> Record:
+        path = self._images[index]
+        try:
+            with open(path, "rb") as file:
+                return Record(self.annotations[index], file.read())
+        except OSError as error:
+            raise FsisError(f"{path}: cannot be read ({error.strerror or error}): restore the image") from error
+
+
+def open_source(root: str | os.PathLike[str], split: str) -> Source:
+    """The records of a split of a folder of any layout.
+
+    Args:
+        split: "train" or "test"; FIS-Cell also has "val" and "train_only".
+
+    Raises:
+        FsisError: the folder cannot be used; see `CocoSource`.
+    """
+    if find_layout(root) == "prepared":
+        from fsis_jax.data.prepared import PreparedSource  # tensorflow_datasets takes a second to import
+
+        return PreparedSource(root, split)
+    return CocoSource(root, split)

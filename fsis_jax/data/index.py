@@ -1,0 +1,246 @@
+"""Reading a folder with COCO annotations: which layout it has, what its files say, and what is wrong with them.
+
+Two layouts hold the same thing: a COCO folder (`images/`, `annotations/{split}.json`, `folds.json`) and FIS-Cell
+(`fis_cell.py`). The images themselves are not looked at here. What cannot be used is left out and listed as a
+problem; what makes the whole folder unusable raises.
+
+Without `folds.json` there is one fold, 1, which holds out nothing: every category is learnt.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from fsis_jax.data import fis_cell
+from fsis_jax.data.instance import Instance, read_instance
+from fsis_jax.data.records import Annotations
+from fsis_jax.data.segmentation import InvalidAnnotationError
+from fsis_jax.errors import FsisError
+
+Layout = Literal["coco", "fis_cell", "prepared"]
+
+_GET_DATA = (
+    "give the folder of your data, make some with `fsis data synthetic --output DIR`, "
+    "or use `--config configs/quickstart.py`, which makes its own"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something wrong with a data set that does not keep us from reading the rest."""
+
+    file: str
+    """The file to correct: annotations or image."""
+    annotation_id: int | None
+    """None where the problem is not one annotation's, or the annotation has no id."""
+    what: str
+    remedy: str
+    skipped: bool = True
+    """Whether the annotation is left out; false where it is used with a correction."""
+
+    def __str__(self) -> str:
+        where = self.file if self.annotation_id is None else f"{self.file}: annotation {self.annotation_id}"
+        return f"{where}: {self.what}: {self.remedy}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """A split of a folder."""
+
+    file: pathlib.Path
+    """The annotation file."""
+    annotations: tuple[Annotations, ...]
+    """By ascending image id."""
+    images: tuple[pathlib.Path, ...]
+    """Path of each image, whether or not it exists."""
+    categories: dict[int, str]
+    folds: dict[int, tuple[int, ...]]
+    unassigned: dict[int, int | None]
+    """Category ids that no fold names, and an annotation of each (None: there is none)."""
+    problems: tuple[Problem, ...]
+
+
+def find_layout(root: str | os.PathLike[str]) -> Layout:
+    """Which of the three layouts a folder has.
+
+    Raises:
+        FsisError: no such folder, or none of them.
+    """
+    folder = pathlib.Path(root)
+    if not folder.is_dir():
+        what = "is a file, not a data folder" if folder.exists() else "no such data folder"
+        raise FsisError(f"{folder}: {what}: {_GET_DATA}")
+    if (folder / "dataset_info.json").is_file():
+        return "prepared"
+    if any((folder / name).is_file() for name in fis_cell.ANNOTATION_FILES.values()):
+        return "fis_cell"
+    if (folder / "annotations").is_dir():
+        return "coco"
+    raise FsisError(
+        f"{folder}: holds neither annotations/train.json nor {fis_cell.ANNOTATION_FILES['train']} "
+        f"nor a prepared data set: {_GET_DATA}"
+    )
+
+
+def annotation_files(root: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
+    """The splits that a COCO or FIS-Cell folder has, "train" first, and their annotation files."""
+    folder = pathlib.Path(root)
+    if find_layout(folder) == "fis_cell":
+        named = {split: folder / name for split, name in fis_cell.ANNOTATION_FILES.items()}
+        return {split: path for split, path in named.items() if path.is_file()}
+    files = {path.stem: path for path in sorted((folder / "annotations").glob("*.json"))}
+    return dict(sorted(files.items(), key=lambda item: item[0] != "train"))
+
+
+def read_index(root: str | os.PathLike[str], split: str) -> Index:
+    """Read and check the annotations of a split of a COCO or FIS-Cell folder.
+
+    Raises:
+        FsisError: a file is missing, is not JSON, or is not a COCO file.
+    """
+    folder, files = pathlib.Path(root), annotation_files(root)
+    if split not in files:
+        raise FsisError(f"{folder}: no annotations of a split '{split}', only of: {', '.join(files) or 'none'}")
+    file = files[split]
+    is_fis_cell = find_layout(folder) == "fis_cell"
+    data = _read_json(file)
+    for key in ("images", "annotations", "categories"):
+        rows = data.get(key) if isinstance(data, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise FsisError(f"{file}: no list of objects under '{key}': give a COCO instance file")
+    images = _images(data["images"], file)
+    categories = _categories(data["categories"], file)
+    folds = fis_cell.FOLDS if is_fis_cell else _folds(folder / "folds.json")
+    instances, problems = _instances(data["annotations"], images, categories, str(file))
+    first, second = (folder, folder / "images") if is_fis_cell else (folder / "images", folder)
+    order = sorted(images)
+    return Index(
+        file=file,
+        annotations=tuple(_annotations(images[image_id], instances[image_id]) for image_id in order),
+        images=tuple(_image_path(images[image_id]["file_name"], first, second) for image_id in order),
+        categories=categories,
+        folds={1: ()} if folds is None else folds,
+        unassigned={} if folds is None else _unassigned(data["annotations"], categories, folds),
+        problems=tuple(problems),
+    )
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise FsisError(f"{path}: cannot be read ({error.strerror or error}): restore the file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FsisError(f"{path}: not valid JSON ({error}): export or copy the file again") from error
+
+
+def _images(rows: Sequence[Mapping[str, Any]], file: pathlib.Path) -> dict[int, Mapping[str, Any]]:
+    images: dict[int, Mapping[str, Any]] = {}
+    for position, row in enumerate(rows):
+        name, image_id = row.get("file_name"), row.get("id")
+        if type(image_id) is not int or image_id in images:
+            raise FsisError(
+                f"{file}: image {name or position} has the id {image_id!r}: give every image a whole number of its own"
+            )
+        if not isinstance(name, str) or not name:
+            raise FsisError(f"{file}: image {image_id} has no file_name: add it")
+        for key in ("width", "height"):
+            if type(row.get(key)) is not int or row[key] <= 0:
+                raise FsisError(f"{file}: image {name} has the {key} {row.get(key)!r}: give its size in pixels")
+        images[image_id] = row
+    return images
+
+
+def _categories(rows: Sequence[Mapping[str, Any]], file: pathlib.Path) -> dict[int, str]:
+    categories: dict[int, str] = {}
+    for row in rows:
+        category = row.get("id")
+        if type(category) is not int or category <= 0 or category in categories:
+            raise FsisError(
+                f"{file}: a category has the id {category!r}: give each a whole number of its own, from 1 on"
+            )
+        categories[category] = str(row.get("name", category))
+    return categories
+
+
+def _folds(path: pathlib.Path) -> dict[int, tuple[int, ...]] | None:
+    if not path.exists():
+        return None
+    data = _read_json(path)
+    try:
+        return {int(fold): tuple(int(category) for category in ids) for fold, ids in data.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FsisError(f'{path}: not folds: write {{"1": [category ids held out], "2": [...], ...}}') from error
+
+
+def _instances(
+    rows: Sequence[Mapping[str, Any]], images: Mapping[int, Mapping[str, Any]], categories: Mapping[int, str], file: str
+) -> tuple[dict[int, list[Instance]], list[Problem]]:
+    """The usable annotations of every image, and what is wrong with the others."""
+    instances: dict[int, list[Instance]] = {image_id: [] for image_id in images}
+    problems: list[Problem] = []
+    used: set[int] = set()
+    for position, row in enumerate(rows):
+        annotation_id, image_id, category = row.get("id"), row.get("image_id"), row.get("category_id")
+        if type(annotation_id) is not int or annotation_id in used:
+            what = f"annotation number {position + 1} of the file has the id {annotation_id!r}"
+            problems.append(Problem(file, None, what, "skipped; give every annotation a whole number of its own"))
+            continue
+        used.add(annotation_id)
+        if type(image_id) is not int or image_id not in images:
+            problems.append(Problem(file, annotation_id, f"unknown image id {image_id!r}", "skipped; correct it"))
+            continue
+        if type(category) is not int or category not in categories:
+            remedy = "skipped; correct it or add it to the file's categories"
+            problems.append(Problem(file, annotation_id, f"unknown category id {category!r}", remedy))
+            continue
+        image = images[image_id]
+        try:
+            instance, correction = read_instance(row, image["height"], image["width"])
+        except InvalidAnnotationError as error:
+            what = f"{error.what} (image {image['file_name']})"
+            problems.append(Problem(file, annotation_id, what, f"skipped; {error.remedy}"))
+            continue
+        instances[image_id].append(instance)
+        if correction is not None:
+            what = f"{correction.what} (image {image['file_name']})"
+            problems.append(Problem(file, annotation_id, what, correction.remedy, skipped=False))
+    return instances, problems
+
+
+def _unassigned(
+    rows: Sequence[Mapping[str, Any]], categories: Mapping[int, str], folds: Mapping[int, tuple[int, ...]]
+) -> dict[int, int | None]:
+    named = {category for ids in folds.values() for category in ids}
+    unassigned: dict[int, int | None] = {category: None for category in categories if category not in named}
+    for row in rows:
+        category = row.get("category_id")
+        if type(category) is int and category not in named and unassigned.get(category) is None:
+            unassigned[category] = row.get("id")
+    return unassigned
+
+
+def _annotations(image: Mapping[str, Any], instances: Sequence[Instance]) -> Annotations:
+    return Annotations(
+        image_id=image["id"],
+        file_name=image["file_name"],
+        height=image["height"],
+        width=image["width"],
+        boxes=np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
+        classes=np.array([instance.category for instance in instances], np.int32),
+        crowd=np.array([instance.crowd for instance in instances], bool),
+        areas=np.array([instance.area for instance in instances], np.float32),
+        annotation_ids=np.array([instance.annotation_id for instance in instances], np.int64),
+        rles=tuple(instance.counts for instance in instances),
+    )
+
+
+def _image_path(name: str, first: pathlib.Path, second: pathlib.Path) -> pathlib.Path:
+    """File names are relative to `first`; some exports write them relative to `second`."""
+    path = second / name
+    return path if not (first / name).is_file() and path.is_file() else first / name

@@ -1,0 +1,246 @@
+"""How a model is tested: references of a category, targets that show it, repeats with other references.
+
+For every target and every evaluated category in it the model is shown k references, either from other images (the
+category's train split, what users do) or from the target itself (what the PyTorch project's test does), and its
+instances are compared with the cells of that category. Numbers are the mean over categories; the spread is that over
+repeats.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from fsis_jax.data.episodes import ReferenceBox, evaluation_references
+from fsis_jax.data.records import Source
+from fsis_jax.data.transforms import cut_reference
+from fsis_jax.errors import FsisError
+from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
+from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.io.exports import write_overlay
+from fsis_jax.io.images import decode_image, to_rgb8
+
+KINDS = {"mask": "segm", "box": "bbox"}
+"""Our names of what is compared, and COCO's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the model found on one target for one category."""
+
+    target: int
+    """Position of the target in its source."""
+    image_id: int
+    category: int
+    instances: Instances
+    references: np.ndarray
+    """(k, S, S, 3) uint8, as the network saw them."""
+
+
+def predict(
+    segmenter: Segmenter,
+    targets: Source,
+    train: Source,
+    categories: Sequence[int],
+    *,
+    shots: int,
+    references: Literal["train", "target"],
+    repeat: int = 0,
+    seed: int = 0,
+    max_images: int = 0,
+    progress: str = "",
+) -> list[Prediction]:
+    """Segment the targets that show one of `categories`, once for each of those that they show.
+
+    Args:
+        segmenter: the model.
+        targets: images to segment.
+        train: images that references come from, unless `references` is "target".
+        categories: ids to evaluate.
+        shots: k.
+        references: where they come from.
+        repeat: number of the repeat; another one draws other references.
+        seed: of the draws.
+        max_images: at most so many targets per category, evenly spread; 0 takes all.
+        progress: title of a progress bar; none if empty.
+
+    Raises:
+        FsisError: if no target shows any of the categories, or a category has no reference.
+    """
+    work = [
+        (target, category)
+        for target in _chosen_targets(targets, categories, max_images)
+        for category in _shown(targets, target)
+        if category in categories
+    ]
+    if not work:
+        raise FsisError(f"no image shows a cell of the categories {sorted(categories)}; check eval.split and data.fold")
+    predictions = []
+    for target, category in tqdm(work, desc=progress, unit="image", disable=not progress, leave=False):
+        boxes = evaluation_references(
+            targets.annotations,
+            train.annotations,
+            target,
+            category,
+            shots,
+            source=references,
+            repeat=repeat,
+            seed=seed,
+        )
+        encoded = segmenter.encode_references(reference_crops(train if references == "train" else targets, boxes))
+        instances = segmenter.segment(read_target(targets, target), encoded)
+        predictions.append(
+            Prediction(
+                target=target,
+                image_id=targets.annotations[target].image_id,
+                category=category,
+                instances=dataclasses.replace(instances, category=targets.categories[category]),
+                references=encoded.images,
+            )
+        )
+    return predictions
+
+
+def score(targets: Source, predictions: Sequence[Prediction], categories: Sequence[int]) -> dict[str, Any]:
+    """COCO average precision of boxes and masks.
+
+    Returns:
+        {"mask": {"AP": ..., "AP50": ..., ...}, "box": {...}}, each the mean over the categories, with the same numbers
+        for each category by its name under "categories".
+    """
+    detections = _coco(predictions)
+    images = {prediction.image_id for prediction in predictions}
+    result = {}
+    for name, iou_type in KINDS.items():
+        scores = evaluate(targets.annotations, detections, iou_type=iou_type, images=images, categories=categories)
+        by_id = scores.pop("categories")
+        result[name] = {**scores, "categories": {targets.categories[key]: value for key, value in by_id.items()}}
+    return result
+
+
+def test(
+    segmenter: Segmenter,
+    targets: Source,
+    train: Source,
+    categories: Sequence[int],
+    *,
+    shots: int,
+    references: Literal["train", "target"],
+    repeats: int,
+    seed: int = 0,
+    max_images: int = 0,
+    overlays: pathlib.Path | None = None,
+    overlay_count: int = 0,
+) -> dict[str, Any]:
+    """The whole test: `repeats` times `predict` and `score`.
+
+    Returns:
+        {"repeats": [score, ...], "mean": score, "sd": score}: mean and standard deviation over the repeats.
+    """
+    results = []
+    for repeat in range(repeats):
+        predictions = predict(
+            segmenter,
+            targets,
+            train,
+            categories,
+            shots=shots,
+            references=references,
+            repeat=repeat,
+            seed=seed,
+            max_images=max_images,
+            progress=f"repeat {repeat + 1}/{repeats}",
+        )
+        results.append(score(targets, predictions, categories))
+        if repeat == 0 and overlays is not None:
+            save_overlays(overlays, targets, predictions, overlay_count)
+    return {"repeats": results, "mean": _across(results, np.mean), "sd": _across(results, np.std)}
+
+
+def validate(
+    segmenter: Segmenter,
+    targets: Source,
+    train: Source,
+    categories: Sequence[int],
+    *,
+    shots: int,
+    seed: int,
+    overlays: pathlib.Path,
+    overlay_count: int,
+) -> dict[str, float]:
+    """Mask AP50 on validation images, and the score threshold with the best F1 there."""
+    predictions = predict(segmenter, targets, train, categories, shots=shots, references="train", seed=seed)
+    scores = score(targets, predictions, categories)
+    min_score, f1 = best_f1_score(
+        targets.annotations,
+        _coco(predictions),
+        images={prediction.image_id for prediction in predictions},
+        categories=categories,
+    )
+    chosen = [
+        dataclasses.replace(p, instances=dataclasses.replace(p.instances, min_score=min_score)) for p in predictions
+    ]
+    save_overlays(overlays, targets, chosen, overlay_count)
+    return {
+        "mask_ap50": scores["mask"]["AP50"],
+        "mask_ap": scores["mask"]["AP"],
+        "box_ap50": scores["box"]["AP50"],
+        "f1": f1,
+        "min_score": min_score,
+    }
+
+
+def save_overlays(folder: pathlib.Path, targets: Source, predictions: Sequence[Prediction], count: int) -> None:
+    """Write `count` of the predictions, evenly spread, as pictures."""
+    for row in np.unique(np.linspace(0, len(predictions) - 1, min(count, len(predictions))).astype(int)):
+        prediction = predictions[row]
+        image = to_rgb8(read_target(targets, prediction.target), stretch=True)
+        name = f"{pathlib.Path(targets.annotations[prediction.target].file_name).stem}-{prediction.category}.png"
+        write_overlay(
+            folder / name, image, prediction.instances.without_overlaps(), references=list(prediction.references)
+        )
+
+
+def read_target(source: Source, position: int) -> np.ndarray:
+    """The decoded image of a record."""
+    record = source[position]
+    return decode_image(record.encoded, record.annotations.file_name)
+
+
+def reference_crops(source: Source, boxes: Sequence[ReferenceBox]) -> list[np.ndarray]:
+    """The boxes cut out of their images."""
+    return [cut_reference(read_target(source, reference.record), reference.box) for reference in boxes]
+
+
+def _shown(source: Source, target: int) -> list[int]:
+    annotations = source.annotations[target]
+    return [int(category) for category in np.unique(annotations.classes[~annotations.crowd])]
+
+
+def _chosen_targets(source: Source, categories: Sequence[int], max_images: int) -> list[int]:
+    chosen: set[int] = set()
+    for category in categories:
+        showing = [target for target in range(len(source)) if category in _shown(source, target)]
+        if max_images and len(showing) > max_images:
+            showing = [showing[row] for row in np.linspace(0, len(showing) - 1, max_images).astype(int)]
+        chosen.update(showing)
+    return sorted(chosen)
+
+
+def _coco(predictions: Sequence[Prediction]) -> list[Any]:
+    return [row for p in predictions for row in p.instances.to_coco(p.image_id, p.category)]
+
+
+def _across(results: Sequence[dict[str, Any]], function: Any) -> dict[str, Any]:
+    """`function` over the repeats, number by number."""
+    first = results[0]
+    return {
+        key: _across([result[key] for result in results], function)
+        if isinstance(value, dict)
+        else float(function([result[key] for result in results]))
+        for key, value in first.items()
+    }

@@ -1,0 +1,166 @@
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+from memory_source import MemorySource, annotate, disc, disc_source
+
+from fsis_jax.data.episodes import Episode, ReferenceBox
+from fsis_jax.data.examples import ImageCache, make_test_example, training_example
+from fsis_jax.data.transforms import TransformConfig, cut_reference
+from fsis_jax.errors import FsisError
+
+SIZE = (96, 128)
+CONFIG = TransformConfig(reference_size=32, mask_size=14, max_instances=8, reference_context=1.0, flip=0.0)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return disc_source(4)
+
+
+def _example(source, episode, config=CONFIG, *, canvas=(256, 256), trainable=(1, 2), seed=0):
+    return training_example(
+        ImageCache(source, config),
+        source.annotations[episode.target],
+        episode,
+        config,
+        canvas=canvas,
+        trainable=trainable,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def _present(source, target, reference):
+    record = source.annotations[reference]
+    box = ReferenceBox(reference, tuple(record.boxes[0].tolist()))
+    return Episode(target, "present", int(record.classes[0]), (box,))
+
+
+def _rebuilt(example, canvas=(256, 256)):
+    """Union of the instances' masks, pasted back from their own boxes."""
+    union = np.zeros(canvas, bool)
+    for box, mask, valid in zip(example["gt_boxes"], example["gt_masks"], example["gt_valid"], strict=True):
+        if valid:
+            x1, y1, x2, y2 = np.rint(box).astype(int)
+            pasted = cv2.resize(mask, (max(1, x2 - x1), max(1, y2 - y1)), interpolation=cv2.INTER_LINEAR) > 127
+            union[y1:y2, x1:x2] |= pasted
+    return union
+
+
+def test_a_whole_target_is_scaled_to_its_references(source):
+    example = _example(source, _present(source, 0, 2))  # discs of radius 7: 14 px to 32
+    np.testing.assert_array_equal(example["image_sizes"], [round(96 * 32 / 14), 256])  # 128 px are cropped to 112
+    assert example["reference_present"]
+    assert example["gt_valid"].sum() >= 2
+    widths = (example["gt_boxes"][:, 2] - example["gt_boxes"][:, 0])[example["gt_valid"]]
+    assert widths.max() == pytest.approx(32, abs=0.1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_masks_lie_on_the_bright_discs_whatever_the_crop_and_the_turn(source, seed):
+    config = dataclasses.replace(CONFIG, flip=0.5, rot90=True, scale_jitter=2.0, mask_size=28)
+    example = _example(source, _present(source, 1, 3), config, canvas=(160, 160), seed=seed)
+    bright = example["images"][..., 0] > 128
+    height, width = example["image_sizes"]
+    assert not example["images"][height:].any()
+    assert not example["images"][:, width:].any()
+    rebuilt = _rebuilt(example, (160, 160))
+    assert (bright & rebuilt).sum() / (bright | rebuilt).sum() > 0.9
+    valid = example["gt_valid"]
+    assert (example["gt_boxes"][valid][:, 2:] <= [width, height]).all()
+    assert (example["gt_boxes"][~valid] == 0).all()
+    assert (example["gt_matches"] & ~example["gt_ignore"]).any()
+
+
+def test_kinds_decide_what_matches(source):
+    present = _example(source, _present(source, 0, 2))
+    np.testing.assert_array_equal(present["gt_matches"], present["gt_valid"])
+    absent = _example(source, dataclasses.replace(_present(source, 1, 2), kind="absent"))
+    assert not absent["reference_present"]
+    assert not absent["gt_matches"].any()
+    assert absent["gt_valid"].any()
+    assert not absent["gt_ignore"].any()
+    patch = Episode(0, "background", None, (ReferenceBox(0, (50.0, 40.0, 64.0, 54.0)),))
+    background = _example(source, patch)
+    assert not background["reference_present"]
+    assert not background["gt_matches"].any()
+
+
+def test_crowds_held_out_categories_and_slivers_are_ignored():
+    masks = [disc(SIZE, 20, 20, 8), disc(SIZE, 60, 20, 8), disc(SIZE, 100, 20, 8), np.zeros(SIZE, bool)]
+    masks[3][90, 100] = True
+    image = np.full(SIZE, 20, np.uint8)
+    record = annotate(masks, [1, 1, 2, 1], size=SIZE, crowd=[False, True, False, False])
+    source = MemorySource([image], [record])
+    config = dataclasses.replace(CONFIG, reference_pixels=8)
+    example = _example(source, _present(source, 0, 0), config, trainable=[1])
+    np.testing.assert_array_equal(example["gt_classes"][:4], [1, 1, 2, 1])
+    np.testing.assert_array_equal(example["gt_ignore"][:5], [False, True, True, True, False])
+    np.testing.assert_array_equal(example["gt_valid"].sum(), 4)
+    assert example["reference_present"]
+
+
+def test_a_target_without_visible_matches_counts_as_absent():
+    record = annotate([disc(SIZE, 20, 20, 8)], [1], size=SIZE, crowd=[True])
+    source = MemorySource([np.full(SIZE, 20, np.uint8)], [record])
+    assert not _example(source, _present(source, 0, 0))["reference_present"]
+
+
+def test_box_offset(source):
+    episode = _present(source, 0, 2)
+    plain, legacy = (_example(source, episode, dataclasses.replace(CONFIG, box_offset=o)) for o in (0, 1))
+    difference = (plain["gt_boxes"] - legacy["gt_boxes"])[plain["gt_valid"]]
+    np.testing.assert_allclose(difference, np.tile([0, 0, 1, 1], (len(difference), 1)), atol=1e-4)
+
+
+def test_a_crowded_target_shows_less_of_itself():
+    masks = [disc(SIZE, x, y, 3) for x in range(6, 126, 8) for y in range(6, 94, 8)]
+    record = annotate(masks, [1] * len(masks), size=SIZE)
+    image = np.full(SIZE, 10, np.uint8)
+    image[np.any(masks, axis=0)] = 200
+    source = MemorySource([image], [record])
+    config = dataclasses.replace(CONFIG, max_instances=30, reference_pixels=6)
+    example = _example(source, _present(source, 0, 0), config)
+    assert 5 <= example["gt_valid"].sum() <= 30
+    bright = example["images"][..., 0] > 128
+    rebuilt = _rebuilt(example)
+    assert (bright & rebuilt).sum() / (bright | rebuilt).sum() > 0.8
+
+
+def test_a_16_bit_colour_or_grey_target_gives_the_same_arrays(source):
+    grey = ImageCache(source, CONFIG).raw(0)
+    for image in (np.stack([grey] * 3, axis=-1), grey.astype(np.uint16) * 200):
+        same = MemorySource([image], source.annotations[:1])
+        episode = _present(same, 0, 0)
+        for name, value in _example(source, episode).items():
+            # Stretched values of 16-bit pixels may round the other way.
+            rounding = int(name in ("images", "references"))
+            np.testing.assert_allclose(_example(same, episode)[name].astype(float), value, atol=rounding)
+
+
+def test_the_cache_is_bounded_and_checks_the_size(source):
+    cache = ImageCache(source, CONFIG, max_bytes=3 * SIZE[0] * SIZE[1])
+    for record in (0, 1, 2, 3, 0):
+        np.testing.assert_array_equal(cache.levels(record), ImageCache(source, CONFIG).levels(record))
+        assert sum(image.nbytes for image in cache._images.values()) == cache._bytes <= 3 * SIZE[0] * SIZE[1]
+    wrong = MemorySource([np.zeros((10, 12), np.uint8)], source.annotations[:1])
+    with pytest.raises(FsisError, match=r"1\.png: the image is 12x10 pixels, its annotations say 128x96"):
+        ImageCache(wrong, CONFIG).raw(0)
+
+
+def test_a_test_example_equals_a_training_example_without_augmentation(source):
+    config = dataclasses.replace(CONFIG, reference_pixels=16)
+    episode = _present(source, 0, 2)
+    cache = ImageCache(source, config)
+    crops = [cut_reference(cache.raw(r.record), r.box) for r in episode.references]
+    prepared = make_test_example(cache.raw(0), crops, config, [(256, 256), (128, 160)])
+    assert prepared.image.shape == (128, 160, 3)
+    assert prepared.scale == pytest.approx(16 / 14)
+    assert prepared.size == (110, 146)
+    example = _example(source, episode, config, canvas=(128, 160))
+    np.testing.assert_array_equal(prepared.image, example["images"])
+    np.testing.assert_array_equal(prepared.references, example["references"])
+    small = make_test_example(cache.raw(0), crops, CONFIG, [(64, 64), (64, 96)])
+    assert small.size == (64, 85)
+    assert small.image.shape == (64, 96, 3)

@@ -1,0 +1,306 @@
+"""COCO numbers: by hand, against COCOeval itself, and against the PyTorch project's evaluation."""
+
+import contextlib
+import io
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from fsis_jax.data.records import Annotations
+from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
+
+SIZE = (100, 120)
+Box = tuple[int, int, int, int]
+
+
+def _rle(box: Box, size: tuple[int, int] = SIZE) -> dict[str, Any]:
+    image = np.zeros(size, np.uint8, order="F")
+    x1, y1, x2, y2 = box
+    image[y1:y2, x1:x2] = 1
+    return pycocotools.mask.encode(image)
+
+
+def _truth(image_id: int, boxes: Sequence[Box], classes: Sequence[int], crowd: Sequence[bool] = ()) -> Annotations:
+    rles = [_rle(box) for box in boxes]
+    return Annotations(
+        image_id=image_id,
+        file_name=f"{image_id}.png",
+        height=SIZE[0],
+        width=SIZE[1],
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        classes=np.array(classes, np.int32),
+        crowd=np.array(crowd or [False] * len(boxes), bool),
+        areas=np.array([pycocotools.mask.area(rle) for rle in rles], np.float32),
+        annotation_ids=np.arange(len(boxes), dtype=np.int64),
+        rles=tuple(rle["counts"] for rle in rles),
+    )
+
+
+def _found(image_id: int, category: int, box: Box, score: float) -> dict[str, Any]:
+    x1, y1, x2, y2 = box
+    bbox = [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
+    return {
+        "image_id": image_id,
+        "category_id": category,
+        "bbox": bbox,
+        "score": score,
+        "segmentation": _rle(box),
+    }
+
+
+def _random_scene(seed: int, crowds: bool) -> tuple[list[Annotations], list[dict[str, Any]]]:
+    """Images of up to 25 boxes of two categories; detections near them with coarse scores, so that some are equal."""
+    rng = np.random.default_rng(seed)
+    truths, found = [], []
+    for image_id in (3, 5, 8):
+        boxes = []
+        for _ in range(rng.integers(0, 25)):
+            x, y = rng.integers(0, 80, 2)
+            boxes.append((x, y, x + rng.integers(3, 40), min(y + rng.integers(3, 40), SIZE[0])))
+        classes = rng.integers(1, 3, len(boxes))
+        truths.append(_truth(image_id, boxes, classes, [bool(crowds and rng.random() < 0.2) for _ in boxes]))
+        for box, category in zip(boxes, classes.tolist(), strict=True):
+            for _ in range(rng.integers(0, 4)):
+                moved = np.array(box) + rng.integers(-3, 4, 4)
+                x1, y1 = np.maximum(moved[:2], 0)
+                x2, y2 = max(moved[2], x1 + 1), max(min(moved[3], SIZE[0]), y1 + 1)
+                guess = category if rng.random() < 0.9 else 3 - category
+                found.append(_found(image_id, guess, (x1, y1, x2, y2), float(rng.integers(1, 12) / 12)))
+    return truths, found
+
+
+def _official(
+    truths: list[Annotations], found: list[dict[str, Any]], iou_type: str, areas: list, max_dets: list[int]
+) -> COCOeval:
+    """COCOeval itself on the same data. Its annotation ids must not be 0: it takes 0 for no match."""
+    truth, result = COCO(), COCO()
+    images = [{"id": record.image_id, "height": SIZE[0], "width": SIZE[1]} for record in truths]
+    categories = [{"id": 1}, {"id": 2}]
+    annotations: list[dict[str, Any]] = []
+    for record in truths:
+        for row, rle in enumerate(record.rles):
+            x1, y1, x2, y2 = record.boxes[row].tolist()
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": record.image_id,
+                    "category_id": int(record.classes[row]),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": float(record.areas[row]),
+                    "iscrowd": int(record.crowd[row]),
+                    "segmentation": {"size": list(SIZE), "counts": rle},
+                }
+            )
+    results = [
+        {**detection, "id": number, "area": float(pycocotools.mask.area(detection["segmentation"]))}
+        for number, detection in enumerate(found, start=1)
+    ]
+    truth.dataset = {"images": images, "categories": categories, "annotations": annotations}
+    result.dataset = {"images": images, "categories": categories, "annotations": results}
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        result.createIndex()
+        evaluator = COCOeval(truth, result, iou_type)
+        evaluator.params.areaRng, evaluator.params.maxDets = areas, max_dets
+        evaluator.evaluate()
+        evaluator.accumulate()
+    return evaluator
+
+
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+@pytest.mark.parametrize("crowds", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_equals_cocoeval(seed: int, crowds: bool, iou_type: str) -> None:
+    truths, found = _random_scene(seed, crowds)
+    ours = evaluate(truths, found, iou_type=iou_type, max_dets=(1, 3, 15), categories=(1, 2))
+    official = _official(truths, found, iou_type, [[0, 1e10], [0, 256], [256, 4096], [4096, 1e10]], [1, 3, 15])
+    precision, recall = official.eval["precision"], official.eval["recall"]
+    for k, category in enumerate((1, 2)):
+        row = ours["categories"][category]
+        expected = {
+            "AP": precision[:, :, k, 0, 2],
+            "AP50": precision[0, :, k, 0, 2],
+            "AP75": precision[5, :, k, 0, 2],
+            "AP_small": precision[:, :, k, 1, 2],
+            "AP_medium": precision[:, :, k, 2, 2],
+            "AP_large": precision[:, :, k, 3, 2],
+            "AR@1": recall[:, k, 0, 0],
+            "AR@3": recall[:, k, 0, 1],
+            "AR@15": recall[:, k, 0, 2],
+            "AR_small": recall[:, k, 1, 2],
+            "AR_medium": recall[:, k, 2, 2],
+            "AR_large": recall[:, k, 3, 2],
+        }
+        assert row.keys() == expected.keys()
+        for name, values in expected.items():
+            assert row[name] == pytest.approx(np.nan if values.min() < 0 else values.mean(), nan_ok=True), name
+
+
+def test_by_hand() -> None:
+    """Two cells; by score: one found exactly, a false one, the other at IoU 0.6 = 60 / 100."""
+    truths = [_truth(1, [(0, 0, 10, 10), (50, 50, 60, 60)], [4, 4])]
+    found = [
+        _found(1, 4, (0, 0, 10, 10), 0.9),
+        _found(1, 4, (80, 80, 90, 90), 0.8),
+        _found(1, 4, (50, 50, 60, 56), 0.7),
+    ]
+    result = evaluate(truths, found)
+    # At 0.5: precision 1 up to recall 0.5 (51 of 101 points), 2/3 beyond. From IoU 0.65 on, only the first 51 count.
+    assert result["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
+    assert result["AP75"] == pytest.approx(51 / 101)
+    assert result["AP"] == pytest.approx((3 * (51 + 50 * 2 / 3) + 7 * 51) / 1010)  # 0.6 counts as at least 0.6
+    assert result["AR@1"] == pytest.approx(0.5)
+    assert result["AR@500"] == pytest.approx(0.5 + 0.5 * 0.3)
+    assert result["AP_small"] == pytest.approx(result["AP"])
+    assert math.isnan(result["AP_large"])
+    assert result["categories"][4]["AP"] == result["AP"]
+
+
+def test_ap_counts_as_many_detections_as_the_largest_max_dets() -> None:
+    boxes = [(x, y, x + 6, y + 6) for x in range(0, 112, 8) for y in range(0, 92, 8)]
+    truths = [_truth(1, boxes, [1] * len(boxes))]
+    found = [_found(1, 1, box, 0.5) for box in boxes]
+    assert len(boxes) > 100
+    assert evaluate(truths, found)["AP"] == pytest.approx(1.0)
+    assert evaluate(truths, found)["AR@100"] == pytest.approx(100 / len(boxes))
+    assert evaluate(truths, found, max_dets=(100,))["AP"] < 0.7
+
+
+def test_masks_and_boxes_are_measured_by_their_own_iou() -> None:
+    truths = [_truth(1, [(0, 0, 20, 20)], [1])]
+    hollow = _found(1, 1, (0, 0, 20, 20), 0.9)
+    hollow["segmentation"] = _rle((0, 0, 20, 8))  # the box is right, the mask is 40% of it
+    assert evaluate(truths, [hollow], iou_type="bbox")["AP"] == pytest.approx(1.0)
+    assert evaluate(truths, [hollow])["AP"] == 0.0
+
+
+def test_mean_over_categories_and_choice_of_them() -> None:
+    truths = [_truth(1, [(0, 0, 9, 9)], [1]), _truth(2, [(0, 0, 9, 9)], [2]), _truth(3, [], [])]
+    found = [_found(1, 1, (0, 0, 9, 9), 0.9), _found(3, 2, (0, 0, 9, 9), 0.9), _found(3, 7, (0, 0, 9, 9), 0.9)]
+    result = evaluate(truths, found)
+    assert {category: row["AP"] for category, row in result["categories"].items()} == pytest.approx({1: 1.0, 2: 0.0})
+    assert result["AP"] == pytest.approx(0.5)
+    assert evaluate(truths, found, categories=[1])["AP"] == pytest.approx(1.0)
+    assert evaluate(truths, found, images=[1])["categories"].keys() == {1}
+    only_seen = evaluate(truths, found, categories=[1, 9])
+    assert only_seen["AP"] == pytest.approx(1.0)
+    assert math.isnan(only_seen["categories"][9]["AP"])
+
+
+def test_crowds_and_ignored_instances() -> None:
+    crowd = [_truth(1, [(0, 0, 10, 10), (30, 30, 70, 70)], [1, 1], [False, True])]
+    found = [_found(1, 1, (0, 0, 10, 10), 0.5)]
+    inside = [_found(1, 1, (x, 40, x + 10, 50), 0.9) for x in (32, 44, 56)]
+    assert evaluate(crowd, found + inside)["AP"] == pytest.approx(1.0)
+    plain = [_truth(1, [(0, 0, 10, 10), (30, 30, 70, 70)], [1, 1])]
+    ignore = [np.array([False, True])]
+    exact = _found(1, 1, (30, 30, 70, 70), 0.9)
+    assert evaluate(plain, [*found, exact], ignore=ignore)["AP"] == pytest.approx(1.0)
+    assert evaluate(plain, found, ignore=ignore)["AP"] == pytest.approx(1.0)
+    assert evaluate(plain, found)["AP"] == pytest.approx(51 / 101)
+    # Unlike a crowd, it takes one detection, and only one that overlaps it as an instance must.
+    assert evaluate(plain, [*found, exact, exact], ignore=ignore)["AP"] < 0.6
+    assert evaluate(plain, found + inside, ignore=ignore)["AP"] < 0.3
+    # The flags follow their images when only some of those count.
+    two = [_truth(9, [(0, 0, 5, 5)], [1]), *plain]
+    assert evaluate(two, found, ignore=[np.array([False]), *ignore], images=[1])["AP"] == pytest.approx(1.0)
+
+
+def test_nothing_to_find_and_nothing_found(capfd: pytest.CaptureFixture[str]) -> None:
+    truths = [_truth(1, [(0, 0, 10, 10)], [1])]
+    nothing_found = evaluate(truths, [])
+    assert nothing_found["AP"] == nothing_found["AR@500"] == 0.0
+    found = [_found(1, 1, (0, 0, 10, 10), 0.9)]
+    nothing_to_find = evaluate([_truth(1, [], [])], found, categories=[1])
+    assert math.isnan(nothing_to_find["AP"])
+    assert evaluate([_truth(1, [], [])], found)["categories"] == {}
+    assert math.isnan(evaluate([], [], categories=[1])["AP50"])
+    assert best_f1_score(truths, []) == best_f1_score([], []) == (0.5, 0.0)
+    assert best_f1_score([_truth(1, [], [])], found, categories=[1]) == (0.5, 0.0)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_best_f1_score() -> None:
+    boxes: list[Box] = [(0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)]
+    truths = [_truth(1, boxes, [1] * 3), _truth(2, boxes[:1], [1])]
+    wrong: Box = (80, 80, 90, 90)
+    scored = [
+        (1, boxes[0], 0.9),
+        (2, boxes[0], 0.8),
+        (1, wrong, 0.7),
+        (1, boxes[1], 0.6),
+        (1, wrong, 0.4),
+        (2, wrong, 0.3),
+    ]
+    found = [_found(image, 1, box, score) for image, box, score in scored]
+    # F1 after each: 2/5, 4/6, 4/7, 6/8, 6/9, 6/10.
+    min_score, f1 = best_f1_score(truths, found)
+    assert f1 == pytest.approx(0.75)
+    assert min_score == pytest.approx(0.5)
+    assert best_f1_score(truths, found[:4])[0] == pytest.approx(0.6)
+    # Equal scores stand or fall together.
+    level = [{**detection, "score": 0.6} for detection in found]
+    assert best_f1_score(truths, level) == (pytest.approx(0.6), pytest.approx(0.6))
+    # A duplicate does not count as found.
+    assert best_f1_score(truths[1:], [_found(2, 1, boxes[0], 0.9)] * 2)[1] == pytest.approx(2 / 3)
+    assert best_f1_score(truths, found, iou_threshold=0.5, images=[2])[1] == pytest.approx(1.0)
+
+
+def _golden_scene(golden: pathlib.Path) -> tuple[list[Annotations], list[dict[str, Any]], dict[str, Any]]:
+    expected = json.loads((golden / "eval.json").read_text())
+    data = json.loads((golden / "data_fixture" / "ann.json").read_text())
+    truths = []
+    for image in data["images"]:
+        rows = [row for row in data["annotations"] if row["image_id"] == image["id"] and not row.get("ignore")]
+        rows = [row for row in rows if row["category_id"] in expected["class_list"]]
+        rles = [
+            pycocotools.mask.merge(pycocotools.mask.frPyObjects(row["segmentation"], image["height"], image["width"]))
+            for row in rows
+        ]
+        bboxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+        truths.append(
+            Annotations(
+                image_id=image["id"],
+                file_name=image["file_name"],
+                height=image["height"],
+                width=image["width"],
+                boxes=np.concatenate([bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:]], axis=1),
+                classes=np.array([row["category_id"] for row in rows], np.int32),
+                crowd=np.zeros(len(rows), bool),
+                areas=np.array([row["area"] for row in rows]),
+                annotation_ids=np.array([row["id"] for row in rows], np.int64),
+                rles=tuple(rle["counts"] for rle in rles),
+            )
+        )
+    found = [
+        {
+            "image_id": group["image_id"],
+            "category_id": group["category_id"],
+            "bbox": [x1, y1, x2 - x1 + 1, y2 - y1 + 1],
+            "score": score,
+            "segmentation": rle,
+        }
+        for group in expected["detections"]
+        for (x1, y1, x2, y2, score), rle in zip(group["boxes"], group["rles"], strict=True)
+    ]
+    return truths, found, expected
+
+
+@pytest.mark.parametrize(
+    ("iou_type", "stored"), [("bbox", "correct_iou_box_stats14"), ("segm", "correct_iou_mask_stats14")]
+)
+def test_the_pytorch_projects_evaluation(golden: pathlib.Path, iou_type: str, stored: str) -> None:
+    truths, found, expected = _golden_scene(golden)
+    result = evaluate(truths, found, iou_type=iou_type, categories=expected["class_list"])
+    names = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
+    names += [f"AR@{count}" for count in (1, 10, 100, 200, 500)] + ["AR_small", "AR_medium", "AR_large"]
+    for name, value in zip(names, expected[stored], strict=True):
+        assert result[name] == pytest.approx(np.nan if value < 0 else value, nan_ok=True), name

@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fsis_jax import ops
+from fsis_jax.ops import IGNORE, NEGATIVE, POSITIVE
+
+BOXES = jnp.array(
+    [
+        [0.0, 0.0, 10.0, 10.0],  # is instance 0
+        [0.0, 0.0, 10.0, 5.0],  # IoU 0.5 with instance 0
+        [0.0, 0.0, 10.0, 2.0],  # IoU 0.2 with instance 0
+        [20.0, 20.0, 30.0, 24.0],  # IoU 0.4 with instance 1, the most of all
+        [20.0, 26.0, 30.0, 30.0],  # as much
+        [60.0, 60.0, 70.0, 70.0],  # alone
+    ]
+)
+GT = jnp.array([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0], [0.0, 0.0, 0.0, 0.0]])
+VALID = jnp.array([True, True, False])
+
+
+def test_thresholds_by_hand():
+    found = ops.assign(BOXES, GT, VALID, positive_iou=0.7, negative_iou=0.3)
+    np.testing.assert_array_equal(found.labels, [POSITIVE, IGNORE, NEGATIVE, IGNORE, IGNORE, NEGATIVE])
+    np.testing.assert_array_equal(found.matched, [0, 0, 0, 1, 1, 0])
+    np.testing.assert_allclose(found.iou, [1, 0.5, 0.2, 0.4, 0.4, 0], atol=1e-6)
+    # A box right at a threshold is positive; right at the lower one, not negative.
+    found = ops.assign(BOXES, GT, VALID, positive_iou=0.5, negative_iou=0.5)
+    np.testing.assert_array_equal(found.labels, [POSITIVE, POSITIVE, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE])
+
+
+def test_force_best_takes_ties_and_nothing_for_unmatched_instances():
+    gt = GT.at[2].set(jnp.array([200.0, 200.0, 210.0, 210.0]))
+    found = ops.assign(BOXES, gt, jnp.ones(3, bool), positive_iou=0.7, negative_iou=0.3, force_best=True)
+    np.testing.assert_array_equal(found.labels, [POSITIVE, IGNORE, NEGATIVE, POSITIVE, POSITIVE, NEGATIVE])
+
+
+def test_ignored_instances():
+    ignore = jnp.array([False, True, False])
+    found = ops.assign(BOXES, GT, VALID, positive_iou=0.7, negative_iou=0.3, force_best=True, gt_ignore=ignore)
+    np.testing.assert_array_equal(found.labels, [POSITIVE, IGNORE, NEGATIVE, IGNORE, IGNORE, NEGATIVE])
+    np.testing.assert_array_equal(found.matched, 0)
+    # A small box inside a large ignored instance has a low IoU and is still no negative.
+    inside = jnp.array([[40.0, 40.0, 42.0, 42.0]])
+    crowd = jnp.array([[0.0, 0.0, 100.0, 100.0]])
+    yes, no = jnp.array([True]), jnp.array([False])
+    assert ops.assign(inside, crowd, yes, positive_iou=0.5, negative_iou=0.5, gt_ignore=yes).labels[0] == IGNORE
+    assert ops.assign(inside, crowd, no, positive_iou=0.5, negative_iou=0.5, gt_ignore=yes).labels[0] == NEGATIVE
+
+
+@pytest.mark.parametrize("gt", [jnp.zeros((3, 4)), jnp.zeros((0, 4))])
+def test_no_instance_at_all(gt):
+    valid = jnp.zeros(len(gt), bool)
+    found = ops.assign(BOXES, gt, valid, positive_iou=0.7, negative_iou=0.3, force_best=True)
+    np.testing.assert_array_equal(found.labels, NEGATIVE)
+    np.testing.assert_array_equal(found.matched, 0)
+    np.testing.assert_array_equal(found.iou, 0)
+
+
+def test_boxes_valid():
+    valid = jnp.array([True, True, True, False, True, True])
+    found = ops.assign(BOXES, GT, VALID, positive_iou=0.7, negative_iou=0.3, force_best=True, boxes_valid=valid)
+    np.testing.assert_array_equal(found.labels, [POSITIVE, IGNORE, NEGATIVE, IGNORE, POSITIVE, NEGATIVE])
+
+
+def naive(boxes, gt, valid, positive_iou, negative_iou):
+    iou = np.where(valid[None], np.asarray(ops.pairwise_iou(boxes, gt)), 0.0)
+    best = iou.max(axis=1)
+    labels = np.where(best >= positive_iou, POSITIVE, np.where(best < negative_iou, NEGATIVE, IGNORE))
+    for column in range(len(gt)):
+        if iou[:, column].max() > 0:
+            labels[iou[:, column] == iou[:, column].max()] = POSITIVE
+    return labels, np.where(best > 0, iou.argmax(axis=1), 0), best
+
+
+def test_vmap_against_naive():
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 80, (3, 307, 2))
+    boxes = np.concatenate([low, low + rng.uniform(5, 40, low.shape)], -1).astype(np.float32)
+    gt, valid = boxes[:, :7] + 1.5, rng.random((3, 7)) < 0.7
+
+    @jax.jit
+    @jax.vmap
+    def batched(boxes, gt, valid):
+        return ops.assign(boxes, gt, valid, positive_iou=0.6, negative_iou=0.3, force_best=True)
+
+    found = batched(boxes, gt, valid)
+    for image in range(3):
+        labels, matched, iou = naive(boxes[image], gt[image], valid[image], 0.6, 0.3)
+        np.testing.assert_array_equal(found.labels[image], labels)
+        np.testing.assert_array_equal(found.matched[image], matched)
+        np.testing.assert_allclose(found.iou[image], iou, atol=1e-6)
+
+
+def test_rpn_targets_golden(golden):
+    """Detectron samples 256 of the labels afterwards: all of its positives are ours, its negatives are among ours."""
+    with np.load(golden / "ops.npz") as archive:
+        z = {name: archive[name] for name in archive.files if name.startswith("rpntgt/")}
+    height, width = z["rpntgt/im_hw"]
+    anchors, labels, targets = [], [], []
+    for level in range(2, 7):
+        cell = ops.cell_anchors(32.0 * 2 ** (level - 2), (0.2, 0.5, 1.0, 2.0, 5.0), stride=2**level, offset=1)
+        rows, columns = z[f"rpntgt/labels_P{level}"].shape[2:]
+        anchors.append(ops.grid_anchors(cell, (rows, columns), 2**level))
+        labels.append(z[f"rpntgt/labels_P{level}"][0].transpose(1, 2, 0).reshape(-1))
+        targets.append(
+            z[f"rpntgt/targets_P{level}"][0].reshape(5, 4, rows, columns).transpose(2, 3, 0, 1).reshape(-1, 4)
+        )
+    anchors, labels, targets = (np.concatenate(parts) for parts in (anchors, labels, targets))
+    inside = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
+    gt = z["rpntgt/gt"]
+    found = ops.assign(
+        anchors,
+        gt,
+        np.ones(len(gt), bool),
+        positive_iou=0.7,
+        negative_iou=0.3,
+        force_best=True,
+        boxes_valid=inside,
+        offset=1,
+    )
+    ours = np.asarray(found.labels)
+    np.testing.assert_array_equal(ours == POSITIVE, labels == POSITIVE)
+    assert (ours[labels == NEGATIVE] == NEGATIVE).all()
+    positive = ours == POSITIVE
+    encoded = ops.encode(gt[np.asarray(found.matched)[positive]], anchors[positive], offset=1)
+    np.testing.assert_allclose(encoded, targets[positive], atol=1e-4)

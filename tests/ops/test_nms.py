@@ -1,0 +1,107 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fsis_jax import ops
+
+
+def naive(boxes, scores, valid, threshold, offset=0):
+    iou = np.asarray(ops.pairwise_iou(boxes, boxes, offset=offset))
+    kept = []
+    for i in np.argsort(-scores, kind="stable"):
+        if valid[i] and all(iou[i, j] < threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+def crowded(seed, number, shape=()):
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(0, 60, (*shape, number, 2))
+    boxes = np.concatenate([low, low + rng.uniform(5, 30, low.shape)], axis=-1).astype(np.float32)
+    return boxes, rng.random((*shape, number)).astype(np.float32), rng.random((*shape, number)) < 0.9
+
+
+def kept_indices(found):
+    indices, valid = (np.asarray(part) for part in found)
+    assert (np.diff(valid.astype(int)) <= 0).all()  # padding comes last
+    assert (indices[~valid] == 0).all()
+    return indices[valid]
+
+
+def test_by_hand():
+    # 1 suppresses 0 (IoU 0.6); 0 would have suppressed 2 (IoU 0.6), but it is gone; 3 is padding.
+    boxes = jnp.array([[2.5, 0, 12.5, 10], [0, 0, 10, 10], [5, 0, 15, 10], [0, 0, 10, 10]])
+    scores, valid = jnp.array([0.8, 0.9, 0.7, 1.0]), jnp.array([True, True, True, False])
+    found = ops.nms(boxes, scores, valid, iou_threshold=0.55, max_outputs=4)
+    np.testing.assert_array_equal(kept_indices(found), [1, 2])
+
+
+def test_threshold_itself_suppresses():
+    boxes, scores = jnp.array([[0.0, 0, 4, 4], [0.0, 0, 4, 2]]), jnp.array([0.9, 0.8])
+    valid = jnp.ones(2, bool)
+    assert len(kept_indices(ops.nms(boxes, scores, valid, iou_threshold=0.5, max_outputs=2))) == 1
+    assert len(kept_indices(ops.nms(boxes, scores, valid, iou_threshold=0.501, max_outputs=2))) == 2
+
+
+def test_equal_scores_by_lower_index():
+    boxes = jnp.tile(jnp.array([[0.0, 0, 4, 4]]), (5, 1)).at[3].add(50.0)
+    found = ops.nms(boxes, jnp.ones(5), jnp.ones(5, bool), iou_threshold=0.5, max_outputs=5)
+    np.testing.assert_array_equal(kept_indices(found), [0, 3])
+
+
+def test_a_chain_needs_many_rounds():
+    """Each box overlaps the next only: every second one survives, and the last is settled after 200 others."""
+    start = jnp.arange(201.0)[:, None] * 6
+    boxes = jnp.concatenate([start, 0 * start, start + 10, 0 * start + 10], axis=1)
+    found = ops.nms(boxes, -jnp.arange(201.0), jnp.ones(201, bool), iou_threshold=0.2, max_outputs=201)
+    np.testing.assert_array_equal(kept_indices(found), np.arange(0, 201, 2))
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+def test_vmap_against_naive(threshold):
+    boxes, scores, valid = crowded(0, 333, (3,))
+    scores = np.round(scores, 1)  # many ties
+    batched = jax.jit(jax.vmap(lambda *image: ops.nms(*image, iou_threshold=threshold, max_outputs=333)))
+    indices, kept = batched(boxes, scores, valid)
+    for image in range(3):
+        expected = naive(boxes[image], scores[image], valid[image], threshold)
+        np.testing.assert_array_equal(kept_indices((indices[image], kept[image])), expected)
+
+
+def test_fewer_outputs_are_the_best_ones():
+    boxes, scores, valid = crowded(1, 100)
+    expected = naive(boxes, scores, valid, 0.5)
+    assert len(expected) > 10
+    found = ops.nms(boxes, scores, valid, iou_threshold=0.5, max_outputs=10)
+    np.testing.assert_array_equal(kept_indices(found), expected[:10])
+
+
+def test_nothing_valid_and_nan():
+    boxes, scores, valid = crowded(2, 40)
+    assert len(kept_indices(ops.nms(boxes, scores, valid & False, iou_threshold=0.5, max_outputs=40))) == 0
+    found = kept_indices(
+        ops.nms(boxes, np.where(valid, scores, np.nan), valid | True, iou_threshold=0.5, max_outputs=40)
+    )
+    np.testing.assert_array_equal(found, naive(boxes, scores, valid, 0.5))
+
+
+@pytest.mark.parametrize("threshold", ["0.3", "0.5", "0.7"])
+def test_golden(golden, threshold):
+    with np.load(golden / "ops.npz") as archive:
+        detections, expected = archive["nms/dets"], archive[f"nms/keep_{threshold}"]
+    boxes, scores = detections[:, :4], detections[:, 4]
+    found = ops.nms(boxes, scores, np.ones(300, bool), iou_threshold=float(threshold), max_outputs=300, offset=1)
+    np.testing.assert_array_equal(np.sort(kept_indices(found)), expected)
+
+
+@pytest.mark.parametrize("threshold", ["0.5", "0.3333"])
+def test_golden_ties(golden, threshold):
+    """With the order that the original's unstable sort happened to take."""
+    with np.load(golden / "ops.npz") as archive:
+        boxes, order = archive["nms/ties_dets"][:, :4], archive["nms/ties_order_used"]
+        expected = archive[f"nms/ties_keep_{threshold}"]
+    scores = np.empty(8, np.float32)
+    scores[order] = np.arange(8, 0, -1)
+    found = ops.nms(boxes, scores, np.ones(8, bool), iou_threshold=float(threshold), max_outputs=8, offset=1)
+    np.testing.assert_array_equal(np.sort(kept_indices(found)), expected)
