@@ -1,17 +1,14 @@
-"""One example: an episode made into arrays for training, or an image and its references made ready for a test."""
+"""One training example: an episode made into arrays, with the functions that the Segmenter uses at test."""
 
 import collections
-import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import numpy as np
 
 from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.data.records import Annotations, Source
 from fsis_jax.data.transforms import (
-    Canvases,
     TransformConfig,
-    choose_canvas,
     cut_reference,
     jitter_intensity,
     own_scale,
@@ -19,7 +16,6 @@ from fsis_jax.data.transforms import (
     random_orientation,
     reference_image,
     resize,
-    scaled_size,
     target_scale,
     to_levels,
 )
@@ -152,38 +148,3 @@ def _padded(rows: np.ndarray, length: int) -> np.ndarray:
     padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
     padded[: len(rows)] = rows
     return padded
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkInput:
-    """One target with its references, ready for the network. Boxes found on it, over `scale`, are the image's."""
-
-    image: np.ndarray
-    """(H, W, 3) uint8 canvas."""
-    size: tuple[int, int]
-    """Height and width of the part that the image covers."""
-    scale: float
-    """Canvas pixels per pixel of the image."""
-    references: np.ndarray
-    """(K, S, S, 3) uint8."""
-
-
-def make_test_example(
-    image: np.ndarray, crops: Sequence[np.ndarray], config: TransformConfig, canvases: Canvases
-) -> NetworkInput:
-    """A whole image and k crops of example cells, nothing random.
-
-    With scale="reference" the size of the crops gives the scale, so they hold one cell each, without margin, at the
-    magnification of the image; the scale is lowered where the largest canvas would not hold the result.
-
-    Args:
-        image, crops: decoded images of any dtype; `transforms.cut_reference` makes a crop of an annotated box.
-    """
-    references = np.stack([reference_image(crop, config, name=f"reference {i + 1}") for i, crop in enumerate(crops)])
-    size = image.shape[:2]
-    scale = target_scale(size, np.array([crop.shape[:2] for crop in crops]), config)
-    if config.scale == "reference" and canvases != "exact":
-        scale = min(scale, max(min(canvas[0] / size[0], canvas[1] / size[1]) for canvas in canvases))
-    canvas = choose_canvas(scaled_size(size, scale), canvases)
-    resized = resize(to_levels(image, config), scale)
-    return NetworkInput(place(resized, canvas), resized.shape[:2], scale, references)

@@ -33,5 +33,4 @@ ANNOTATION_FILES = {
     "val": "instances_fss_cell_poly_val.json",
     "test": "instances_fss_cell_poly_test.json",
 }
-"""Split -> file. "train" is the data set's train_val: what the PyTorch project trains on; "train_only" and "val" are its
-two parts."""
+"""Split -> file. "train" is train_val, as in the PyTorch project; its parts are "train_only" and "val"."""

@@ -161,9 +161,7 @@ def _categories(rows: Sequence[Mapping[str, Any]], file: pathlib.Path) -> dict[i
     for row in rows:
         category = row.get("id")
         if type(category) is not int or category <= 0 or category in categories:
-            raise FsisError(
-                f"{file}: a category has the id {category!r}: give each a whole number of its own, from 1 on"
-            )
+            raise FsisError(f"{file}: a category has the id {category!r}: give each one of its own, from 1 on")
         categories[category] = str(row.get("name", category))
     return categories
 

@@ -4,6 +4,8 @@ Lateral 1x1 convolutions, nearest x2 top-down sums, one 3x3 convolution a level;
 column of P5. Levels are dictionary keys, 2 (stride 4) to 6 (stride 64).
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,7 +19,7 @@ lecun_uniform = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 class FPN(nnx.Module):
     """Args:
-    channels_in: channels of the backbone's levels.
+    channels_in: channels of the backbone's levels, from level 2 on.
     channels: C, the same at all levels.
     norm: "none", or "group" for training from scratch.
     coarsest: 6 to append P6, or the backbone's last level.
@@ -25,7 +27,7 @@ class FPN(nnx.Module):
 
     def __init__(
         self,
-        channels_in: dict[int, int],
+        channels_in: Sequence[int],
         channels: int,
         *,
         norm: str,
@@ -35,15 +37,14 @@ class FPN(nnx.Module):
     ) -> None:
         if norm not in ("none", "group"):
             raise ValueError(f"fpn norm is {norm!r}; it must be 'none' or 'group'")
-        self.levels = tuple(sorted(channels_in))
+        self.levels = tuple(range(2, 2 + len(channels_in)))
         if coarsest not in (self.levels[-1], self.levels[-1] + 1):
             raise ValueError(
                 f"coarsest pyramid level is {coarsest}; it must be {self.levels[-1]} or {self.levels[-1] + 1}"
             )
         self.coarsest = coarsest
         self.lateral = nnx.List(
-            conv(channels_in[level], channels, 1, dtype=dtype, rngs=rngs, kernel_init=lecun_uniform)
-            for level in self.levels
+            conv(inputs, channels, 1, dtype=dtype, rngs=rngs, kernel_init=lecun_uniform) for inputs in channels_in
         )
         self.output = nnx.List(
             conv(channels, channels, 3, dtype=dtype, rngs=rngs, kernel_init=lecun_uniform) for _ in self.levels

@@ -104,7 +104,7 @@ class ResNet(nnx.Module):
         self.stem_norm = make_norm(norm, width)
         channels = width
         stages = []
-        self.channels: dict[int, int] = {}
+        outputs = []
         for index, count in enumerate(BLOCKS[depth]):
             stage_width = width * 2**index
             blocks = []
@@ -113,11 +113,12 @@ class ResNet(nnx.Module):
                 blocks.append(block(channels, stage_width, stride, norm=norm, dtype=dtype, rngs=rngs))
                 channels = stage_width * expansion
             stages.append(nnx.List(blocks))
-            self.channels[index + 2] = channels
+            outputs.append(channels)
         self.stages = nnx.List(stages)
+        self.channels = tuple(outputs)
 
     def __call__(self, images: jax.Array, extent: Extent | None) -> dict[int, jax.Array]:
-        """(B, H, W, 3) normalised -> {level: (B, H / 2**level, W / 2**level, channels[level])}, levels 2 to 5."""
+        """(B, H, W, 3) normalised -> {level: (B, H / 2**level, W / 2**level, channels[level - 2])}, levels 2 to 5."""
         x = self.stem(images)
         x = nnx.relu(self.stem_norm(x, None if extent is None else extent.mask(x, 2)))
         x = _max_pool(x)

@@ -6,8 +6,16 @@ import pytest
 from memory_source import MemorySource, annotate, disc, disc_source
 
 from fsis_jax.data.episodes import Episode, ReferenceBox
-from fsis_jax.data.examples import ImageCache, make_test_example, training_example
-from fsis_jax.data.transforms import TransformConfig, cut_reference
+from fsis_jax.data.examples import ImageCache, training_example
+from fsis_jax.data.transforms import (
+    TransformConfig,
+    cut_reference,
+    place,
+    reference_image,
+    resize,
+    target_scale,
+    to_levels,
+)
 from fsis_jax.errors import FsisError
 
 SIZE = (96, 128)
@@ -149,18 +157,15 @@ def test_the_cache_is_bounded_and_checks_the_size(source):
         ImageCache(wrong, CONFIG).raw(0)
 
 
-def test_a_test_example_equals_a_training_example_without_augmentation(source):
+def test_without_augmentation_training_sees_what_a_test_sees(source):
     config = dataclasses.replace(CONFIG, reference_pixels=16)
     episode = _present(source, 0, 2)
-    cache = ImageCache(source, config)
-    crops = [cut_reference(cache.raw(r.record), r.box) for r in episode.references]
-    prepared = make_test_example(cache.raw(0), crops, config, [(256, 256), (128, 160)])
-    assert prepared.image.shape == (128, 160, 3)
-    assert prepared.scale == pytest.approx(16 / 14)
-    assert prepared.size == (110, 146)
     example = _example(source, episode, config, canvas=(128, 160))
-    np.testing.assert_array_equal(prepared.image, example["images"])
-    np.testing.assert_array_equal(prepared.references, example["references"])
-    small = make_test_example(cache.raw(0), crops, CONFIG, [(64, 64), (64, 96)])
-    assert small.size == (64, 85)
-    assert small.image.shape == (64, 96, 3)
+    cache = ImageCache(source, config)
+    crop = cut_reference(cache.raw(2), episode.references[0].box)
+    scale = target_scale(SIZE, np.array([crop.shape[:2]]), config)
+    assert scale == pytest.approx(16 / 14)
+    image = resize(to_levels(cache.raw(0), config), scale)
+    np.testing.assert_array_equal(example["image_sizes"], image.shape[:2])
+    np.testing.assert_array_equal(example["images"], place(image, (128, 160)))
+    np.testing.assert_array_equal(example["references"][0], reference_image(crop, config))

@@ -122,7 +122,7 @@ def test_reference_image_is_square_padded_and_independent_of_the_rest_of_the_ima
     assert reference.dtype == np.uint8
     assert reference[:, :14].max() == 0
     assert reference[:, 50:].max() == 0
-    assert reference[:, 17:47].max() == 255
+    assert reference[:, 17:47].max() > 240
     np.testing.assert_array_equal(reference, reference_image(image[4:20, 3:11].copy(), config))
     with pytest.raises(FsisError, match=r"ref\.png: a reference of 1x1 pixels"):
         reference_image(image[:1, :1], config, name="ref.png")

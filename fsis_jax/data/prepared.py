@@ -1,0 +1,208 @@
+"""A data set in array_record files, by tensorflow-datasets, without TensorFlow: made from a folder, and read back.
+
+A record holds the image file's own bytes and its checked annotations, so nothing is decoded or checked again, and
+thousands of small files become a few large ones. Records keep the order of the folder's source.
+"""
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from fsis_jax.data.coco import CocoSource
+from fsis_jax.data.index import annotation_files, find_layout
+from fsis_jax.data.records import Annotations, Record, Source
+from fsis_jax.errors import FsisError
+from fsis_jax.io.files import write_failure
+
+_REMAKE = "make it again with `fsis data prepare`"
+
+
+class FsisCells(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes the records of given sources, one split each; `prepare` runs it."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, sources: Mapping[str, Source], data_dir: str | os.PathLike[str]) -> None:
+        self._sources = sources
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Cells with instance masks, for fsis_jax.",
+            features=features.FeaturesDict(
+                {
+                    # Any image format: features.Image would take 8-bit PNG and JPEG only, and decode them.
+                    "encoded": features.Tensor(shape=(), dtype=np.object_),
+                    "image_id": features.Tensor(shape=(), dtype=np.int64),
+                    "file_name": features.Text(),
+                    "height": features.Tensor(shape=(), dtype=np.int64),
+                    "width": features.Tensor(shape=(), dtype=np.int64),
+                    "boxes": features.Tensor(shape=(None, 4), dtype=np.float32),
+                    "classes": features.Tensor(shape=(None,), dtype=np.int32),
+                    "crowd": features.Tensor(shape=(None,), dtype=np.bool_),
+                    "areas": features.Tensor(shape=(None,), dtype=np.float32),
+                    "annotation_ids": features.Tensor(shape=(None,), dtype=np.int64),
+                    "rles": features.Tensor(shape=(None,), dtype=np.object_),
+                }
+            ),
+            # JSON has no whole numbers as keys, hence pairs.
+            metadata=tfds.core.MetadataDict(
+                {
+                    "categories": {
+                        split: [[category, name] for category, name in source.categories.items()]
+                        for split, source in self._sources.items()
+                    },
+                    "folds": {
+                        split: [[fold, list(ids)] for fold, ids in source.folds.items()]
+                        for split, source in self._sources.items()
+                    },
+                }
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        del dl_manager  # nothing to download
+        return {split: self._generate_examples(source) for split, source in self._sources.items()}
+
+    def _generate_examples(self, source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
+        for position in range(len(source)):
+            record = source[position]
+            annotations = record.annotations
+            yield (
+                position,
+                {
+                    "encoded": record.encoded,
+                    "image_id": annotations.image_id,
+                    "file_name": annotations.file_name,
+                    "height": annotations.height,
+                    "width": annotations.width,
+                    "boxes": annotations.boxes,
+                    "classes": annotations.classes,
+                    "crowd": annotations.crowd,
+                    "areas": annotations.areas,
+                    "annotation_ids": annotations.annotation_ids,
+                    "rles": np.array(annotations.rles, dtype=object),
+                },
+            )
+
+
+def prepare(root: str | os.PathLike[str], output: str | os.PathLike[str]) -> pathlib.Path:
+    """Write all splits of a COCO or FIS-Cell folder as array_record files; `open_source(output, split)` reads them.
+
+    The folder is written under another name and renamed when it is complete.
+
+    Raises:
+        FsisError: `root` cannot be used (see `CocoSource`), or `output` exists or cannot be written.
+    """
+    target = pathlib.Path(output)
+    if find_layout(root) == "prepared":
+        raise FsisError(f"{os.fspath(root)}: is a prepared data set already: give the folder with the images")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise FsisError(f"{target}: exists already: delete it or choose another folder")
+    sources = {split: CocoSource(root, split) for split in annotation_files(root)}
+    for split, source in sources.items():
+        if not re.fullmatch(r"[A-Za-z]\w*", split):
+            raise FsisError(f"{source.file}: cannot be a split's name: rename it, letters, digits and _ only")
+        if len(source) == 0:
+            raise FsisError(f"{source.file}: lists no image: add some or remove the file")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            builder = FsisCells(sources=sources, data_dir=temporary)
+            # It prints the temporary folder as the result; its progress bars go to the other stream.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare()
+            if target.exists():
+                target.rmdir()
+            pathlib.Path(builder.data_dir).rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise write_failure(target, error) from error
+    return target
+
+
+class PreparedSource:
+    """Random access to the records of one split of a folder that `prepare` made.
+
+    Opening reads every record once to keep its annotations. It can be sent to another process, which opens the files
+    for itself.
+
+    Raises:
+        FsisError: the folder is damaged, or has no such split.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], split: str) -> None:
+        self._root, self._split = os.fspath(root), split
+        self._open()
+        metadata = self._metadata
+        try:
+            self.categories = {int(category): str(name) for category, name in metadata["categories"][split]}
+            self.folds = {int(fold): tuple(map(int, ids)) for fold, ids in metadata["folds"][split]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise FsisError(f"{self._root}: metadata.json is not ours or damaged: {_REMAKE}") from error
+        self.annotations = tuple(_annotations(self._read(position)) for position in range(len(self._examples)))
+
+    def _open(self) -> None:
+        try:
+            builder = tfds.builder_from_directory(self._root)
+            splits = sorted(builder.info.splits)
+            self._metadata: Mapping[str, Any] = builder.info.metadata or {}
+            if self._split in splits:
+                self._examples = builder.as_data_source(self._split)
+        except Exception as error:  # the library raises whatever a damaged file leads it to
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise FsisError(f"{self._root}: cannot be read as a prepared data set ({reason}): {_REMAKE}") from error
+        if self._split not in splits:
+            raise FsisError(f"{self._root}: no split '{self._split}', only: {', '.join(splits)}")
+
+    def _read(self, position: int) -> Mapping[str, Any]:
+        try:
+            example: Mapping[str, Any] = self._examples[position]
+        except Exception as error:  # see _open
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise FsisError(
+                f"{self._root}: record {position} of '{self._split}' cannot be read ({reason}): {_REMAKE}"
+            ) from error
+        return example
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, index: int, /) -> Record:
+        annotations = self.annotations[index]
+        return Record(annotations, bytes(self._read(range(len(self))[index])["encoded"]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key not in ("_examples", "_metadata")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+
+
+def _annotations(example: Mapping[str, Any]) -> Annotations:
+    return Annotations(
+        image_id=int(example["image_id"]),
+        file_name=example["file_name"].decode(),
+        height=int(example["height"]),
+        width=int(example["width"]),
+        boxes=np.asarray(example["boxes"], np.float32),
+        classes=np.asarray(example["classes"], np.int32),
+        crowd=np.asarray(example["crowd"], bool),
+        areas=np.asarray(example["areas"], np.float32),
+        annotation_ids=np.asarray(example["annotation_ids"], np.int64),
+        rles=tuple(example["rles"]),
+    )

@@ -1,0 +1,170 @@
+"""Pictures of a result: instances outlined on the image, the references beside it.
+
+Small images are enlarged first, so that an outline of two pixels does not cover a cell of ten. Neighbours get
+colours that are easily told apart; a dark rim keeps every colour visible on bright and on dark images.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+
+
+class Mask(Protocol):
+    """Where one instance lies; `fsis_jax.inference.instances.CroppedMask`."""
+
+    @property
+    def y(self) -> int: ...
+    @property
+    def x(self) -> int: ...
+    @property
+    def mask(self) -> np.ndarray: ...
+
+
+class Segmented(Protocol):
+    """What is drawn of `fsis_jax.inference.instances.Instances`."""
+
+    @property
+    def scores(self) -> np.ndarray: ...
+    @property
+    def masks(self) -> Sequence[Mask]: ...
+
+
+_LEAST_SIDE = 800
+"""Images are enlarged by whole factors until their longer side has this many pixels."""
+_LARGEST_FACTOR = 8
+_TILE = 120
+_MARGIN = 16
+_BACKGROUND = (24, 26, 31)
+_FRAME = (230, 230, 230)
+_TEXT = 0.42
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+# A circle of hues, of about equal lightness.
+_PALETTE = np.array(
+    [
+        (255, 99, 99),
+        (255, 156, 61),
+        (255, 221, 74),
+        (178, 232, 82),
+        (74, 222, 128),
+        (64, 224, 222),
+        (92, 176, 255),
+        (156, 146, 255),
+        (226, 130, 255),
+        (255, 128, 196),
+    ],
+    np.uint8,
+)
+
+
+def draw_overlay(
+    image: np.ndarray,
+    instances: Segmented,
+    *,
+    references: Sequence[np.ndarray] = (),
+    text: Literal["number", "score"] | None = "number",
+) -> np.ndarray:
+    """A picture (H', W', 3) uint8 of the instances on the image, enlarged by a whole factor if it is small.
+
+    Args:
+        image: (H, W, 3) uint8, already stretched (`to_rgb8(..., stretch=True)`): dark cells stay dark otherwise.
+        references: crops (h, w, 3) uint8, shown in a column on the left.
+        text: written on every cell that has room for it: its number (from 1, the id in `Instances.labels` if these
+            are `Instances.without_overlaps`), its score, or nothing.
+    """
+    factor = min(max(-(-_LEAST_SIDE // max(image.shape[:2])), 1), _LARGEST_FACTOR)
+    size = (image.shape[1] * factor, image.shape[0] * factor)
+    picture = image if factor == 1 else cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    colours = _colours(instances.masks)
+    outlines = [_outline(mask, factor) for mask in instances.masks]
+    fills = picture.copy()
+    for contours, colour in zip(outlines, colours, strict=True):
+        cv2.drawContours(fills, contours, -1, colour, cv2.FILLED)
+    picture = _mix(picture, fills, 0.14)
+    thickness = 2 if factor > 1 else 1
+    rims = picture.copy()
+    for contours in outlines:
+        cv2.drawContours(rims, contours, -1, (0, 0, 0), thickness + 2, cv2.LINE_AA)
+    picture = _mix(picture, rims, 0.7)
+    for contours, colour in zip(outlines, colours, strict=True):
+        cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
+    if text is not None:
+        for number, (mask, score) in enumerate(zip(instances.masks, instances.scores.tolist(), strict=True), start=1):
+            _write(picture, mask, factor, str(number) if text == "number" else f"{score:.2f}")
+    return _beside(_strip(references, picture.shape[0]), picture) if len(references) else picture
+
+
+def _outline(mask: Mask, factor: int) -> Sequence[np.ndarray]:
+    """Contours of a mask in the enlarged picture, without the stairs of its pixels."""
+    if not mask.mask.any():
+        return []
+    cover = np.pad(mask.mask, 1).astype(np.float32)
+    enlarged = cv2.resize(cover, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) > 0.5
+    offset = ((mask.x - 1) * factor, (mask.y - 1) * factor)
+    return cv2.findContours(enlarged.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=offset)[0]
+
+
+def _colours(masks: Sequence[Mask]) -> list[tuple[int, int, int]]:
+    """One colour per mask: as far on the circle of hues from its nearest neighbours as it can be."""
+    count = len(_PALETTE)
+    steps = np.abs(np.arange(count)[:, None] - np.arange(count))
+    apart = np.minimum(steps, count - steps)
+    centres = np.array([(m.y + m.mask.shape[0] / 2, m.x + m.mask.shape[1] / 2) for m in masks]).reshape(-1, 2)
+    chosen = np.zeros(len(masks), np.int64)
+    used = np.zeros(count)
+    for row in range(len(masks)):
+        distances = np.sum((centres[:row] - centres[row]) ** 2, axis=1)
+        nearest = chosen[:row][np.argsort(distances)[:4]]
+        contrast = apart[:, nearest].min(axis=1) if row else np.zeros(count)
+        chosen[row] = np.lexsort((used, -contrast))[0]
+        used[chosen[row]] += 1
+    return [tuple(_PALETTE[colour].tolist()) for colour in chosen]
+
+
+def _write(picture: np.ndarray, mask: Mask, factor: int, text: str) -> None:
+    """Text where a cell is widest, if it fits there."""
+    if not mask.mask.any():
+        return
+    depths = cv2.distanceTransform(np.pad(mask.mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
+    row, column = np.unravel_index(np.argmax(depths), depths.shape)
+    (width, height), _ = cv2.getTextSize(text, _FONT, _TEXT, 1)
+    if np.hypot(width, height) / 2 > depths[row, column] * factor:
+        return
+    x = round((mask.x + int(column) - 0.5) * factor - width / 2)
+    y = round((mask.y + int(row) - 0.5) * factor + height / 2)
+    for dx, dy in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+        cv2.putText(picture, text, (x + dx, y + dy), _FONT, _TEXT, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(picture, text, (x, y), _FONT, _TEXT, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def _mix(picture: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    return cv2.addWeighted(picture, 1 - share, other, share, 0).astype(np.uint8, copy=False)
+
+
+def _strip(references: Sequence[np.ndarray], height: int) -> np.ndarray:
+    """A column of the references, at least `height` high."""
+    tiles = []
+    for crop in references:
+        scale = _TILE / max(crop.shape[:2])
+        size = (max(round(crop.shape[1] * scale), 1), max(round(crop.shape[0] * scale), 1))
+        tiles.append(cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA))
+    y = 3 * _MARGIN - 8
+    needed = y + sum(tile.shape[0] + _MARGIN for tile in tiles)
+    strip = np.empty((max(height, needed), _TILE + 2 * _MARGIN, 3), np.uint8)
+    strip[:] = _BACKGROUND
+    heading = "reference" if len(references) == 1 else "references"
+    cv2.putText(strip, heading, (_MARGIN - 1, 26), _FONT, 0.5, _FRAME, 1, cv2.LINE_AA)
+    for tile in tiles:
+        x = _MARGIN + (_TILE - tile.shape[1]) // 2
+        strip[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+        cv2.rectangle(strip, (x - 1, y - 1), (x + tile.shape[1], y + tile.shape[0]), _FRAME, 1)
+        y += tile.shape[0] + _MARGIN
+    return strip
+
+
+def _beside(strip: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    missing = strip.shape[0] - picture.shape[0]
+    filled = cv2.copyMakeBorder(picture, 0, missing, 0, 0, cv2.BORDER_CONSTANT, value=_BACKGROUND)
+    return np.concatenate([strip, filled], axis=1)
