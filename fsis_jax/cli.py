@@ -44,7 +44,10 @@ def main() -> NoReturn:
     }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         asked_for_help = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
-        print(f"usage: fsis {{{','.join(commands)}}} ...  (each with --help)", file=sys.stdout if asked_for_help else sys.stderr)
+        print(
+            f"usage: fsis {{{','.join(commands)}}} ...  (each with --help)",
+            file=sys.stdout if asked_for_help else sys.stderr,
+        )
         sys.exit(0 if asked_for_help else 2)
     run(commands[sys.argv[1]], sys.argv[2:])
 
@@ -72,7 +75,9 @@ def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> N
 
 def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, pathlib.Path]:
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "A file of configs/; --config.a.b=value changes a key.", flag_values=values)
+    config_flags.DEFINE_config_file(
+        "config", None, "A file of configs/; --config.a.b=value changes a key.", flag_values=values
+    )
     flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<name of the config>.", flag_values=values)
     flags.DEFINE_bool("help", False, "Show the flags.", short_name="h", flag_values=values)
     try:
@@ -81,7 +86,9 @@ def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, p
         message = " ".join(str(error).split())
         raise FsisError(f"{message}; the keys are listed in fsis_jax/config.py") from error
     if values.help:
-        print(f"{command} --config FILE [--workdir DIR] [--config.KEY=VALUE ...]\n{values.main_module_help()}{values.get_help()}")
+        print(
+            f"{command} --config FILE [--workdir DIR] [--config.KEY=VALUE ...]\n{values.main_module_help()}{values.get_help()}"
+        )
         sys.exit(0)
     if values.config is None or extra:
         problem = f"unknown argument {extra[0]!r}" if extra else "no --config"
@@ -134,30 +141,49 @@ def run_segment(arguments: Sequence[str]) -> None:
     """`segment IMAGE... --references CROP... --checkpoint W --output OUT`."""
     parser = argparse.ArgumentParser(prog="fsis segment", description="Segment every cell like the references.")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG or TIFF, 8 or 16 bit, grey or colour")
-    parser.add_argument("--references", nargs="+", required=True, metavar="CROP", help="one to five crops of one cell each, at the scale of the images")
+    parser.add_argument(
+        "--references",
+        nargs="+",
+        required=True,
+        metavar="CROP",
+        help="one to five crops of one cell each, at the scale of the images",
+    )
     parser.add_argument("--checkpoint", required=True, metavar="W", help="the folder of a training run")
-    parser.add_argument("--output", required=True, metavar="OUT", help="folder for IMAGE-labels.tif, IMAGE-overlay.png and instances.json")
-    parser.add_argument("--min-score", type=float, help="least score of an instance; default: the best on the run's validation images")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="folder for IMAGE-labels.tif, IMAGE-overlay.png and instances.json",
+    )
+    parser.add_argument(
+        "--min-score", type=float, help="least score of an instance; default: the best on the run's validation images"
+    )
     options = parser.parse_args(arguments)
     output = user_path(options.output)
     names = [pathlib.Path(image).stem for image in options.images]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
-        raise FsisError(f"two images are called {double[0]!r}: their outputs would overwrite each other; segment them into two folders")
+        raise FsisError(
+            f"two images are called {double[0]!r}: their outputs would overwrite each other; segment them into two folders"
+        )
     segmenter = Segmenter.from_checkpoint(options.checkpoint)
     if options.min_score is not None:
         segmenter.min_score = options.min_score
     crops = [read_image(path) for path in options.references]
     for path, crop in zip(options.references, crops, strict=True):
         if min(crop.shape[:2]) < 2:
-            raise FsisError(f"{path}: a reference of {crop.shape[1]}x{crop.shape[0]} pixels shows no cell; give a crop around one cell")
+            raise FsisError(
+                f"{path}: a reference of {crop.shape[1]}x{crop.shape[0]} pixels shows no cell; give a crop around one cell"
+            )
     references = segmenter.encode_references(crops)
     found: dict[str, Any] = {}
     for name, path in zip(names, options.images, strict=True):
         image = read_image(path)
         instances = segmenter.segment(image, references).without_overlaps()
         write_labels(output / f"{name}-labels.tif", instances.labels())
-        write_overlay(output / f"{name}-overlay.png", to_rgb8(image, stretch=True), instances, references=list(references.images))
+        write_overlay(
+            output / f"{name}-overlay.png", to_rgb8(image, stretch=True), instances, references=list(references.images)
+        )
         found[os.path.basename(path)] = instances
         print(f"{path}: {len(instances)} cells")
     write_coco(output / "instances.json", found)

@@ -4,7 +4,6 @@ The defaults are the PyTorch project's R50-FPN recipe on FIS-Cell, apart from it
 here does not exist; `--config.a.b=value` on an unknown key is an error.
 """
 
-
 import pathlib
 
 from ml_collections import ConfigDict
@@ -313,8 +312,6 @@ def check_config(config: ConfigDict) -> None:
         for canvas in config.data[key]:
             if len(canvas) != 2 or any(side % 32 for side in canvas):
                 raise FsisError(f"config.data.{key} has {canvas}; a canvas is (height, width), multiples of 32")
-
-
 
 
 def user_path(path: str) -> pathlib.Path:

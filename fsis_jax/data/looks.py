@@ -63,7 +63,7 @@ LOOKS: Mapping[str, Look] = {
         "tissue", (6, 9), (0.29, 0.13, 0.50), elongation=(1.0, 1.3), irregularity=0.05, texture=0.25, texture_scale=2
     ),
     "tissue_spindles": Look(
-        "tissue", (7, 10), (0.38, 0.24, 0.62), elongation=(3.0, 4.2), irregularity=0.03, bend=0.1, taper=0.8,
+        "tissue", (7, 10), (0.38, 0.24, 0.62), elongation=(2.2, 3.0), irregularity=0.03, bend=0.08, taper=0.6,
         texture=0.15,
     ),
     "tissue_vesicles": Look(

@@ -26,7 +26,7 @@ from fsis_jax.io.files import write_failure
 _REMAKE = "make it again with `fsis data prepare`"
 
 
-class FsisCells(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class FsisCells(tfds.core.GeneratorBasedBuilder):
     """Writes the records of given sources, one split each; `prepare` runs it."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -131,6 +131,8 @@ def prepare(root: str | os.PathLike[str], output: str | os.PathLike[str]) -> pat
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise write_failure(target, error) from error
+    except RuntimeError as error:  # what the array_record writer makes of a failed write, a full disk for one
+        raise FsisError(f"{target}: cannot be written ({_reason(error)}): free some space") from error
     return target
 
 
@@ -163,8 +165,7 @@ class PreparedSource:
             if self._split in splits:
                 self._examples = builder.as_data_source(self._split)
         except Exception as error:  # the library raises whatever a damaged file leads it to
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise FsisError(f"{self._root}: cannot be read as a prepared data set ({reason}): {_REMAKE}") from error
+            raise FsisError(f"{self._root}: cannot be read as prepared data ({_reason(error)}): {_REMAKE}") from error
         if self._split not in splits:
             raise FsisError(f"{self._root}: no split '{self._split}', only: {', '.join(splits)}")
 
@@ -172,10 +173,8 @@ class PreparedSource:
         try:
             example: Mapping[str, Any] = self._examples[position]
         except Exception as error:  # see _open
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise FsisError(
-                f"{self._root}: record {position} of '{self._split}' cannot be read ({reason}): {_REMAKE}"
-            ) from error
+            where = f"{self._root}: record {position} of '{self._split}'"
+            raise FsisError(f"{where} cannot be read ({_reason(error)}): {_REMAKE}") from error
         return example
 
     def __len__(self) -> int:
@@ -191,6 +190,11 @@ class PreparedSource:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._open()
+
+
+def _reason(error: Exception) -> str:
+    """The message on one line, at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _annotations(example: Mapping[str, Any]) -> Annotations:

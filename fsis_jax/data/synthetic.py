@@ -54,7 +54,7 @@ def generate(
 
     Args:
         output: a folder that does not exist yet or is empty.
-        images_per_category: images that show this category only, train and test together; at least 2.
+        images_per_category: images that show this category alone, of all splits: at least 2, or 3 for FIS-Cell.
         two_category_images: images with two categories in the whole data set.
         sides: least and largest height and width of an image; landscape, portrait and square all occur.
 
@@ -64,10 +64,13 @@ def generate(
     target = pathlib.Path(output)
     if layout not in ("coco", "fis_cell"):
         raise FsisError(f"layout '{layout}': choose 'coco' or 'fis_cell'")
-    if images_per_category < 2 or two_category_images < 0:
+    if seed < 0:
+        raise FsisError(f"seed {seed}: give 0 or more")
+    splits = 3 if layout == "fis_cell" else 2
+    if images_per_category < splits or two_category_images < 0:
         raise FsisError(
-            f"{images_per_category} images per category and {two_category_images} with two: "
-            "at least 2 (one to train, one to test) and 0"
+            f"{images_per_category} images per category and {two_category_images} with two categories: "
+            f"give at least {splits} (one for each split) and 0"
         )
     if not _SMALLEST_SIDE <= sides[0] <= sides[1]:
         raise FsisError(f"image sides {sides[0]} to {sides[1]}: give {_SMALLEST_SIDE} or more, the smaller first")
@@ -159,7 +162,7 @@ def _plan(
         offset = 0 if len(categories) == 1 else number
         for i in range(count):
             turn = (i + offset) % 4
-            split: Split = "test" if turn == 1 else "val" if with_validation and turn == 3 else "train"
+            split: Split = "test" if turn == 1 else "val" if with_validation and turn == 2 else "train"
             plans.append(_Plan(categories, split))
     return plans
 

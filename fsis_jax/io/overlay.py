@@ -130,7 +130,7 @@ def _write(picture: np.ndarray, mask: Mask, factor: int, text: str) -> None:
     depths = cv2.distanceTransform(np.pad(mask.mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
     row, column = np.unravel_index(np.argmax(depths), depths.shape)
     (width, height), _ = cv2.getTextSize(text, _FONT, _TEXT, 1)
-    if np.hypot(width, height) / 2 > depths[row, column] * factor:
+    if np.hypot(width, height) / 2 > (depths[row, column] - 0.5) * factor - 1:  # within the outline
         return
     x = round((mask.x + int(column) - 0.5) * factor - width / 2)
     y = round((mask.y + int(row) - 0.5) * factor + height / 2)

@@ -74,10 +74,10 @@ def rpn_targets(
         negative_iou=settings.negative_iou,
         force_best=True,
         gt_ignore=roles.ignore | roles.other,
+        boxes_valid=inside,
         offset=settings.offset,
     )
-    labels = jnp.where(inside, assigned.labels, ops.IGNORE)
-    labels = ops.sample_labels(key, labels, num=settings.samples, positive_fraction=settings.positive_fraction)
+    labels = ops.sample_labels(key, assigned.labels, num=settings.samples, positive_fraction=settings.positive_fraction)
     return labels, ops.encode(roles.boxes[assigned.matched], anchors, offset=settings.offset)
 
 
@@ -116,15 +116,17 @@ def roi_targets(
         positive_iou=settings.positive_iou,
         negative_iou=settings.negative_iou,
         gt_ignore=roles.ignore,
+        boxes_valid=usable,
         offset=settings.offset,
     )
-    labels = jnp.where(usable, assigned.labels, ops.IGNORE)
-    chosen, valid = ops.sample_indices(key, labels, num=settings.samples, positive_fraction=settings.positive_fraction)
+    chosen, valid = ops.sample_indices(
+        key, assigned.labels, num=settings.samples, positive_fraction=settings.positive_fraction
+    )
     rois, matched = rois[chosen], assigned.matched[chosen]
     return RoiTargets(
         rois=rois,
         valid=valid,
-        labels=jnp.where(valid, jnp.maximum(labels[chosen], 0), 0),
+        labels=jnp.where(valid, jnp.maximum(assigned.labels[chosen], 0), 0),
         matched=matched,
         box_targets=ops.encode(roles.boxes[matched], rois, weights=box_weights, offset=settings.offset),
     )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fsis_jax.ops.boxes import pairwise_ioa, pairwise_iou
+from fsis_jax.ops.varying import varying_like
 
 IGNORE = -1
 NEGATIVE = 0
@@ -83,6 +84,7 @@ def assign(
     number = boxes.shape[0]
     none = jnp.zeros(number, bool)
     start = (jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.int32), none, none)
+    start = varying_like(start, (boxes, gt_boxes, usable, gt_valid, boxes_valid))
     rows = jnp.arange(gt_boxes.shape[0], dtype=jnp.int32)
     (iou, matched, forced, shadowed), _ = jax.lax.scan(step, start, (rows, gt_boxes, usable, gt_valid))
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from fsis_jax.ops.boxes import pairwise_iou
+from fsis_jax.ops.varying import varying_like
 
 _WORD = 32
 
@@ -73,5 +74,5 @@ def _greedy(boxes: jax.Array, valid: jax.Array, iou_threshold: float, offset: in
         new = valid & ~suppressed
         return new, jnp.any(new != keep)
 
-    keep, _ = jax.lax.while_loop(unsettled, round_, (valid, jnp.any(valid)))
+    keep, _ = jax.lax.while_loop(unsettled, round_, varying_like((valid, jnp.any(valid)), boxes))
     return keep

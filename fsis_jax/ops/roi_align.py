@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fsis_jax.ops.boxes import area
+from fsis_jax.ops.varying import varying_like
 
 _UNROLLED_SAMPLES = 2
 """Up to this sampling ratio all pairs of taps are unrolled; above, a loop runs over the samples."""
@@ -229,7 +230,8 @@ def _pool(
         return total
 
     shape = (grid.first.shape[0], output_size, output_size, features.shape[1])
-    return _for_each_pass(grid, output_size, sampling_ratio, add, jnp.zeros(shape, jnp.float32)).astype(dtype)
+    zeros = varying_like(jnp.zeros(shape, jnp.float32), (features, grid))
+    return _for_each_pass(grid, output_size, sampling_ratio, add, zeros).astype(dtype)
 
 
 def _pool_forward(
@@ -262,7 +264,7 @@ def _pool_backward(
 
         return jax.lax.scan(scatter, total, jax.tree.map(split, (cotangent, taps)))[0]
 
-    zeros = jnp.zeros((num_pixels, channels), jnp.float32)
+    zeros = varying_like(jnp.zeros((num_pixels, channels), jnp.float32), (cotangent, grid))
     return _for_each_pass(grid, output_size, sampling_ratio, add, zeros).astype(dtype), None
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from fsis_jax.ops.boxes import pairwise_iou
+from fsis_jax.ops.varying import varying_like
 
 SoftNmsMethod = Literal["linear", "gaussian", "hard"]
 VotingMethod = Literal["id", "avg", "iou_avg", "temp_avg", "generalized_avg", "quasi_sum"]
@@ -71,6 +72,7 @@ def soft_nms(
         jnp.zeros(max_outputs, jnp.int32),
         jnp.zeros(max_outputs, jnp.float32),
     )
+    start = varying_like(start, (boxes, scores, valid))
     count, _, indices, taken_scores = jax.lax.while_loop(unfinished, take, start)
     return indices, taken_scores, jnp.arange(max_outputs) < count
 

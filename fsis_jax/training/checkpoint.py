@@ -37,9 +37,7 @@ def _names(part: nnx.State) -> Arrays:
 def _filled(part: nnx.State, arrays: Arrays) -> nnx.State:
     """`part` with the arrays of its names in the place of its own."""
     flat = nnx.to_flat_state(part)
-    return nnx.from_flat_state(
-        [(path, variable.replace(arrays["/".join(map(str, path))])) for path, variable in flat]
-    )
+    return nnx.from_flat_state([(path, variable.replace(arrays["/".join(map(str, path))])) for path, variable in flat])
 
 
 def _flat_model(state: TrainState) -> Arrays:
@@ -78,13 +76,9 @@ class Checkpoints:
         self.folder = workdir.absolute() / FOLDER
         if read_only and not self.folder.is_dir():
             raise FsisError(f"{workdir}: no folder {FOLDER!r} in it; give the --workdir of a training run")
-        keep_best = checkpoint_managers.BestN(
-            n=1, get_metric_fn=_mask_ap50, keep_checkpoints_without_metrics=False
-        )
+        keep_best = checkpoint_managers.BestN(n=1, get_metric_fn=_mask_ap50, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                [checkpoint_managers.LatestN(1), keep_best]
-            ),
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(1), keep_best]),
             best_fn=_mask_ap50,
             read_only=read_only,
             create=not read_only,
@@ -196,9 +190,7 @@ def _mask_ap50(metrics: dict[str, float]) -> float:
     return metrics["mask_ap50"]
 
 
-def _compare(
-    wanted: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]], path: pathlib.Path
-) -> None:
+def _compare(wanted: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]], path: pathlib.Path) -> None:
     missing = sorted(wanted.keys() - stored.keys())
     extra = sorted(stored.keys() - wanted.keys())
     shapes = [

@@ -69,9 +69,7 @@ class AccumulateState(NamedTuple):
     inner: optax.OptState
 
 
-def accumulate(
-    inner: optax.GradientTransformation, passes: int, clip_value: float
-) -> optax.GradientTransformation:
+def accumulate(inner: optax.GradientTransformation, passes: int, clip_value: float) -> optax.GradientTransformation:
     """Update once every `passes` calls with the sum of the gradients; the running sum is clipped at each call."""
 
     def init(params: optax.Params) -> AccumulateState:

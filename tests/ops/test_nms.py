@@ -58,14 +58,19 @@ def test_a_chain_needs_many_rounds():
     np.testing.assert_array_equal(kept_indices(found), np.arange(0, 201, 2))
 
 
-@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
-def test_vmap_against_naive(threshold):
+def test_vmap_against_naive():
     boxes, scores, valid = crowded(0, 333, (3,))
     scores = np.round(scores, 1)  # many ties
-    batched = jax.jit(jax.vmap(lambda *image: ops.nms(*image, iou_threshold=threshold, max_outputs=333)))
-    indices, kept = batched(boxes, scores, valid)
+    thresholds = np.array([0.1, 0.5, 0.9], np.float32)
+
+    @jax.jit
+    @jax.vmap
+    def batched(boxes, scores, valid, threshold):
+        return ops.nms(boxes, scores, valid, iou_threshold=threshold, max_outputs=333)
+
+    indices, kept = batched(boxes, scores, valid, thresholds)
     for image in range(3):
-        expected = naive(boxes[image], scores[image], valid[image], threshold)
+        expected = naive(boxes[image], scores[image], valid[image], thresholds[image])
         np.testing.assert_array_equal(kept_indices((indices[image], kept[image])), expected)
 
 

@@ -1,0 +1,179 @@
+"""Validation of a whole data folder: every image is decoded, every annotation checked, everything wrong listed."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from fsis_jax.data.index import Problem, annotation_files, find_layout, read_index
+from fsis_jax.data.records import Annotations
+from fsis_jax.errors import FsisError
+from fsis_jax.io.images import decode_image
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoryRow:
+    """One line of the table. Images and instances by split; crowds count as instances."""
+
+    category: int
+    name: str
+    images: Mapping[str, int]
+    """Images that show the category."""
+    instances: Mapping[str, int]
+    median_area: float
+    """Pixels of a mask, over all splits; NaN where there is no instance."""
+    median_side: float
+    """Square root of the area of a box, pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `check` found."""
+
+    root: str
+    rows: tuple[CategoryRow, ...]
+    images: Mapping[str, int]
+    """All images of a split, each once, also those with two categories or none. FIS-Cell's train_only and val are parts
+    of its train and are not counted again."""
+    empty: Mapping[str, int]
+    """Images without a usable annotation."""
+    problems: tuple[Problem, ...]
+
+
+def check(root: str | os.PathLike[str]) -> Report:
+    """Read a folder of any layout completely.
+
+    Raises:
+        FsisError: nothing can be read at all: no such folder, or an annotation file is not a COCO file.
+    """
+    read = _read_prepared if find_layout(root) == "prepared" else _read_folder
+    annotations, categories, problems = read(root)
+    return Report(
+        root=os.fspath(root),
+        rows=tuple(_row(category, name, annotations) for category, name in sorted(categories.items())),
+        images={split: len(items) for split, items in annotations.items()},
+        empty={split: sum(not len(item.classes) for item in items) for split, items in annotations.items()},
+        problems=tuple(problems),
+    )
+
+
+def format_report(report: Report) -> str:
+    """The table of categories, then every problem on a line of its own."""
+    splits = list(report.images)
+    heading = ("id", "category", f"images {'/'.join(splits)} (total)", f"instances {'/'.join(splits)}")
+    table = [(*heading, "median area, px", "median box side, px")]
+    for row in report.rows:
+        area, side = (f"{value:.0f}" if np.isfinite(value) else "-" for value in (row.median_area, row.median_side))
+        table.append((str(row.category), row.name, _counts(row.images, total=True), _counts(row.instances), area, side))
+    if any(report.empty.values()):
+        table.append(("", "(no cell)", _counts(report.empty, total=True), "", "", ""))
+    instances = {split: sum(row.instances[split] for row in report.rows) for split in splits}
+    table.append(("", "all", _counts(report.images, total=True), _counts(instances), "", ""))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    ]
+    count = len(report.problems)
+    lines.append(f"{report.root}: {count or 'no'} problem{'' if count == 1 else 's'}")
+    return "\n".join([line.rstrip() for line in lines] + [str(problem) for problem in report.problems])
+
+
+_Contents = tuple[dict[str, tuple[Annotations, ...]], dict[int, str], list[Problem]]
+"""Annotations by split, categories, problems."""
+
+
+def _read_folder(root: str | os.PathLike[str]) -> _Contents:
+    files = annotation_files(root)
+    problems = [
+        Problem(os.fspath(root), None, f"no annotations of a split '{split}'", "add its file")
+        for split in ("train", "test")
+        if split not in files
+    ]
+    annotations: dict[str, tuple[Annotations, ...]] = {}
+    categories: dict[int, str] = {}
+    seen: dict[pathlib.Path, str] = {}
+    for split, file in files.items():
+        index = read_index(root, split)
+        categories |= index.categories
+        problems += index.problems
+        for category, annotation_id in index.unassigned.items():
+            remedy = f"add it to {pathlib.Path(root) / 'folds.json'} or correct it"
+            problems.append(Problem(str(file), annotation_id, f"category id {category}, which no fold names", remedy))
+        is_part = "train" in files and split in ("train_only", "val")
+        if not is_part:
+            annotations[split] = index.annotations
+        for path, item in zip(tqdm(index.images, f"images of {split}", disable=None), index.annotations, strict=True):
+            if path not in seen:
+                seen[path] = split
+                problems += _check_file(path, item)
+            elif not is_part:
+                what = f"image {item.file_name} is in the split '{seen[path]}' too"
+                problems.append(Problem(str(file), None, what, "remove it from one: tests need images never learnt"))
+    return annotations, categories, problems
+
+
+def _read_prepared(root: str | os.PathLike[str]) -> _Contents:
+    from fsis_jax.data.prepared import PreparedSource  # tensorflow_datasets takes a second to import
+
+    problems: list[Problem] = []
+    annotations: dict[str, tuple[Annotations, ...]] = {}
+    categories: dict[int, str] = {}
+    for split in ("train", "test"):
+        source = PreparedSource(root, split)
+        annotations[split] = source.annotations
+        categories |= source.categories
+        for position in tqdm(range(len(source)), f"images of {split}", disable=None):
+            record = source[position]
+            name = f"{os.fspath(root)}: {record.annotations.file_name}"
+            problems += _check_image(record.encoded, name, record.annotations)
+    return annotations, categories, problems
+
+
+def _check_file(path: pathlib.Path, item: Annotations) -> list[Problem]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [Problem(str(path), None, "no such image", "restore it or remove it from the annotation file")]
+    except OSError as error:
+        return [Problem(str(path), None, f"cannot be read ({error.strerror or error})", "restore the image")]
+    return _check_image(data, str(path), item)
+
+
+def _check_image(data: bytes, name: str, item: Annotations) -> list[Problem]:
+    try:
+        height, width = decode_image(data, name).shape[:2]
+    except FsisError as error:
+        what, _, remedy = str(error).removeprefix(f"{name}: ").rpartition(": ")
+        return [Problem(name, None, what, remedy)]
+    if (height, width) != (item.height, item.width):
+        what = f"the image is {width}x{height}, its annotations say {item.width}x{item.height}"
+        return [Problem(name, None, what, "correct the annotation file or restore the image")]
+    return []
+
+
+def _row(category: int, name: str, annotations: Mapping[str, Sequence[Annotations]]) -> CategoryRow:
+    rows = {split: [item.classes == category for item in items] for split, items in annotations.items()}
+    items = [item for split in annotations.values() for item in split]
+    chosen = [mask for split in rows.values() for mask in split]
+    areas = np.concatenate([item.areas[mask] for item, mask in zip(items, chosen, strict=True)] or [np.zeros(0)])
+    boxes = np.concatenate([item.boxes[mask] for item, mask in zip(items, chosen, strict=True)] or [np.zeros((0, 4))])
+    sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    return CategoryRow(
+        category=category,
+        name=name,
+        images={split: sum(bool(mask.any()) for mask in masks) for split, masks in rows.items()},
+        instances={split: sum(int(mask.sum()) for mask in masks) for split, masks in rows.items()},
+        median_area=float(np.median(areas)) if len(areas) else float("nan"),
+        median_side=float(np.median(sides)) if len(sides) else float("nan"),
+    )
+
+
+def _counts(counts: Mapping[str, int], *, total: bool = False) -> str:
+    text = "/".join(map(str, counts.values()))
+    return f"{text} ({sum(counts.values())})" if total else text

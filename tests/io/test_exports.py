@@ -1,0 +1,95 @@
+"""Results on the disk: what other programs read back."""
+
+import errno
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+import pycocotools.mask
+import pytest
+import tifffile
+from pycocotools.coco import COCO
+
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.instances import CroppedMask, Instances
+from fsis_jax.io.exports import write_coco, write_labels, write_overlay, write_png
+from fsis_jax.io.images import read_image
+
+SIZE = (60, 90)
+
+
+def _instances(category: str | None = None) -> Instances:
+    disc = np.hypot(*np.mgrid[-7:8, -7:8]) < 7.5
+    masks = (CroppedMask(5, 10, disc), CroppedMask(30, 60, disc), CroppedMask(40, 2, disc[:, :9]))
+    boxes = np.array([[m.x, m.y, m.x + m.mask.shape[1], m.y + m.mask.shape[0]] for m in masks], np.float32)
+    return Instances(boxes, np.array([0.9, 0.7, 0.2], np.float32), masks, SIZE, category)
+
+
+def test_labels(tmp_path: pathlib.Path) -> None:
+    labels = _instances().labels().astype(np.int64) * 100_000
+    write_labels(tmp_path / "a.tif", labels)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert tiff.pages[0].dtype == np.int32
+        assert tiff.pages[0].compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), labels)
+    assert (tmp_path / "a.tif").stat().st_size < 2000
+    with pytest.raises(ValueError, match="labels of shape"):
+        write_labels(tmp_path / "b.tif", labels.astype(float))
+
+
+def test_coco_loads_with_pycocotools(tmp_path: pathlib.Path) -> None:
+    found, other = _instances("Hela"), _instances()
+    write_coco(tmp_path / "a.json", {"one.png": found, "two.png": other, "three.png": other.select(np.zeros(3, bool))})
+    coco = COCO(tmp_path / "a.json")
+    assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == ["one.png", "two.png", "three.png"]
+    assert (coco.loadImgs(1)[0]["height"], coco.loadImgs(1)[0]["width"]) == SIZE
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == ["Hela", "cell"]
+    assert coco.getAnnIds() == [1, 2, 3, 4, 5, 6]
+    assert coco.getAnnIds(imgIds=[3]) == []
+    row: dict[str, Any] = coco.loadAnns(2)[0]
+    assert (row["image_id"], row["category_id"], row["iscrowd"]) == (1, 1, 0)
+    assert row["score"] == pytest.approx(0.7)
+    assert row["bbox"] == [60.0, 30.0, 15.0, 15.0]
+    assert row["area"] == pycocotools.mask.area(coco.annToRLE(row)) == found.areas()[1]
+    again = Instances.from_rles([row["segmentation"]["counts"].encode() for row in coco.loadAnns([1, 2, 3])], SIZE)
+    np.testing.assert_array_equal(again.labels(), found.labels())
+
+
+@pytest.mark.parametrize("shape", [SIZE, (*SIZE, 3), (*SIZE, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png(tmp_path: pathlib.Path, shape: tuple[int, ...], dtype: type) -> None:
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    write_png(tmp_path / "a.png", image)
+    read = read_image(tmp_path / "a.png")
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, image)
+
+
+def test_overlay_file(tmp_path: pathlib.Path) -> None:
+    image = np.full((*SIZE, 3), 20, np.uint8)
+    write_overlay(tmp_path / "a.png", image, _instances(), [image[:20, :30]])
+    read = read_image(tmp_path / "a.png")
+    assert read.dtype == np.uint8
+    assert read.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_labels(path, np.zeros(SIZE, np.int32)),
+        lambda path: write_coco(path, {"a.png": _instances()}),
+        lambda path: write_overlay(path, np.zeros((*SIZE, 3), np.uint8), _instances()),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[pathlib.Path], None]
+) -> None:
+    def full(descriptor: int) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FsisError, match=r"out: cannot be written \(No space left on device\): free some space"):
+        write(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
