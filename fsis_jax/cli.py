@@ -4,68 +4,62 @@ Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
 
 import argparse
-import json
 import logging
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsis_jax.config import check_config, user_path
 from fsis_jax.data.check import check, format_report
-from fsis_jax.data.fis_cell import prepare
 from fsis_jax.data.from_config import held_out, open_split
 from fsis_jax.data.synthetic import generate
 from fsis_jax.errors import FsisError
-from fsis_jax.evaluation.protocol import test
-from fsis_jax.evaluation.table import format_table
+from fsis_jax.evaluation.protocol import format_table, run_protocol, write_results
+from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.exports import write_coco, write_labels, write_overlay
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.files import write_failure
 from fsis_jax.io.images import read_image, to_rgb8
 from fsis_jax.training.loop import train_and_evaluate
 
-CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+Command = Callable[[Sequence[str]], None]
 
 
 def main() -> NoReturn:
     """The installed command `fsis`."""
-    commands: dict[str, Callable[[Sequence[str]], None]] = {
-        "train": run_train,
-        "evaluate": run_evaluate,
-        "segment": run_segment,
-        "data": run_data,
-    }
-    if len(sys.argv) < 2 or sys.argv[1] not in commands:
-        asked_for_help = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
-        print(
-            f"usage: fsis {{{','.join(commands)}}} ...  (each with --help)",
-            file=sys.stdout if asked_for_help else sys.stderr,
-        )
-        sys.exit(0 if asked_for_help else 2)
-    run(commands[sys.argv[1]], sys.argv[2:])
+    commands: dict[str, Command] = {"train": train, "evaluate": evaluate, "segment": segment, "data": data}
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in commands:
+        asked = name in ("-h", "--help")
+        usage = f"usage: fsis {{{','.join(commands)}}} ...  (each with --help)"
+        print(usage, file=sys.stdout if asked else sys.stderr)
+        sys.exit(0 if asked else 2)
+    run(commands[name], sys.argv[2:])
 
 
-def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> NoReturn:
+def run(command: Command, arguments: Sequence[str]) -> NoReturn:
     """Run a command as a program: logging, the compilation cache, errors in one line, the exit status."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("fsis_jax").setLevel(logging.INFO)
-    if CACHE_VARIABLE not in os.environ:
-        base = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-        jax.config.update("jax_compilation_cache_dir", os.path.join(base, "fsis_jax", "xla"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "fsis_jax", "xla"))
     try:
         command(arguments)
     except FsisError as error:
         print(f"fsis: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"fsis: error: {write_failure(error.filename or 'output', error)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        print("fsis: stopped; the last checkpoint or output is complete", file=sys.stderr)
+        print("fsis: stopped; what was written is complete", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 
@@ -75,7 +69,7 @@ def run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> N
 
 def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, pathlib.Path]:
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
+    handle = config_flags.DEFINE_config_file(
         "config", None, "A file of configs/; --config.a.b=value changes a key.", flag_values=values
     )
     flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<name of the config>.", flag_values=values)
@@ -86,104 +80,113 @@ def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, p
         message = " ".join(str(error).split())
         raise FsisError(f"{message}; the keys are listed in fsis_jax/config.py") from error
     if values.help:
-        print(
-            f"{command} --config FILE [--workdir DIR] [--config.KEY=VALUE ...]\n{values.main_module_help()}{values.get_help()}"
-        )
+        print(f"{command} --config FILE [--workdir DIR] [--config.KEY=VALUE ...]; the keys are in fsis_jax/config.py")
         sys.exit(0)
     if values.config is None or extra:
         problem = f"unknown argument {extra[0]!r}" if extra else "no --config"
         raise FsisError(f"{problem}; give --config configs/quickstart.py [--workdir DIR] [--config.KEY=VALUE ...]")
     config: ConfigDict = values.config
     check_config(config)
-    name = pathlib.Path(config_flags.get_config_filename(values["config"])).stem
+    name = pathlib.Path(handle.config_filename).stem
     return config, user_path(values.workdir or f"runs/{name}")
 
 
-def run_train(arguments: Sequence[str]) -> None:
-    """`train --config FILE`: see scripts/train.py."""
+def train(arguments: Sequence[str]) -> None:
+    """`train --config FILE [--workdir DIR]`: train, or go on where the folder's last checkpoint stopped."""
     config, workdir = _parse_config("train", arguments)
     train_and_evaluate(config, workdir)
 
 
-def run_evaluate(arguments: Sequence[str]) -> None:
-    """`evaluate --config FILE --workdir W`: see scripts/evaluate.py."""
+def evaluate(arguments: Sequence[str]) -> None:
+    """`evaluate --config FILE --workdir DIR`: test a trained model; writes DIR/evaluation/NAME.json and overlays."""
     config, workdir = _parse_config("evaluate", arguments)
     settings = config.eval
     segmenter = Segmenter.from_checkpoint(workdir)
-    targets, train = open_split(config, "test"), open_split(config, "train")
+    targets, references = open_split(config, "test"), open_split(config, "train")
     seen, unseen = held_out(targets, config.data.fold)
-    categories = {"seen": seen, "unseen": unseen, "all": seen + unseen}[settings.split]
-    name = f"{settings.split}-{settings.shots}shot-{settings.references}"
-    results = test(
+    folder = workdir / "evaluation" / f"{settings.split}-{settings.shots}shot-{settings.references}"
+    results = run_protocol(
         segmenter,
         targets,
-        train,
-        categories,
-        shots=settings.shots,
-        references=settings.references,
-        repeats=settings.repeats,
+        references,
+        {"seen": seen, "unseen": unseen, "all": seen + unseen}[settings.split],
+        settings=settings,
         seed=config.seed,
-        max_images=settings.max_images,
-        overlays=workdir / "evaluation" / name,
-        overlay_count=settings.overlays,
+        overlays=folder,
     )
-    path = workdir / "evaluation" / f"{name}.json"
-    with atomic_write(path) as file:
-        file.write(json.dumps({"config": json.loads(config.to_json_best_effort()), **results}, indent=1).encode())
+    path = write_results(folder.with_suffix(".json"), config, results)
     print(format_table(results))
-    print(path)
+    print(f"written to {path}")
 
 
 # -- segment ------------------------------------------------------------------------------------------------------
 
 
-def run_segment(arguments: Sequence[str]) -> None:
+def segment(arguments: Sequence[str]) -> None:
     """`segment IMAGE... --references CROP... --checkpoint W --output OUT`."""
     parser = argparse.ArgumentParser(prog="fsis segment", description="Segment every cell like the references.")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG or TIFF, 8 or 16 bit, grey or colour")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG or TIFF; 8 or 16 bit, grey or colour")
     parser.add_argument(
         "--references",
         nargs="+",
         required=True,
         metavar="CROP",
-        help="one to five crops of one cell each, at the scale of the images",
+        help="one to five crops of one cell each, without much margin, at the scale of the images",
     )
-    parser.add_argument("--checkpoint", required=True, metavar="W", help="the folder of a training run")
+    parser.add_argument("--checkpoint", required=True, metavar="W", help="the --workdir of a training run")
     parser.add_argument(
-        "--output",
-        required=True,
-        metavar="OUT",
-        help="folder for IMAGE-labels.tif, IMAGE-overlay.png and instances.json",
+        "--output", required=True, metavar="OUT", help="folder for NAME-labels.tif, NAME-overlay.png, instances.json"
     )
     parser.add_argument(
-        "--min-score", type=float, help="least score of an instance; default: the best on the run's validation images"
+        "--min-score", type=float, help="least score of an instance; default: the best on the validation images"
     )
     options = parser.parse_args(arguments)
-    output = user_path(options.output)
-    names = [pathlib.Path(image).stem for image in options.images]
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double:
-        raise FsisError(
-            f"two images are called {double[0]!r}: their outputs would overwrite each other; segment them into two folders"
-        )
+    names = [pathlib.Path(path).stem for path in options.images]
+    for name in names:
+        if names.count(name) > 1:
+            raise FsisError(f"two images are called {name!r}: give them other names, or segment them into two folders")
+    crops = {path: read_image(path) for path in options.references}
     segmenter = Segmenter.from_checkpoint(options.checkpoint)
     if options.min_score is not None:
         segmenter.min_score = options.min_score
-    crops = [read_image(path) for path in options.references]
-    for path, crop in zip(options.references, crops, strict=True):
-        if min(crop.shape[:2]) < 2:
-            raise FsisError(
-                f"{path}: a reference of {crop.shape[1]}x{crop.shape[0]} pixels shows no cell; give a crop around one cell"
-            )
-    references = segmenter.encode_references(crops)
-    found: dict[str, Any] = {}
+    references = segmenter.encode_references(list(crops.values()), names=list(crops))
+    output = user_path(options.output)
+    found: dict[str, Instances] = {}
     for name, path in zip(names, options.images, strict=True):
         image = read_image(path)
         instances = segmenter.segment(image, references).without_overlaps()
         write_labels(output / f"{name}-labels.tif", instances.labels())
-        write_overlay(
-            output / f"{name}-overlay.png", to_rgb8(image, stretch=True), instances, references=list(references.images)
-        )
+        write_overlay(output / f"{name}-overlay.png", to_rgb8(image, stretch=True), instances, list(references.images))
         found[os.path.basename(path)] = instances
         print(f"{path}: {len(instances)} cells")
     write_coco(output / "instances.json", found)
+
+
+# -- data ---------------------------------------------------------------------------------------------------------
+
+
+def data(arguments: Sequence[str]) -> None:
+    """`data check DIR | synthetic --output DIR | prepare DIR --output DIR`."""
+    parser = argparse.ArgumentParser(prog="fsis data", description="Check, make and prepare data sets.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    checking = actions.add_parser("check", help="validate a folder: a table, and every problem; status 1 if any")
+    checking.add_argument("root", metavar="DIR")
+    making = actions.add_parser("synthetic", help="make synthetic cells")
+    making.add_argument("--layout", choices=["coco", "fis_cell"], default="coco")
+    making.add_argument("--output", required=True, metavar="DIR")
+    making.add_argument("--seed", type=int, default=0)
+    preparing = actions.add_parser("prepare", help="turn a folder into an array_record data set (tensorflow-datasets)")
+    preparing.add_argument("root", metavar="DIR")
+    preparing.add_argument("--output", required=True, metavar="DIR")
+    options = parser.parse_args(arguments)
+    if options.action == "check":
+        report = check(options.root)
+        print(format_report(report))
+        if report.problems:
+            sys.exit(1)
+    elif options.action == "synthetic":
+        print(generate(options.output, seed=options.seed, layout=options.layout))
+    else:
+        from fsis_jax.data.prepared import prepare  # tensorflow-datasets takes seconds to import
+
+        print(prepare(options.root, options.output))

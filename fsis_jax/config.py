@@ -210,6 +210,8 @@ def _evaluation() -> ConfigDict:
     evaluation.repeats = 3
     # At most so many test images per category; 0 takes all.
     evaluation.max_images = 0
+    # Pictures of what was found, evenly spread over the test images.
+    evaluation.overlays = 12
     return evaluation
 
 
@@ -229,7 +231,7 @@ def compact_config() -> ConfigDict:
     model.fpn.norm = "group"
     model.fpn.coarsest = 5
     model.co_attention.norm = "group"
-    # Cells come to about 32 pixels (data.transform.scale = "reference"); the pyramid covers a factor of two and more around.
+    # Cells come to about 28 pixels (data.transform.scale = "reference"); the anchors cover a wide range around.
     model.rpn.anchor_sizes = (18, 36, 72, 144)
     model.rpn.anchor_ratios = (0.5, 1.0, 2.0)
     model.rpn.straddle = -1.0

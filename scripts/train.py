@@ -3,7 +3,9 @@
 python scripts/train.py --config configs/cells_cpu.py --config.data.root=DIR --workdir runs/cells
 """
 
-from fsis_jax.cli import train
+import sys
+
+from fsis_jax.cli import run, train
 
 if __name__ == "__main__":
-    train()
+    run(train, sys.argv[1:])

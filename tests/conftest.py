@@ -7,7 +7,7 @@ import tempfile
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "fsis_jax_tests_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
-import pytest  # noqa: E402  (the cache must be set before jax is imported)
+import pytest
 
 
 def _folder(variable: str) -> pathlib.Path:

@@ -5,7 +5,6 @@ import functools
 import logging
 
 import numpy as np
-
 from ml_collections import ConfigDict
 
 from fsis_jax.config import user_path
@@ -16,7 +15,6 @@ from fsis_jax.data.records import Source, Subset
 from fsis_jax.data.synthetic import generate
 from fsis_jax.data.transforms import TransformConfig, own_scale
 from fsis_jax.errors import FsisError
-
 
 logger = logging.getLogger("fsis_jax")
 

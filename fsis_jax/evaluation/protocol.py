@@ -7,11 +7,13 @@ repeats.
 """
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fsis_jax.data.episodes import ReferenceBox, evaluation_references
@@ -22,6 +24,7 @@ from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.exports import write_overlay
+from fsis_jax.io.files import atomic_write
 from fsis_jax.io.images import decode_image, to_rgb8
 
 KINDS = {"mask": "segm", "box": "bbox"}
@@ -122,43 +125,87 @@ def score(targets: Source, predictions: Sequence[Prediction], categories: Sequen
     return result
 
 
-def test(
+def run_protocol(
     segmenter: Segmenter,
     targets: Source,
     train: Source,
     categories: Sequence[int],
     *,
-    shots: int,
-    references: Literal["train", "target"],
-    repeats: int,
-    seed: int = 0,
-    max_images: int = 0,
-    overlays: pathlib.Path | None = None,
-    overlay_count: int = 0,
+    settings: ConfigDict,
+    seed: int,
+    overlays: pathlib.Path,
 ) -> dict[str, Any]:
-    """The whole test: `repeats` times `predict` and `score`.
+    """The whole test: `predict` and `score` for every repeat; pictures of the first.
+
+    Args:
+        segmenter: the model.
+        targets: test images.
+        train: images that references come from, unless the settings say "target".
+        categories: ids to evaluate.
+        settings: `config.eval`.
+        seed: of the draws of references.
+        overlays: folder for the pictures.
 
     Returns:
         {"repeats": [score, ...], "mean": score, "sd": score}: mean and standard deviation over the repeats.
     """
     results = []
-    for repeat in range(repeats):
+    for repeat in range(settings.repeats):
         predictions = predict(
             segmenter,
             targets,
             train,
             categories,
-            shots=shots,
-            references=references,
+            shots=settings.shots,
+            references=settings.references,
             repeat=repeat,
             seed=seed,
-            max_images=max_images,
-            progress=f"repeat {repeat + 1}/{repeats}",
+            max_images=settings.max_images,
+            progress=f"repeat {repeat + 1}/{settings.repeats}",
         )
         results.append(score(targets, predictions, categories))
-        if repeat == 0 and overlays is not None:
-            save_overlays(overlays, targets, predictions, overlay_count)
+        if repeat == 0:
+            save_overlays(overlays, targets, predictions, settings.overlays)
     return {"repeats": results, "mean": _across(results, np.mean), "sd": _across(results, np.std)}
+
+
+def write_results(path: pathlib.Path, config: ConfigDict, results: dict[str, Any]) -> pathlib.Path:
+    """Results and the config that gave them, as JSON; numbers that do not exist (no such cells) are null."""
+    content = {"config": json.loads(config.to_json_best_effort()), **results}
+    with atomic_write(path) as file:
+        file.write(json.dumps(_without_nan(content), indent=1, allow_nan=False).encode())
+    return path
+
+
+def format_table(results: dict[str, Any]) -> str:
+    """Mean and standard deviation over the repeats: a row for each category, and one for their mean."""
+    columns = [(kind, name) for kind in KINDS for name in ("AP", "AP50", "AP75")]
+    columns += [("mask", f"AP_{size}") for size in ("small", "medium", "large")]
+    titles = ["category", *(f"{kind} {name}" for kind, name in columns)]
+    rows = []
+    mean, sd = results["mean"], results["sd"]
+    for category in mean["mask"]["categories"]:
+        cells = [
+            _cell(mean[kind]["categories"][category][name], sd[kind]["categories"][category][name])
+            for kind, name in columns
+        ]
+        rows.append([category, *cells])
+    rows.append(["mean", *(_cell(mean[kind][name], sd[kind][name]) for kind, name in columns)])
+    widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [titles, *rows]]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(mean: float, sd: float) -> str:
+    return "-" if np.isnan(mean) else f"{mean:.3f} ± {sd:.3f}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def validate(

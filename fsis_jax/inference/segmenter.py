@@ -75,12 +75,13 @@ class Segmenter:
         validation = meta["validation"] or {}
         return cls(model, config, min_score=validation.get("min_score", DEFAULT_MIN_SCORE))
 
-    def encode_references(self, crops: Sequence[np.ndarray]) -> References:
+    def encode_references(self, crops: Sequence[np.ndarray], *, names: Sequence[str] = ()) -> References:
         """Encode crops of example cells.
 
         Args:
             crops: each (h, w) or (h, w, 3 or 4), any dtype, one cell without much margin, at the magnification of the
                 images to segment.
+            names: of the crops, for messages.
 
         Raises:
             FsisError: no crop, or one of less than 2 pixels.
@@ -88,7 +89,10 @@ class Segmenter:
         if not len(crops):
             raise FsisError("no reference given; show at least one crop of a cell")
         images = np.stack(
-            [reference_image(crop, self._transform, name=f"reference {i}") for i, crop in enumerate(crops, start=1)]
+            [
+                reference_image(crop, self._transform, name=name)
+                for crop, name in zip(crops, names or [f"reference {i + 1}" for i in range(len(crops))], strict=True)
+            ]
         )
         each = [_encode(self._graph, self._state, image[None, None]) for image in images]
         features = jax.tree.map(lambda *levels: sum(levels) / len(levels), *each)

@@ -154,7 +154,8 @@ class Detector(nnx.Module):
         result = {}
         for level, size in zip(pyramid, sizes, strict=True):
             cell = ops.cell_anchors(size, tuple(self.config.rpn.anchor_ratios), stride=2**level, offset=self.offset)
-            result[level] = ops.grid_anchors(cell, pyramid[level].shape[1:3], 2**level)
+            _, height, width, _ = pyramid[level].shape
+            result[level] = ops.grid_anchors(cell, (height, width), 2**level)
         return result
 
     def proposals(
@@ -286,10 +287,10 @@ class Detector(nnx.Module):
         references = self.encode_references(normalise(batch.references))
         matched = self.match(pyramid, references, extent, train=True, axis_name=axis_name)
         roles = assign_roles(
-            batch.gt_boxes,
-            batch.gt_valid,
-            batch.gt_matches,
-            batch.gt_ignore,
+            jnp.asarray(batch.gt_boxes),
+            jnp.asarray(batch.gt_valid),
+            jnp.asarray(batch.gt_matches),
+            jnp.asarray(batch.gt_ignore),
             all_positive=config.all_gt_positive,
         )
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch.sample_ids)  # one per image
@@ -328,7 +329,7 @@ class Detector(nnx.Module):
             sampled.labels,
             sampled.valid,
             sampled.box_targets,
-            batch.reference_present,
+            jnp.asarray(batch.reference_present),
             axis_name=axis_name,
         )
         terms = {"rpn_class": rpn_class, "rpn_box": rpn_box, "box_class": box_class, "box_regression": box_regression}
@@ -347,7 +348,7 @@ class Detector(nnx.Module):
         def targets_of(masks: jax.Array, boxes: jax.Array, rois: jax.Array, rows: jax.Array) -> jax.Array:
             return ops.roi_mask_targets(masks, boxes, rois, rows, size=logits.shape[-1], offset=self.offset)
 
-        targets = jax.vmap(targets_of)(batch.gt_masks, batch.gt_boxes, rois, matched_gt)
+        targets = jax.vmap(targets_of)(jnp.asarray(batch.gt_masks), jnp.asarray(batch.gt_boxes), rois, matched_gt)
         return losses.mask_loss(logits, targets, positive, axis_name=axis_name)
 
     def _trainable_anchors(self, anchors: jax.Array, image_sizes: jax.Array) -> jax.Array:

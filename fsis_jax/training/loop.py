@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-
 from flax import nnx
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -26,7 +25,6 @@ from fsis_jax.training.metrics import MetricWriter
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.schedule import learning_rate, total_steps
 from fsis_jax.training.step import TrainState, merge, new_state
-
 
 logger = logging.getLogger("fsis_jax")
 

@@ -65,7 +65,7 @@ class AccumulateState(NamedTuple):
     """Gradients summed so far, how many, and the inner state."""
 
     total: optax.Updates
-    count: jax.Array
+    passes: jax.Array
     inner: optax.OptState
 
 
@@ -87,8 +87,8 @@ def accumulate(inner: optax.GradientTransformation, passes: int, clip_value: flo
             return result, AccumulateState(zeros, jnp.zeros((), jnp.int32), inner_state)
 
         def wait() -> tuple[optax.Updates, AccumulateState]:
-            return zeros, AccumulateState(total, state.count + 1, state.inner)
+            return zeros, AccumulateState(total, state.passes + 1, state.inner)
 
-        return jax.lax.cond(state.count + 1 >= passes, apply, wait)
+        return jax.lax.cond(state.passes + 1 >= passes, apply, wait)
 
     return optax.GradientTransformation(init, update)

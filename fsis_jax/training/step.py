@@ -43,7 +43,8 @@ StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Arr
 
 def new_state(config: ConfigDict, model: Detector) -> tuple[nnx.GraphDef, TrainState, StepFunction]:
     """Take a detector apart: its structure, the state at step 0, and the step function of one device."""
-    graph, params, statistics, frozen = nnx.split(model, trainable(config), BatchStatistic, ...)
+    graph, *states = nnx.split(model, trainable(config), BatchStatistic, ...)
+    params, statistics, frozen = states
     optimizer = make_optimizer(config, params)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
