@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     config = compact_config()
     config.data.root = "data/synthetic"
     config.data.synthetic = True
+    config.data.fold = 0
     config.data.train_canvases = ((160, 160),)
     config.data.test_canvases = ((160, 160), (192, 192), (256, 256), (384, 384), (512, 512))
     config.data.transform.max_instances = 64
@@ -21,5 +22,5 @@ def get_config() -> ConfigDict:
     config.training.batch_size = 8
     config.training.steps = 600
     config.training.checkpoint_every = 300
-    config.eval.split = "seen"
+    config.eval.split = "all"
     return config
