@@ -82,30 +82,46 @@ def predict(
     ]
     if not work:
         raise FsisError(f"no image shows a cell of the categories {sorted(categories)}; check eval.split and data.fold")
-    predictions = []
-    for target, category in tqdm(work, desc=progress, unit="image", disable=not progress, leave=False):
-        boxes = evaluation_references(
-            targets.annotations,
-            train.annotations,
-            target,
-            category,
-            shots,
-            source=references,
-            repeat=repeat,
-            seed=seed,
+    return [
+        segment_target(
+            segmenter, targets, train, target, category, shots=shots, references=references, repeat=repeat, seed=seed
         )
-        encoded = segmenter.encode_references(reference_crops(train if references == "train" else targets, boxes))
-        instances = segmenter.segment(read_target(targets, target), encoded)
-        predictions.append(
-            Prediction(
-                target=target,
-                image_id=targets.annotations[target].image_id,
-                category=category,
-                instances=dataclasses.replace(instances, category=targets.categories[category]),
-                references=encoded.images,
-            )
-        )
-    return predictions
+        for target, category in tqdm(work, desc=progress, unit="image", disable=not progress, leave=False)
+    ]
+
+
+def segment_target(
+    segmenter: Segmenter,
+    targets: Source,
+    train: Source,
+    target: int,
+    category: int,
+    *,
+    shots: int,
+    references: Literal["train", "target"],
+    repeat: int = 0,
+    seed: int = 0,
+) -> Prediction:
+    """Segment one target with references of `category`, which it may or may not show; arguments as for `predict`."""
+    boxes = evaluation_references(
+        targets.annotations,
+        train.annotations,
+        target,
+        category,
+        shots,
+        source=references,
+        repeat=repeat,
+        seed=seed,
+    )
+    encoded = segmenter.encode_references(reference_crops(train if references == "train" else targets, boxes))
+    instances = segmenter.segment(read_target(targets, target), encoded)
+    return Prediction(
+        target=target,
+        image_id=targets.annotations[target].image_id,
+        category=category,
+        instances=dataclasses.replace(instances, category=targets.categories[category]),
+        references=encoded.images,
+    )
 
 
 def score(targets: Source, predictions: Sequence[Prediction], categories: Sequence[int]) -> dict[str, Any]:
