@@ -1,5 +1,6 @@
 """The training loop, to be read from top to bottom."""
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -45,8 +46,11 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     steps = total_steps(config)
     rate = learning_rate(config)
     frozen = config.model.backbone.norm == "frozen"
-    checkpoints = Checkpoints(workdir)
-    try:
+    with (
+        contextlib.closing(Checkpoints(workdir)) as checkpoints,
+        contextlib.closing(training_batches(config, splits, steps)) as batches,
+        contextlib.closing(MetricWriter(workdir, first_step=checkpoints.latest() or 0)) as writer,
+    ):
         if frozen and not config.init_from and checkpoints.latest() is None:
             raise FsisError(
                 "config.model.backbone.norm is 'frozen' and config.init_from is empty: frozen batch norm needs "
@@ -54,7 +58,6 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                 "--config.model.backbone.norm=group"
             )
         graph, state, per_device_step = new_state(config, Detector(config.model, rngs=nnx.Rngs(config.seed)))
-        batches = training_batches(config, splits, steps)
         if config.init_from and checkpoints.latest() is None:
             source, source_step = open_run(user_path(config.init_from))
             state = source.initialise(source_step, state)
@@ -75,7 +78,6 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
 
         parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
         state = parallel.put_state(state)
-        writer = MetricWriter(workdir, first_step=start)
         progress = tqdm(
             total=steps, initial=start, unit="step", file=sys.stderr, mininterval=1 if sys.stderr.isatty() else 30
         )
@@ -112,10 +114,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                     logged_at = time.monotonic()
                 checkpoints.save(host_state, config=config, data_state=batches.get_state(), validation=validation)
         progress.close()
-        writer.close()
         return jax.device_get(parallel.one(state))
-    finally:
-        checkpoints.close()
 
 
 def _validates(config: ConfigDict, step: int, steps: int) -> bool:
