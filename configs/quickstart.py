@@ -14,13 +14,13 @@ def get_config() -> ConfigDict:
     config.data.root = "data/synthetic"
     config.data.synthetic = True
     config.data.fold = 0
+    config.data.present = 0.65
     config.data.train_canvases = ((160, 160),)
     config.data.test_canvases = ((160, 160), (192, 192), (256, 256), (384, 384), (512, 512))
     config.data.transform.max_instances = 64
-    config.data.transform.reference_size = 96
     config.optimizer.reference_batch_size = 8
     config.training.batch_size = 8
-    config.training.steps = 600
-    config.training.checkpoint_every = 300
+    config.training.steps = 500
+    config.training.checkpoint_every = 250
     config.eval.split = "all"
     return config

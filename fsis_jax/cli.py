@@ -70,7 +70,11 @@ def run(command: Command, arguments: Sequence[str]) -> NoReturn:
 def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, pathlib.Path]:
     values = flags.FlagValues()
     handle = config_flags.DEFINE_config_file(
-        "config", None, "A file of configs/; --config.a.b=value changes a key.", flag_values=values
+        "config",
+        None,
+        "A file of configs/; --config.a.b=value changes a key.",
+        flag_values=values,
+        sys_argv=[command, *arguments],
     )
     flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<name of the config>.", flag_values=values)
     flags.DEFINE_bool("help", False, "Show the flags.", short_name="h", flag_values=values)

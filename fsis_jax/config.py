@@ -257,6 +257,8 @@ def compact_config() -> ConfigDict:
     transform = config.data.transform
     transform.scale = "reference"
     transform.reference_pixels = 28.0
+    # A reference is read at about the scale of the cells in the target, so that features of a level compare.
+    transform.reference_size = 32
     transform.intensity = "percentile"
     transform.mask_size = 28
     transform.max_instances = 160

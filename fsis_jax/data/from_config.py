@@ -1,8 +1,10 @@
 """From a config to the data of a run: its categories, its training and validation images, its batches."""
 
+import collections
 import dataclasses
 import functools
 import logging
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,7 +13,7 @@ from fsis_jax.config import user_path
 from fsis_jax.data.coco import open_source
 from fsis_jax.data.episodes import EpisodeSampler
 from fsis_jax.data.pipeline import BatchIterator, make_batches
-from fsis_jax.data.records import Source, Subset
+from fsis_jax.data.records import Annotations, Source, Subset
 from fsis_jax.data.synthetic import generate
 from fsis_jax.data.transforms import TransformConfig, own_scale
 from fsis_jax.errors import FsisError
@@ -71,13 +73,33 @@ def open_splits(config: ConfigDict) -> Splits:
     if not usable:
         raise FsisError(f"{config.data.root}: no training image shows a category outside fold {config.data.fold}")
     fraction = config.data.validation_fraction
-    count = round(fraction * len(usable))
-    if count == 0:
+    order = np.random.default_rng((config.seed, len(usable))).permutation(usable).tolist()
+    validation = _set_apart(source, order, round(fraction * len(usable)), seen)
+    if not validation:
         logger.info("validating on the %d training images themselves", len(usable))
         both = Subset(source, usable)
         return Splits(seen, unseen, both, both)
-    order = np.random.default_rng((config.seed, len(usable))).permutation(usable).tolist()
-    return Splits(seen, unseen, Subset(source, sorted(order[count:])), Subset(source, sorted(order[:count])))
+    train = sorted(set(usable) - set(validation))
+    return Splits(seen, unseen, Subset(source, train), Subset(source, sorted(validation)))
+
+
+def _set_apart(source: Source, order: Sequence[int], count: int, seen: Collection[int]) -> list[int]:
+    """The first `count` images of `order` that show a seen category and leave each of theirs an image to train on.
+
+    A validation image without a cell tells nothing, and one whose categories are nowhere else has no references.
+    """
+
+    def seen_in(annotations: Annotations) -> set[int]:
+        return set(annotations.classes[~annotations.crowd].tolist()) & set(seen)
+
+    shown = {position: seen_in(source.annotations[position]) for position in order}
+    left = collections.Counter(category for categories in shown.values() for category in categories)
+    chosen: list[int] = []
+    for position in order:
+        if len(chosen) < count and shown[position] and all(left[category] > 1 for category in shown[position]):
+            chosen.append(position)
+            left.subtract(shown[position])
+    return chosen
 
 
 def transform_config(config: ConfigDict) -> TransformConfig:

@@ -136,9 +136,10 @@ class Detector(nnx.Module):
         matches = {}
         for level in reversed(self.fpn.levels):
             mask = None if extent is None else extent.mask(pyramid[level], 2**level)
-            matches[level] = self.co_attention(
-                pyramid[level], references[level], mask, train=train, axis_name=axis_name
-            )
+            match = self.co_attention(pyramid[level], references[level], mask, train=train, axis_name=axis_name)
+            if extent is not None:
+                match = dataclasses.replace(match, target=extent.repeat_edge(match.target, 2**level))
+            matches[level] = match
         matches = dict(sorted(matches.items()))
         read = {level: matches[level].rpn if level in matches else pyramid[level] for level in pyramid}
         outputs = {level: self.rpn(features) for level, features in read.items()}

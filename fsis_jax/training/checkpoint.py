@@ -8,9 +8,12 @@ another architecture is reported name by name. Saving is asynchronous and atomic
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
+import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,11 +26,13 @@ from orbax.checkpoint import checkpoint_managers
 
 from fsis_jax.config import base_config
 from fsis_jax.errors import FsisError
+from fsis_jax.io.files import write_failure
 from fsis_jax.training.step import TrainState
 
 Arrays = dict[str, jax.Array]
 
 FOLDER = "checkpoints"
+TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
 
 
 def _names(part: nnx.State) -> Arrays:
@@ -73,7 +78,10 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: pathlib.Path, *, read_only: bool = False) -> None:
+        # What Orbax logs it also raises, except warnings about saves without metrics, which are intended.
+        logging.getLogger("absl").addFilter(_not_orbax)
         self.folder = workdir.absolute() / FOLDER
+        self._read_only = read_only
         if read_only and not self.folder.is_dir():
             raise FsisError(f"{workdir}: no folder {FOLDER!r} in it; give the --workdir of a training run")
         keep_best = checkpoint_managers.BestN(n=1, get_metric_fn=_mask_ap50, keep_checkpoints_without_metrics=False)
@@ -83,7 +91,8 @@ class Checkpoints:
             read_only=read_only,
             create=not read_only,
         )
-        with _quiet_absl(), _disk_errors(self.folder):
+        self._remove_incomplete()
+        with _disk_errors(self.folder):
             self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(
@@ -97,7 +106,7 @@ class Checkpoints:
             optimizer=ocp.args.StandardSave(_flat_optimizer(state)),
             meta=ocp.args.JsonSave(meta),
         )
-        with _quiet_absl(), _disk_errors(self.folder):
+        with _disk_errors(self.folder):
             self._manager.save(int(state.step), args=items, metrics=validation)
 
     def wait(self) -> None:
@@ -137,8 +146,17 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for pending saves and let go of the folder."""
-        with _disk_errors(self.folder):
-            self._manager.close()
+        try:
+            with _disk_errors(self.folder):
+                self._manager.close()
+        finally:
+            self._remove_incomplete()
+
+    def _remove_incomplete(self) -> None:
+        """Remove what a killed process or a full disk left of a checkpoint that was never complete."""
+        if not self._read_only:
+            for path in self.folder.glob(f"*{TEMPORARY_SUFFIX}*"):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _restore(self, step: int, item: str, like: Arrays) -> Arrays:
         path = self.folder / str(step) / item
@@ -147,6 +165,18 @@ class Checkpoints:
         stored_shapes = {name: tuple(leaf.shape) for name, leaf in dict(stored).items()}
         _compare({name: np.shape(leaf) for name, leaf in like.items()}, stored_shapes, path)
         return handler.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+
+
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+    """Whether a run has a complete checkpoint; unlike `Checkpoints`, makes no folder."""
+    return any(path.name.isdigit() for path in (workdir / FOLDER).glob("*"))
+
+
+def initialise_from(path: pathlib.Path, state: TrainState) -> TrainState:
+    """`state` with the model of another run, for fine-tuning; `path` and errors as for `open_run` and `restore`."""
+    checkpoints, step = open_run(path)
+    with contextlib.closing(checkpoints):
+        return checkpoints.initialise(step, state)
 
 
 def open_run(path: pathlib.Path) -> tuple[Checkpoints, int]:
@@ -216,22 +246,14 @@ def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError) or "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
-            reason = "no space left on the device" if "space" in str(error) else str(error).splitlines()[0]
-            raise FsisError(
-                f"{folder}: the checkpoint was not saved: {reason}; earlier ones are intact: free some space and "
-                "run the same command again"
-            ) from error
-        raise
+        if not isinstance(error, OSError):
+            if "No space left" not in str(error):
+                raise
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise FsisError(
+            f"{write_failure(folder, error)}, then run the same command again: checkpoints already there are intact"
+        ) from error
 
 
-@contextlib.contextmanager
-def _quiet_absl() -> Iterator[None]:
-    """Orbax logs a warning for every save without metrics; such saves are intended."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _not_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname

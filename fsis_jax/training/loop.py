@@ -20,8 +20,9 @@ from fsis_jax.data.from_config import Splits, open_splits, training_batches
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.protocol import validate
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.io.files import atomic_write
 from fsis_jax.models.detector import Detector
-from fsis_jax.training.checkpoint import Checkpoints, open_run
+from fsis_jax.training.checkpoint import Checkpoints, has_checkpoint, initialise_from
 from fsis_jax.training.metrics import MetricWriter
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.schedule import learning_rate, total_steps
@@ -43,24 +44,23 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     """
     check_config(config)
     splits = open_splits(config)
-    steps = total_steps(config)
+    # An update takes the gradients of `accumulate` batches.
+    steps = total_steps(config) * config.optimizer.accumulate
     rate = learning_rate(config)
-    frozen = config.model.backbone.norm == "frozen"
-    with (
-        contextlib.closing(Checkpoints(workdir)) as checkpoints,
-        contextlib.closing(training_batches(config, splits, steps)) as batches,
-        contextlib.closing(MetricWriter(workdir, first_step=checkpoints.latest() or 0)) as writer,
-    ):
-        if frozen and not config.init_from and checkpoints.latest() is None:
-            raise FsisError(
-                "config.model.backbone.norm is 'frozen' and config.init_from is empty: frozen batch norm needs "
-                "pretrained weights; give --config.init_from=CHECKPOINT or train from scratch with "
-                "--config.model.backbone.norm=group"
-            )
-        graph, state, per_device_step = new_state(config, Detector(config.model, rngs=nnx.Rngs(config.seed)))
-        if config.init_from and checkpoints.latest() is None:
-            source, source_step = open_run(user_path(config.init_from))
-            state = source.initialise(source_step, state)
+    resuming = has_checkpoint(workdir)
+    if config.model.backbone.norm == "frozen" and not config.init_from and not resuming:
+        raise FsisError(
+            "config.model.backbone.norm is 'frozen' and config.init_from is empty: frozen batch norm needs "
+            "pretrained weights; give --config.init_from=CHECKPOINT or train from scratch with "
+            "--config.model.backbone.norm=group"
+        )
+    graph, state, per_device_step = new_state(config, Detector(config.model, rngs=nnx.Rngs(config.seed)))
+    parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
+    if config.init_from and not resuming:
+        state = initialise_from(user_path(config.init_from), state)
+    with contextlib.ExitStack() as stack:
+        batches = stack.enter_context(training_batches(config, splits, steps))
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
         start = checkpoints.latest() or 0
         if start:
             state = checkpoints.restore(start, state)
@@ -76,10 +76,10 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
             steps,
         )
 
-        parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
         state = parallel.put_state(state)
-        progress = tqdm(
-            total=steps, initial=start, unit="step", file=sys.stderr, mininterval=1 if sys.stderr.isatty() else 30
+        writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, first_step=start)))
+        progress = stack.enter_context(
+            tqdm(total=steps, initial=start, unit="step", file=sys.stderr, mininterval=1 if sys.stderr.isatty() else 30)
         )
         pending: tuple[int, Any, Batch] | None = None
         logged_at, logged_step = time.monotonic(), start
@@ -94,7 +94,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                 values = _check_finite(*pending)
                 now = time.monotonic()
                 values["images_per_second"] = config.training.batch_size * (step - logged_step) / (now - logged_at)
-                values["learning_rate"] = float(rate(step - 1))
+                values["learning_rate"] = float(rate((step - 1) // config.optimizer.accumulate))
                 logged_at, logged_step = now, step
                 writer.write(step, values)
                 progress.set_postfix(loss=f"{values['loss/total']:.3f}", refresh=False)
@@ -113,7 +113,6 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                     )
                     logged_at = time.monotonic()
                 checkpoints.save(host_state, config=config, data_state=batches.get_state(), validation=validation)
-        progress.close()
         return jax.device_get(parallel.one(state))
 
 
@@ -162,7 +161,8 @@ def _note_config(config: ConfigDict, workdir: pathlib.Path) -> None:
             if before.get(key) != value:
                 logger.warning("config.%s is now %r, was %r when the run began", key, value, before.get(key))
     else:
-        path.write_text(json.dumps(current, indent=1) + "\n")
+        with atomic_write(path) as file:
+            file.write((json.dumps(current, indent=1) + "\n").encode())
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

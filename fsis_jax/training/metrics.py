@@ -1,36 +1,63 @@
 """Where a run's numbers go: `workdir/metrics.jsonl`, TensorBoard event files, and the progress bar."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from fsis_jax.io.files import write_failure
 
 
 class MetricWriter:
-    """Scalars by step. A resumed run drops the lines of steps that it is about to take again."""
+    """Scalars by step. A resumed run drops the lines of steps that it is about to take again.
+
+    Events are written at once, not by tensorboardX's thread: on a full disk that dies, and the training would then
+    wait for it for ever.
+
+    Raises:
+        FsisError: a file cannot be written, here and in every method.
+    """
 
     def __init__(self, workdir: pathlib.Path, *, first_step: int) -> None:
         self._path = workdir / "metrics.jsonl"
-        if self._path.exists():
-            kept = [line for line in self._path.read_text().splitlines(keepends=True) if _step(line) <= first_step]
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(kept))
-            temporary.replace(self._path)
-        self._file = self._path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1 if first_step else None)
+        with self._disk_errors():
+            if self._path.exists():
+                kept = [line for line in self._path.read_text().splitlines(keepends=True) if _step(line) <= first_step]
+                temporary = self._path.with_suffix(".tmp")
+                temporary.write_text("".join(kept))
+                temporary.replace(self._path)
+            (workdir / "tensorboard").mkdir(parents=True, exist_ok=True)
+            self._board = EventsWriter(str(workdir / "tensorboard" / "events"))
+            self._file = self._path.open("a")
+            if first_step:
+                # Tells TensorBoard to forget what an interrupted run wrote of the steps from here on.
+                self._board.write_event(Event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One line of JSON, and one TensorBoard scalar per value."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        with self._disk_errors():
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+            self._board.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
+            self._board.flush()
 
     def close(self) -> None:
         """Flush and close both files."""
-        self._file.close()
-        self._board.close()
+        with self._disk_errors(), contextlib.closing(self._file):
+            self._board.close()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise write_failure(self._path, error) from error
 
 
 def _step(line: str) -> int:
