@@ -47,6 +47,9 @@ def run(command: Command, arguments: Sequence[str]) -> NoReturn:
     """Run a command as a program: logging, the compilation cache, errors in one line, the exit status."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("fsis_jax").setLevel(logging.INFO)
+    # Threads of the checkpoint library that meet a full disk; the error itself is raised here.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "fsis_jax", "xla"))
@@ -62,6 +65,11 @@ def run(command: Command, arguments: Sequence[str]) -> NoReturn:
         print("fsis: stopped; what was written is complete", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def _unraisable(problem: "sys.UnraisableHookArgs") -> None:
+    if str(problem.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(problem)
 
 
 # -- train and evaluate: ml_collections configs -----------------------------------------------------------------
@@ -149,6 +157,8 @@ def segment(arguments: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise FsisError(f"two images are called {name!r}: give them other names, or segment them into two folders")
+    for path in options.images:
+        read_image(path)  # before anything is written
     crops = {path: read_image(path) for path in options.references}
     segmenter = Segmenter.from_checkpoint(options.checkpoint)
     if options.min_score is not None:

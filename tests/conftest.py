@@ -1,13 +1,21 @@
-"""Fixtures that all tests share: the compilation cache and the folders of real images, where they exist."""
+"""Fixtures that all tests share: the compilation cache, tiny training data and runs, and the folders of real images."""
 
+import dataclasses
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "fsis_jax_tests_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import jax
 import pytest
+
+TESTS = pathlib.Path(__file__).parent
+TINY_CONFIG = TESTS / "tiny.py"
 
 
 def _folder(variable: str) -> pathlib.Path:
@@ -30,3 +38,86 @@ def cells_tiny() -> pathlib.Path:
 def golden() -> pathlib.Path:
     """Golden vectors of the PyTorch project."""
     return _folder("FSIS_GOLDEN")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Synthetic cells: 9 categories, 33 training and 11 test images of 64 to 96 pixels, some with two categories."""
+    from fsis_jax.data.synthetic import generate
+
+    return generate(
+        tmp_path_factory.mktemp("tiny") / "data", images_per_category=4, two_category_images=8, sides=(64, 96)
+    )
+
+
+def script(name: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """Start a script of scripts/ on the tiny config, in a process that compiles without optimising."""
+    command = [sys.executable, str(TESTS.parent / "scripts" / name), "--config", str(TINY_CONFIG)]
+    return subprocess.Popen(
+        command + [str(argument) for argument in arguments],
+        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished training run."""
+
+    workdir: pathlib.Path
+    data: pathlib.Path
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """tests/tiny.py trained by scripts/train.py, with every compilation in its log."""
+    workdir = tmp_path_factory.mktemp("tiny") / "run"
+    process = script("train.py", "--workdir", workdir, f"--config.data.root={tiny_data}", JAX_LOG_COMPILES="1")
+    _, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    return Run(workdir, tiny_data, stderr)
+
+
+@pytest.fixture(scope="module")
+def quick_compile() -> Iterator[None]:
+    """Compile without optimising: for tests that run each function a few times."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a command left."""
+
+    status: int | str | None
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The message of a failed command, which must be its only output."""
+        assert self.status == 2, self
+        assert self.stderr.startswith("fsis: error: "), self.stderr
+        assert self.stderr.count("\n") == 1, self.stderr
+        return self.stderr.strip()
+
+
+@pytest.fixture
+def fsis(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Run `fsis ARGUMENTS...` in this process."""
+    from fsis_jax import cli
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["fsis", *map(str, arguments)])
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # given back when the test ends
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return Outcome(stop.value.code, *capsys.readouterr())
+
+    return call

@@ -6,7 +6,7 @@ from fsis_jax.config import compact_config
 
 
 def get_config() -> ConfigDict:
-    """A compact detector of a few thousand parameters on canvases of 64 and 96 pixels, three steps long."""
+    """A compact detector of a few thousand parameters on canvases of 64 and 96 pixels, two epochs long."""
     config = compact_config()
     model = config.model
     model.backbone.width = 8
@@ -31,9 +31,9 @@ def get_config() -> ConfigDict:
 
     config.optimizer.warmup_steps = 2
     config.training.batch_size = 4
-    config.training.steps = 3
+    config.training.steps = 12
     config.training.log_every = 1
-    config.training.checkpoint_every = 2
+    config.training.checkpoint_every = 3
     config.training.overlays = 1
     config.eval.repeats = 2
     config.eval.max_images = 1

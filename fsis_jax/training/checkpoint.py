@@ -32,6 +32,8 @@ from fsis_jax.training.step import TrainState
 Arrays = dict[str, jax.Array]
 
 FOLDER = "checkpoints"
+OVERHEAD_BYTES = 1 << 20
+"""Upper limit of what a checkpoint takes besides its arrays."""
 TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
 
 
@@ -101,12 +103,19 @@ class Checkpoints:
         """Start to save; `validation` (with "mask_ap50" and "min_score") makes it a candidate for the best."""
         meta = {"config": json.loads(config.to_json_best_effort()), "data_state": data_state}
         meta["validation"] = validation
+        model, optimizer = _flat_model(state), _flat_optimizer(state)
         items = ocp.args.Composite(
-            model=ocp.args.StandardSave(_flat_model(state)),
-            optimizer=ocp.args.StandardSave(_flat_optimizer(state)),
+            model=ocp.args.StandardSave(model),
+            optimizer=ocp.args.StandardSave(optimizer),
             meta=ocp.args.JsonSave(meta),
         )
+        self.wait()
         with _disk_errors(self.folder):
+            # Found out now, since the threads that write would each report a full disk in many lines of their own.
+            needed = sum(x.nbytes for x in (*model.values(), *optimizer.values())) + OVERHEAD_BYTES
+            if shutil.disk_usage(self.folder).free < needed:
+                reason = f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {needed / 1e6:.1f} MB"
+                raise OSError(errno.ENOSPC, reason)
             self._manager.save(int(state.step), args=items, metrics=validation)
 
     def wait(self) -> None:
@@ -141,8 +150,8 @@ class Checkpoints:
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The whole state of a step, to go on with; raises as `restore_model` does."""
-        optimizer = self._restore(step, "optimizer", _flat_optimizer(like))
-        return _with_optimizer(self.initialise(step, like), optimizer)
+        state = self.initialise(step, like)
+        return _with_optimizer(state, self._restore(step, "optimizer", _flat_optimizer(like)))
 
     def close(self) -> None:
         """Wait for pending saves and let go of the folder."""

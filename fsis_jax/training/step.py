@@ -61,7 +61,8 @@ def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, see
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def loss(params: nnx.State) -> tuple[jax.Array, Any]:
-            model = nnx.merge(graph, params, state.statistics, state.frozen)
+            # Copies: the running statistics change within the trace of the gradient.
+            model = nnx.merge(graph, params, state.statistics, state.frozen, copy=True)
             terms, counts = model.losses(batch, key, axis_name=AXIS)
             return sum(terms.values(), jnp.float32(0)), (terms, counts, nnx.state(model, BatchStatistic))
 
@@ -71,7 +72,7 @@ def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, see
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         metrics = {f"loss/{name}": value for name, value in terms.items()}
         metrics["loss/total"] = sum(terms.values(), jnp.float32(0))
-        metrics["gradient_norm"] = optax.global_norm(gradients)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         metrics |= {f"count/{name}": value for name, value in jax.lax.psum(counts, AXIS).items()}
         state = TrainState(
             step=state.step + 1,

@@ -17,8 +17,10 @@ from golden_weights import build, golden_values, our_layout, our_path, tensor_na
 from fsis_jax import ops
 from fsis_jax.config import base_config
 from fsis_jax.models import losses
+from fsis_jax.models.detector import Detector
 from fsis_jax.models.extent import Extent
 from fsis_jax.models.layers import BatchStatistic
+from fsis_jax.models.targets import Roles, SamplingSettings, rpn_targets
 
 pytestmark = pytest.mark.slow
 
@@ -201,8 +203,32 @@ def test_mask_head_learns_only_from_the_mask_loss(found: dict[str, Any]) -> None
             assert found["gradients_with_mask"][path].any()
 
 
-def test_assignment_agrees_with_the_sampled_labels(expected: Arrays, inputs: Arrays) -> None:
-    """What was sampled as foreground or background is so for our assignment; regression targets are equal."""
+def test_anchor_labels_and_targets(expected: Arrays, inputs: Arrays) -> None:
+    """The PyTorch project's sample of anchors is one that ours could have drawn."""
+    model = nnx.eval_shape(lambda: Detector(base_config().model, rngs=nnx.Rngs(0)))
+    maps = {level: np.empty((IMAGES, *expected[f"rpnblob/labels_int32_fpn{level}"].shape[2:], 1)) for level in LEVELS}
+    anchors = jnp.concatenate(list(model.anchors(maps).values()))
+    sizes = jnp.asarray(expected["im_info"][:, :2].astype(np.int32))
+    inside = model._trainable_anchors(anchors, sizes)
+    everything = SamplingSettings(
+        positive_iou=0.7, negative_iou=0.3, samples=2 * len(anchors), positive_fraction=0.5, offset=1
+    )
+    for row in range(IMAGES):
+        boxes = jnp.asarray(expected[f"gt_boxes_{row}"] * np.float32(1.2))
+        none, all_ = jnp.zeros(len(boxes), bool), jnp.ones(len(boxes), bool)
+        roles = Roles(boxes=boxes, positive=all_, other=none, ignore=none)
+        labels, targets = rpn_targets(jax.random.key(0), anchors, inside[row], roles, everything)
+        sampled = inputs["rpn_labels"][row]
+        positive = sampled == ops.POSITIVE
+        assert 0 < positive.sum() < 128  # fewer than the limit: none was left out
+        np.testing.assert_array_equal(labels == ops.POSITIVE, positive)
+        assert (labels[sampled == ops.NEGATIVE] == ops.NEGATIVE).all()
+        assert 250 < (sampled != ops.IGNORE).sum() <= 256  # it draws negatives with replacement
+        np.testing.assert_allclose(targets[positive], inputs["rpn_targets"][row, positive], atol=1e-5)
+
+
+def test_roi_assignment(expected: Arrays) -> None:
+    """Proposals against the ground truth, in pixels of the raw image."""
     for row in range(IMAGES):
         gt = expected[f"gt_boxes_{row}"]
         boxes = expected[f"merged_boxes_{row}"]

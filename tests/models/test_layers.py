@@ -1,0 +1,139 @@
+"""Norms (with masks and over devices), padding of convolutions, and bilinear resizing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny import randomise
+
+from fsis_jax.models.layers import BatchNorm, FrozenBatchNorm, GroupNorm, conv, resize_bilinear
+
+CHANNELS = 6
+
+
+def features(seed: int, *shape: int) -> np.ndarray:
+    return (3 + 2 * np.random.default_rng(seed).normal(size=(*shape, CHANNELS))).astype(np.float32)
+
+
+def masked_features() -> tuple[np.ndarray, np.ndarray]:
+    """Two images of 3 x 5 and 4 x 2 on a 4 x 5 canvas: features, arbitrary outside, and the mask."""
+    mask = np.zeros((2, 4, 5, 1), np.float32)
+    mask[0, :3], mask[1, :, :2] = 1, 1
+    return features(0, 2, 4, 5), mask
+
+
+def test_batch_norm_in_training_over_the_mask() -> None:
+    """The formulas of torch.nn.BatchNorm2d on the 15 + 8 positions inside."""
+    norm = randomise(BatchNorm(CHANNELS))
+    scale, bias = np.asarray(norm.scale[...]), np.asarray(norm.bias[...])
+    old_mean, old_var = np.asarray(norm.mean[...]), np.asarray(norm.var[...])
+    x, mask = masked_features()
+    y = norm(jnp.asarray(x), jnp.asarray(mask), train=True)
+    inside = x[mask[..., 0] > 0]  # (23, C)
+    mean, var = inside.mean(0), inside.var(0)
+    expected = np.where(mask > 0, (x - mean) / np.sqrt(var + 1e-5) * scale + bias, 0)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    np.testing.assert_allclose(norm.mean[...], 0.9 * old_mean + 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(norm.var[...], 0.9 * old_var + 0.1 * var * 23 / 22, rtol=1e-5)
+
+
+def test_batch_norm_in_use_reads_the_running_statistics() -> None:
+    norm = randomise(BatchNorm(CHANNELS))
+    before = np.asarray(norm.mean[...])
+    x = features(1, 2, 3, 4)
+    expected = (x - before) / np.sqrt(np.asarray(norm.var[...]) + 1e-5) * np.asarray(norm.scale[...])
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected + np.asarray(norm.bias[...]), atol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...], before)
+
+
+def test_batch_norm_over_devices_is_that_of_the_whole_batch() -> None:
+    """One image a device; the masks give the devices different counts."""
+    graph, state = nnx.split(randomise(BatchNorm(CHANNELS)))
+    x, mask = masked_features()
+
+    def on_device(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, nnx.State]:
+        norm = nnx.merge(graph, state, copy=True)
+        y = norm(x[None], mask[None], train=True, axis_name="batch")[0]
+        return y, nnx.state(norm)
+
+    y, states = jax.vmap(on_device, axis_name="batch")(jnp.asarray(x), jnp.asarray(mask))
+    whole = nnx.merge(graph, state, copy=True)
+    np.testing.assert_allclose(y, whole(jnp.asarray(x), jnp.asarray(mask), train=True), atol=1e-5)
+    for device in range(2):
+        np.testing.assert_allclose(states["mean"][...][device], whole.mean[...], rtol=1e-6)
+        np.testing.assert_allclose(states["var"][...][device], whole.var[...], rtol=1e-5)
+
+
+def test_group_norm_by_its_formula() -> None:
+    norm = randomise(GroupNorm(CHANNELS, groups=2))
+    x = features(2, 2, 3, 4)
+    grouped = x.reshape(2, 12, 2, 3)
+    mean, var = grouped.mean((1, 3), keepdims=True), grouped.var((1, 3), keepdims=True)
+    expected = ((grouped - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
+    expected = expected * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected, atol=1e-4)
+
+
+def test_group_norm_leaves_padding_out() -> None:
+    norm = randomise(GroupNorm(CHANNELS, groups=3))
+    x, mask = masked_features()
+    y = np.asarray(norm(jnp.asarray(x), jnp.asarray(mask)))
+    np.testing.assert_allclose(y[0, :3], norm(jnp.asarray(x[:1, :3]))[0], atol=1e-5)
+    np.testing.assert_allclose(y[1, :, :2], norm(jnp.asarray(x[1:, :, :2]))[0], atol=1e-5)
+    np.testing.assert_array_equal(y[np.broadcast_to(mask, y.shape) == 0], 0)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (36, 18), (7, 7), (33, 11)])
+def test_group_norm_takes_the_largest_possible_number_of_groups(channels: int, groups: int) -> None:
+    assert GroupNorm(channels).groups == groups
+
+
+def test_frozen_batch_norm() -> None:
+    norm = randomise(FrozenBatchNorm(CHANNELS))
+    x, mask = masked_features()
+    scale = np.asarray(norm.scale[...]) / np.sqrt(np.asarray(norm.var[...]) + 1e-5)
+    expected = np.where(mask > 0, (x - np.asarray(norm.mean[...])) * scale + np.asarray(norm.bias[...]), 0)
+    np.testing.assert_allclose(norm(jnp.asarray(x), jnp.asarray(mask)), expected, atol=1e-5)
+
+
+def test_norms_compute_in_float32() -> None:
+    """In bfloat16, 1000 + noise loses the noise; the statistics must not be lost with it."""
+    x = jnp.asarray(1000 + features(3, 1, 8, 8), jnp.bfloat16)
+    y = GroupNorm(CHANNELS, groups=1)(x)
+    assert y.dtype == jnp.bfloat16
+    exact = np.asarray(x, np.float64)
+    expected = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
+    np.testing.assert_allclose(np.asarray(y, np.float32), expected, atol=0.05)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_is_padded_on_both_sides(stride: int) -> None:
+    """Ones summed over 3 x 3: 4 in the corners, 6 at the edges, 9 inside; stride 2 starts at the first corner, where
+    "SAME" padding would start one pixel later."""
+    layer = conv(1, 1, 3, stride=stride, rngs=nnx.Rngs(0), kernel_init=jax.nn.initializers.ones)
+    y = layer(jnp.ones((1, 4, 4, 1)))[0, :, :, 0]
+    full = np.array([[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]])
+    np.testing.assert_array_equal(y, full[::stride, ::stride])
+
+
+def test_bilinear_up_by_hand() -> None:
+    """2 -> 4: centres at -0.25 (clamped to 0), 0.25, 0.75 and 1.25 (clamped to 1)."""
+    x = jnp.array([[0.0, 4.0], [8.0, 12.0]]).reshape(1, 2, 2, 1)
+    row = np.array([0.0, 1.0, 3.0, 4.0])
+    expected = row[None, :] + 2 * row[:, None]
+    np.testing.assert_allclose(resize_bilinear(x, 4)[0, :, :, 0], expected, atol=1e-6)
+
+
+def test_bilinear_down_by_hand() -> None:
+    """8 -> 2 reads two pixels around 1.5 and 5.5: no smoothing over the others. 5 -> 2: centres at 0.75 and 3.25."""
+    x = jnp.arange(8.0).at[0].set(100.0)
+    y = resize_bilinear(jnp.broadcast_to(x[:, None, None], (1, 8, 8, 1)), 2)
+    np.testing.assert_allclose(y[0, :, 0, 0], [1.5, 5.5], atol=1e-6)
+    y = resize_bilinear(jnp.broadcast_to((jnp.arange(5.0) ** 2)[None, None, :, None], (1, 5, 5, 1)), 2)
+    np.testing.assert_allclose(y[0, 0, :, 0], [0.75, 10.75], atol=1e-6)
+
+
+def test_bilinear_to_the_same_size_changes_nothing() -> None:
+    x = jnp.asarray(features(4, 2, 7, 7))
+    np.testing.assert_allclose(resize_bilinear(x, 7), x, atol=1e-6)

@@ -1,0 +1,232 @@
+"""The training loop on a toy detector: resuming, fine-tuning, what it writes, and when it stops."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+from toy import ToyDetector, toy  # noqa: F401 (a fixture)
+
+import fsis_jax.training.loop
+from fsis_jax.data.synthetic import generate
+from fsis_jax.errors import FsisError
+from fsis_jax.training.checkpoint import Checkpoints, config_of, open_run
+from fsis_jax.training.loop import train_and_evaluate
+from fsis_jax.training.parallel import DataParallel
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+
+@pytest.fixture
+def config(tiny_data):
+    config = tiny.get_config()
+    config.data.root = str(tiny_data)
+    return config
+
+
+def _lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _losses(workdir):
+    return {line["step"]: line["loss/total"] for line in _lines(workdir) if "loss/total" in line}
+
+
+def _assert_same(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_writes_its_config_metrics_events_and_checkpoint(config, tmp_path):
+    state = train_and_evaluate(config, tmp_path)
+    assert int(state.step) == 12
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["steps"] == 12
+    losses = _losses(tmp_path)
+    assert sorted(losses) == list(range(1, 13))
+    validated = [line["step"] for line in _lines(tmp_path) if "validation/mask_ap50" in line]
+    assert validated == [3, 6, 9, 12]
+    keys = {"loss/colour", "loss/total", "gradient_norm", "count/images", "images_per_second", "learning_rate"}
+    assert keys <= set(_lines(tmp_path)[0])
+    assert [path.stat().st_size > 500 for path in (tmp_path / "tensorboard").iterdir()] == [True]
+    assert not list(tmp_path.rglob("*tmp*"))
+
+
+def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path, monkeypatch):
+    whole = train_and_evaluate(config, tmp_path / "whole")
+
+    def stop_at(step):
+        real, count = DataParallel.put_batch, iter(range(1, step + 1))
+
+        def put_batch(self, batch):
+            if next(count, None) is None:
+                raise KeyboardInterrupt
+            return real(self, batch)
+
+        return put_batch
+
+    for step in (5, 4):  # batches until the stop: at step 6 of the first try, at step 8 of the second
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(DataParallel, "put_batch", stop_at(step))
+            train_and_evaluate(config, tmp_path / "stopped")
+    _assert_same(train_and_evaluate(config, tmp_path / "stopped"), whole)
+    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
+    steps = [line["step"] for line in _lines(tmp_path / "stopped")]
+    assert steps == sorted(steps)
+    # A finished run that is started again does nothing.
+    _assert_same(train_and_evaluate(config, tmp_path / "stopped"), whole)
+
+
+def test_worker_processes_change_nothing(config, tmp_path):
+    config.training.steps = 2
+    threads = train_and_evaluate(config, tmp_path / "threads")
+    config.data.workers = 1
+    _assert_same(train_and_evaluate(config, tmp_path / "processes"), threads)
+
+
+def test_changed_settings_are_named_when_a_run_goes_on(config, tmp_path, caplog):
+    config.training.steps = 3
+    train_and_evaluate(config, tmp_path)
+    config.training.steps = 4
+    with caplog.at_level("WARNING"):
+        train_and_evaluate(config, tmp_path)
+    assert caplog.messages == ["config.training.steps is now 4, was 3 when the run began"]
+
+
+def test_the_last_and_the_best_checkpoint_stay(config, tmp_path, toy):  # noqa: F811
+    toy[:] = [{"mask_ap50": ap, "f1": 0.5, "min_score": ap / 2} for ap in (0.1, 0.6, 0.3, 0.2)]
+    train_and_evaluate(config, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["12", "6"]
+    checkpoints, best = open_run(tmp_path)
+    assert (checkpoints.latest(), best) == (12, 6)
+    meta = checkpoints.meta(best)
+    assert meta["validation"] == {"mask_ap50": 0.6, "f1": 0.5, "min_score": 0.3}
+    assert meta["data_state"]["step"] == 6
+    assert config_of(meta).to_dict() == config.to_dict()
+    checkpoints.close()
+    # A step folder can be named itself.
+    checkpoints, step = open_run(tmp_path / "checkpoints" / "12")
+    assert step == 12
+    checkpoints.close()
+
+
+def test_checkpoints_between_validations_are_kept_only_as_the_last(config, tmp_path):
+    config.training.validate_every = 3
+    config.training.steps = 11
+    train_and_evaluate(config, tmp_path)
+    validated = [line["step"] for line in _lines(tmp_path) if "validation/mask_ap50" in line]
+    assert validated == [9, 11]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["11"]
+
+
+def test_accumulated_passes_are_all_made(config, tmp_path):
+    config.optimizer.accumulate = 2
+    state = train_and_evaluate(config, tmp_path)
+    assert int(state.step) == 24
+    rates = [line["learning_rate"] for line in _lines(tmp_path) if "learning_rate" in line]
+    assert len(rates) == 24
+    assert rates[0::2] == rates[1::2]
+    assert rates[-1] == pytest.approx(1e-3 / 2 * (1 + np.cos(np.pi * 11 / 12)), rel=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch, workers):
+    config.data.workers = workers
+    real = ToyDetector.losses
+
+    def losses(self, batch, key, *, axis_name):
+        terms, counts = real(self, batch, key, axis_name=axis_name)
+        bad = (np.asarray(20) <= batch.sample_ids) & (batch.sample_ids < 24)  # the batch of step 6
+        return {**terms, "mask": jax.numpy.where(bad.any(), jax.numpy.nan, 0.0)}, counts
+
+    monkeypatch.setattr(ToyDetector, "losses", losses)
+    with pytest.raises(FsisError, match=r"^step 6: the loss is not finite \(colour [^n]+, mask nan, total nan;") as stop:
+        train_and_evaluate(config, tmp_path)
+    batch_ids = str(stop.value).split("image ids [")[1].split("]")[0].split(", ")
+    images = json.loads((pathlib.Path(config.data.root) / "annotations/train.json").read_text())["images"]
+    assert len(batch_ids) == 4
+    assert {int(image) for image in batch_ids} <= {image["id"] for image in images}
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+
+
+def test_a_rate_that_diverges_stops_the_run(config, tmp_path):
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 1e30
+    with pytest.raises(FsisError, match=r"^step \d: the loss is not finite .*the last checkpoint is kept.*learning_rate"):
+        train_and_evaluate(config, tmp_path)
+
+
+def test_frozen_norm_needs_pretrained_weights_and_fine_tuning_starts_from_them(config, tmp_path):
+    config.training.steps = 3
+    trained = train_and_evaluate(config, tmp_path / "trained")
+    config.model.backbone.norm = "frozen"
+    with pytest.raises(FsisError, match="config.init_from is empty.*norm=group"):
+        train_and_evaluate(config, tmp_path / "frozen")
+    assert not (tmp_path / "frozen").exists()
+    config.init_from = str(tmp_path / "trained")
+    config.optimizer.learning_rate = 0.0
+    tuned = train_and_evaluate(config, tmp_path / "frozen")
+    _assert_same(tuned.params, trained.params)
+    # The source is not needed to go on.
+    shutil.rmtree(tmp_path / "trained")
+    config.training.steps = 4
+    assert int(train_and_evaluate(config, tmp_path / "frozen").step) == 4
+
+
+def test_fine_tuning_from_nothing_is_an_error(config, tmp_path):
+    config.init_from = str(tmp_path / "nowhere")
+    with pytest.raises(FsisError, match=r"nowhere: no such folder; give the --workdir of a training run"):
+        train_and_evaluate(config, tmp_path / "run")
+    (tmp_path / "nowhere" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(FsisError, match="nowhere: no complete checkpoint"):
+        train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_architecture_is_named(config, tmp_path):
+    config.training.steps = 3
+    train_and_evaluate(config, tmp_path / "run")
+    config.model.fpn.channels = 24
+    with pytest.raises(FsisError, match=r"another architecture: 1 of another shape \(bias \(16,\) instead of \(24,\)\)"):
+        train_and_evaluate(config, tmp_path / "run")
+    config.init_from = str(tmp_path / "run")
+    with pytest.raises(FsisError, match="another architecture"):
+        train_and_evaluate(config, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_batch_must_divide_among_the_devices(config, tmp_path):
+    _, _, step = fsis_jax.training.loop.new_state(config, ToyDetector(config.model, rngs=nnx.Rngs(0)))
+    with pytest.raises(FsisError, match=r"batch_size is 3; it must be a multiple of the 2 devices"):
+        DataParallel(step, "shard_map", batch_size=3, devices=jax.devices() * 2)
+
+
+def test_mixed_image_sizes_compile_once_for_each_canvas(config, tmp_path, monkeypatch):
+    config.data.root = str(generate(tmp_path / "data", images_per_category=5, two_category_images=0, sides=(64, 128)))
+    config.data.transform.scale = "shortest_side"
+    config.data.transform.shortest_side = 64
+    config.data.transform.longest_side = 128
+    config.data.train_canvases = ((64, 64), (64, 96), (64, 128), (96, 64), (128, 64))
+    config.training.steps = 24  # more than one epoch
+    made = []
+    real = DataParallel.__init__
+    shapes = set()
+    put_batch = DataParallel.put_batch
+
+    def remember(self, *arguments, **keywords):
+        real(self, *arguments, **keywords)
+        made.append(self)
+
+    def note(self, batch):
+        shapes.add(batch.images.shape[1:3])
+        return put_batch(self, batch)
+
+    monkeypatch.setattr(DataParallel, "__init__", remember)
+    monkeypatch.setattr(DataParallel, "put_batch", note)
+    train_and_evaluate(config, tmp_path / "run")
+    assert len(shapes) >= 3
+    assert made[0].step._cache_size() == len(shapes)

@@ -1,0 +1,154 @@
+"""One and two updates against torch.optim.SGD's rule written out in numpy, and which parameters are trained."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from fsis_jax.config import base_config
+from fsis_jax.models.detector import Detector
+from fsis_jax.models.layers import FrozenStatistic, UndecayedParam
+from fsis_jax.training.optimizer import accumulate, make_optimizer, trainable
+
+RATE = 0.01
+NAMES = ("conv/kernel", "conv/bias", "norm/scale", "norm/bias", "batch_norm/scale")
+UNDECAYED = ("conv/bias", "norm/scale", "norm/bias")
+
+
+def _params(rng):
+    def values():
+        return jnp.asarray(rng.normal(size=4), jnp.float32)
+
+    return nnx.State(
+        {
+            "conv": {"kernel": nnx.Param(values()), "bias": nnx.Param(values())},
+            "norm": {"scale": UndecayedParam(values()), "bias": nnx.Param(values())},
+            "batch_norm": {"scale": nnx.Param(values())},
+        }
+    )
+
+
+def _flat(state):
+    return {"/".join(path): np.asarray(variable[...]) for path, variable in nnx.to_flat_state(state)}
+
+
+def _config(**changes):
+    config = base_config()
+    config.update_from_flattened_dict(
+        {
+            "optimizer.warmup_steps": 0,
+            "optimizer.learning_rate": RATE,
+            "optimizer.weight_decay": 0.1,
+            **{f"optimizer.{key}": value for key, value in changes.items()},
+        }
+    )
+    return config
+
+
+def _gradients(rng, params):
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
+
+
+def _torch_sgd(params, momenta, gradients):
+    """torch.optim.SGD after clip_grad_value_(0.4), by parameter group."""
+    for name, value in params.items():
+        gradient = np.clip(gradients[name], -0.4, 0.4) + (0 if name in UNDECAYED else 0.1) * value
+        momenta[name] = 0.9 * momenta[name] + gradient
+        params[name] = value - RATE * (2 if "bias" in name else 1) * momenta[name]
+
+
+def test_updates_are_those_of_torch():
+    rng = np.random.default_rng(0)
+    params = _params(rng)
+    optimizer = make_optimizer(_config(), params)
+    state = optimizer.init(params)
+    expected = _flat(params)
+    assert sorted(expected) == sorted(NAMES)
+    momenta = dict.fromkeys(expected, 0.0)
+    for _ in range(3):
+        gradients = _gradients(rng, params)
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        _torch_sgd(expected, momenta, _flat(gradients))
+        for name, value in _flat(params).items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_accumulated_gradients_are_summed_and_clipped_after_each_pass():
+    rng = np.random.default_rng(1)
+    params = _params(rng)
+    optimizer = make_optimizer(_config(accumulate=3), params)
+    state = optimizer.init(params)
+    expected = _flat(params)
+    momenta = dict.fromkeys(expected, 0.0)
+    for _ in range(2):
+        total = dict.fromkeys(expected, 0.0)
+        for passed in range(3):
+            gradients = _gradients(rng, params)
+            total = {name: np.clip(total[name] + value, -0.4, 0.4) for name, value in _flat(gradients).items()}
+            before = _flat(params)
+            updates, state = optimizer.update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
+            if passed < 2:
+                assert all(np.array_equal(value, before[name]) for name, value in _flat(params).items())
+        _torch_sgd(expected, momenta, total)
+        for name, value in _flat(params).items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_rate_counts_updates_not_passes():
+    optimizer = accumulate(optax.scale_by_schedule(lambda count: count.astype(jnp.float32)), 2, clip_value=10.0)
+    params = jnp.ones(())
+    state = optimizer.init(params)
+    seen = []
+    for _ in range(6):
+        update, state = optimizer.update(jnp.ones(()), state, params)
+        seen.append(float(update))
+    assert seen == [0, 0, 0, 2, 0, 4]
+
+
+def test_adamw_clips_and_decays_the_same_parameters():
+    params = _params(np.random.default_rng(2))
+    optimizer = make_optimizer(_config(name="adamw"), params)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    before = _flat(params)
+    for name, value in _flat(updates).items():
+        decay = 0 if name in UNDECAYED else -RATE * 0.1 * before[name]
+        np.testing.assert_allclose(value, decay + np.zeros(4), rtol=1e-5, atol=1e-9, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def detector_state():
+    """Shapes only."""
+
+    def build(norm):
+        config = base_config()
+        config.model.backbone.norm = norm
+        return config, nnx.eval_shape(lambda: Detector(config.model, rngs=nnx.Rngs(0)))
+
+    return build
+
+
+def _names(state):
+    return {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)}
+
+
+def test_with_frozen_batch_norm_the_stem_and_first_stage_are_not_trained(detector_state):
+    config, model = detector_state("frozen")
+    _, params, rest = nnx.split(model, trainable(config), ...)
+    trained, kept = _names(params), _names(rest)
+    assert not [name for name in trained if name.startswith(("backbone/stem", "backbone/stages/0"))]
+    assert [name for name in kept if name.startswith("backbone/stem")]
+    assert {name.split("/")[2] for name in trained if name.startswith("backbone/stages")} == {"1", "2", "3"}
+    assert {"fpn", "co_attention", "rpn", "box_head", "mask_head"} <= {name.split("/")[0] for name in trained}
+    frozen = nnx.state(model, FrozenStatistic)
+    assert _names(frozen)
+    assert not _names(frozen) & trained
+
+
+def test_with_group_norm_every_parameter_is_trained(detector_state):
+    config, model = detector_state("group")
+    _, params, _ = nnx.split(model, trainable(config), ...)
+    assert _names(params) == _names(nnx.state(model, nnx.Param))

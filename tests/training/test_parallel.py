@@ -1,0 +1,50 @@
+"""One device, four by shard_map and four by pmap take the same steps."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def arrays(tiny_data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("parallel") / "arrays.npz"
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONPATH": str(HERE.parent),
+    }
+    command = [sys.executable, str(HERE / "three_mappings.py"), str(tiny_data), str(output)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return dict(np.load(output))
+
+
+def _part(arrays, label):
+    return {name.removeprefix(f"{label}/"): x for name, x in arrays.items() if name.startswith(f"{label}/")}
+
+
+@pytest.mark.parametrize("label", ["shard_map", "pmap"])
+def test_four_devices_take_the_steps_of_one(arrays, label):
+    one, four = _part(arrays, "one"), _part(arrays, label)
+    assert one.keys() == four.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(four[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_the_steps_do_something(arrays):
+    """The comparison would hold for parameters that never move, and for losses that nothing enters."""
+    one, start = _part(arrays, "one"), _part(arrays, "start")
+    moved = {name for name, value in start.items() if not np.array_equal(value, one[name])}
+    assert len(moved) > 0.9 * len(start)
+    assert "co_attention/target_out/norm/mean" in moved or any(name.endswith("/mean") for name in moved)
+    for step in range(3):
+        assert one[f"metrics/{step}/count/positive_rois"] > 0
+        assert one[f"metrics/{step}/loss/mask"] > 0

@@ -1,0 +1,43 @@
+"""Run by test_parallel.py with four virtual devices: three steps on one, by shard_map on four, by pmap on four.
+
+python three_mappings.py DATA OUT.npz
+"""
+
+import sys
+
+import jax
+import numpy as np
+import tiny
+from flax import nnx
+
+from fsis_jax.data.from_config import open_splits, training_batches
+from fsis_jax.models.detector import Detector
+from fsis_jax.training.checkpoint import _flat_model
+from fsis_jax.training.parallel import DataParallel
+from fsis_jax.training.step import new_state
+
+
+def main(data: str, output: str) -> None:
+    config = tiny.get_config()
+    config.data.root = data
+    # Batch norm's statistics run over all devices too.
+    config.model.co_attention.norm = "batch"
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.02
+    batches = training_batches(config, open_splits(config), 3)
+    steps = [next(batches) for _ in range(3)]
+    _, start, step = new_state(config, Detector(config.model, rngs=nnx.Rngs(0)))
+    arrays = {f"start/{name}": np.asarray(value) for name, value in _flat_model(start).items()}
+    for label, kind, count in (("one", "shard_map", 1), ("shard_map", "shard_map", 4), ("pmap", "pmap", 4)):
+        parallel = DataParallel(step, kind, batch_size=4, devices=jax.devices()[:count])
+        state = parallel.put_state(jax.tree.map(np.asarray, start))
+        for i, batch in enumerate(steps):
+            state, metrics = parallel.step(state, parallel.put_batch(batch))
+            for name, value in parallel.one(metrics).items():
+                arrays[f"{label}/metrics/{i}/{name}"] = np.asarray(value)
+        arrays |= {f"{label}/{name}": np.asarray(value) for name, value in _flat_model(parallel.one(state)).items()}
+    np.savez(output, **arrays)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
