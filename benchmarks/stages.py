@@ -47,6 +47,8 @@ def random_batch(config: ConfigDict, canvas: tuple[int, int], batch_size: int) -
         images=rng.integers(0, 256, (batch_size, *canvas, 3), np.uint8),
         image_sizes=np.full((batch_size, 2), canvas, np.int32),
         references=rng.integers(0, 256, (batch_size, config.data.shots, side, side, 3), np.uint8),
+        contrast_references=np.zeros((batch_size, 0, side, side, 3), np.uint8),
+        contrast_classes=np.zeros(batch_size, np.int32),
         reference_present=np.ones(batch_size, bool),
         gt_boxes=np.concatenate([corners, corners + CELL_SIDE], -1).astype(np.float32),
         gt_valid=np.ones((batch_size, rows), bool),

@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config.data.root = "data/synthetic"
     config.data.synthetic = True
     config.data.fold = 0
-    config.data.present = 0.65
+    config.data.contrast = True
     config.data.train_canvases = ((160, 160),)
     config.data.test_canvases = ((160, 160), (192, 192), (256, 256), (384, 384), (512, 512))
     config.data.transform.max_instances = 64

@@ -25,6 +25,10 @@ class Batch:
     """(B, K, S, S, 3) uint8 RGB, square crops of example cells."""
     reference_present: Array
     """(B,) bool, whether the category of the references is in the target."""
+    contrast_references: Array
+    """(B, K, S, S, 3) uint8, crops of cells of another category than the references'; (B, 0, S, S, 3) where not used."""
+    contrast_classes: Array
+    """(B,) int32, the category of `contrast_references`; 0 where not used."""
     gt_boxes: Array
     """(B, G, 4) float32 (x1, y1, x2, y2) in canvas pixels."""
     gt_valid: Array

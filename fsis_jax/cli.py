@@ -77,7 +77,7 @@ def _unraisable(problem: "sys.UnraisableHookArgs") -> None:
 
 def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, pathlib.Path]:
     values = flags.FlagValues()
-    handle = config_flags.DEFINE_config_file(
+    config_flags.DEFINE_config_file(
         "config",
         None,
         "A file of configs/; --config.a.b=value changes a key.",
@@ -99,7 +99,7 @@ def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, p
         raise FsisError(f"{problem}; give --config configs/quickstart.py [--workdir DIR] [--config.KEY=VALUE ...]")
     config: ConfigDict = values.config
     check_config(config)
-    name = pathlib.Path(handle.config_filename).stem
+    name = pathlib.Path(config_flags.get_config_filename(values["config"])).stem
     return config, user_path(values.workdir or f"runs/{name}")
 
 

@@ -43,6 +43,9 @@ def _data() -> ConfigDict:
     # references; the rest are episodes with references of a category that is absent.
     data.present = 0.8
     data.background = 0.1
+    # Also show each target references of another category, and train the box head to tell the two apart (the two-way
+    # contrastive training of Fan et al. 2020). Teaches to heed the references; makes a step a little longer.
+    data.contrast = False
     # Where training references come from: "other" images of the category (where there are any), the "target"
     # itself, or "any".
     data.reference_source = "other"

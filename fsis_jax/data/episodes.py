@@ -50,6 +50,10 @@ class Episode:
     category: int | None
     """Category of the references; None for background patches."""
     references: tuple[ReferenceBox, ...]
+    contrast_category: int | None = None
+    """Another category, for the box head to tell apart from the references'; None where not used."""
+    contrast: tuple[ReferenceBox, ...] = ()
+    """As many references of it."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -78,6 +82,8 @@ class EpisodeSampler:
         reference_source: where references of a present category come from, if there are any: "other" images,
             the "target" itself (the cell shown is then also one to find), or "any".
         min_reference_area: references have a larger mask, in pixels of the stored image.
+        contrast: also draw references of another category, half of the time one that the target shows if there is one;
+            without effect where there is only one category.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class EpisodeSampler:
         background: float = 0.1,
         reference_source: ReferenceSource = "other",
         min_reference_area: float = 20.0,
+        contrast: bool = False,
         seed: int = 0,
     ) -> None:
         if not targets:
@@ -121,6 +128,7 @@ class EpisodeSampler:
                 f"no usable reference: none of the categories {sorted(categories)} has an instance of more than "
                 f"{min_reference_area} pixels in the training images; lower min_reference_area or check the fold"
             )
+        self._contrast = contrast and len(self._pools) > 1
         held = [np.unique(annotations[target].classes[~annotations[target].crowd]) for target in self.targets]
         self._image_counts = dict(zip(*np.unique(np.concatenate(held), return_counts=True), strict=True))
 
@@ -141,7 +149,7 @@ class EpisodeSampler:
         for make in order:
             episode = make(rng, target)
             if episode is not None:
-                return episode
+                return self._with_contrast(rng, episode) if self._contrast else episode
         # Present and absent together cover every category that has a reference, and the constructor saw one.
         raise AssertionError(f"no episode for record {target}")
 
@@ -174,6 +182,15 @@ class EpisodeSampler:
         if boxes is None:
             return None
         return Episode(target, "background", None, tuple(ReferenceBox(target, box) for box in boxes))
+
+    def _with_contrast(self, rng: np.random.Generator, episode: Episode) -> Episode:
+        others = [category for category in self._pools if category != episode.category]
+        shown = set(self.annotations[episode.target].classes.tolist()).intersection(others)
+        if shown and rng.random() < 0.5:
+            others = sorted(shown)
+        category = int(rng.choice(others))
+        contrast = self._draw(rng, self._pools[category])
+        return dataclasses.replace(episode, contrast_category=category, contrast=contrast)
 
     def _draw(self, rng: np.random.Generator, pool: np.ndarray) -> tuple[ReferenceBox, ...]:
         return _draw(rng, pool, self.shots, self.annotations)

@@ -111,6 +111,10 @@ def training_example(
         "images": place(image, canvas),
         "image_sizes": np.array(image.shape[:2], np.int32),
         "references": np.stack([_training_reference(cache, r, episode, config, rng) for r in episode.references]),
+        "contrast_references": np.array(
+            [_training_reference(cache, r, episode, config, rng) for r in episode.contrast], np.uint8
+        ).reshape(-1, config.reference_size, config.reference_size, 3),
+        "contrast_classes": np.array(episode.contrast_category or 0, np.int32),
         # A crop may show nothing of the category but slivers.
         "reference_present": np.array((matches & ~ignore).any()),
         "gt_boxes": _padded(boxes, config.max_instances),

@@ -120,6 +120,7 @@ def training_batches(config: ConfigDict, splits: Splits, steps: int) -> BatchIte
         background=config.data.background,
         reference_source=config.data.reference_source,
         min_reference_area=config.data.min_reference_area,
+        contrast=config.data.contrast,
         seed=config.seed,
     )
     return make_batches(

@@ -7,6 +7,7 @@
 References are encoded once and reused for any number of images.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -66,12 +67,11 @@ class Segmenter:
             FsisError: if nothing is there, or the checkpoint's arrays do not fit its config.
         """
         checkpoints, step = open_run(user_path(os.fspath(path)))
-        meta = checkpoints.meta(step)
-        config = config_of(meta)
-        model = Detector(config.model, rngs=nnx.Rngs(0))
-        graph, state = nnx.split(model)
-        model = nnx.merge(graph, checkpoints.restore_model(step, state))
-        checkpoints.close()
+        with contextlib.closing(checkpoints):
+            meta = checkpoints.meta(step)
+            config = config_of(meta)
+            graph, shapes = nnx.split(nnx.eval_shape(lambda: Detector(config.model, rngs=nnx.Rngs(0))))
+            model = nnx.merge(graph, checkpoints.restore_model(step, shapes))
         validation = meta["validation"] or {}
         return cls(model, config, min_score=validation.get("min_score", DEFAULT_MIN_SCORE))
 

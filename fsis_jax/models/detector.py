@@ -25,7 +25,7 @@ from fsis_jax.models.mask_head import RelationMaskHead
 from fsis_jax.models.normalise import normalise
 from fsis_jax.models.resnet import ResNet
 from fsis_jax.models.rpn import RPN, Proposals, ProposalSettings, anchors_inside, propose
-from fsis_jax.models.targets import RoiTargets, SamplingSettings, assign_roles, roi_targets, rpn_targets
+from fsis_jax.models.targets import RoiTargets, SamplingSettings, assign_roles, roi_labels, roi_targets, rpn_targets
 
 Pyramid = dict[int, jax.Array]
 """{level: (B, h, w, C)}, h = H / 2**level."""
@@ -335,8 +335,33 @@ class Detector(nnx.Module):
         )
         terms = {"rpn_class": rpn_class, "rpn_box": rpn_box, "box_class": box_class, "box_regression": box_regression}
         terms["mask"] = self._mask_loss(matched, sampled, batch, axis_name)
+        if batch.contrast_references.shape[1]:
+            terms["contrast"] = self._contrast_loss(pyramid, extent, sampled, batch, axis_name)
         positives = (sampled.labels == ops.POSITIVE) & batch.reference_present[:, None]
         return terms, {"positive_rois": positives.sum().astype(jnp.float32)}
+
+    def _contrast_loss(
+        self, pyramid: Pyramid, extent: Extent, sampled: RoiTargets, batch: Batch, axis_name: str | None
+    ) -> jax.Array:
+        """The class loss of the same rois, shown references of another category (two-way training, Fan et al. 2020).
+
+        What was a positive now is background, and the cells of the other category are the positives.
+        """
+        references = self.encode_references(normalise(batch.contrast_references))
+        matched = self.match(pyramid, references, extent, train=True, axis_name=axis_name)
+        matches = jnp.asarray(batch.gt_classes == batch.contrast_classes[:, None])
+        roles = assign_roles(
+            jnp.asarray(batch.gt_boxes),
+            jnp.asarray(batch.gt_valid),
+            matches,
+            jnp.asarray(batch.gt_ignore),
+            all_positive=False,
+        )
+        labels = jax.vmap(roi_labels, in_axes=(0, 0, 0, None))(
+            sampled.rois, sampled.valid, roles, self._sampling(self.config.box_head)
+        )
+        logits, _ = self.classify(matched, sampled.rois)
+        return losses.class_loss(logits, labels, sampled.valid, axis_name=axis_name)
 
     def _mask_loss(self, matched: Matched, sampled: RoiTargets, batch: Batch, axis_name: str | None) -> jax.Array:
         """Only the positives, which come first among the sampled rois, have a mask to learn."""

@@ -79,11 +79,16 @@ def box_losses(
     """
     present = reference_present[:, None]
     labels = jnp.where(present, labels, 0)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    classification = jnp.where(valid, entropy, 0.0).sum() / _count(valid, axis_name)
+    classification = class_loss(logits, labels, valid, axis_name=axis_name)
     distance = smooth_l1(deltas - box_targets, 1.0).sum(-1)
     regression = jnp.where(valid & (labels == POSITIVE), distance, 0.0).sum() / _count(valid & present, axis_name)
     return classification, regression
+
+
+def class_loss(logits: jax.Array, labels: jax.Array, valid: jax.Array, *, axis_name: str | None) -> jax.Array:
+    """Cross entropy averaged over the valid rois: logits (B, R, 2), labels (B, R) int32, valid (B, R) bool."""
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.where(valid, entropy, 0.0).sum() / _count(valid, axis_name)
 
 
 def mask_loss(logits: jax.Array, targets: jax.Array, weights: jax.Array, *, axis_name: str | None) -> jax.Array:

@@ -66,14 +66,15 @@ def rpn_targets(
         roles: the ground truth.
         settings: thresholds and counts.
     """
+    ignored = roles.ignore | roles.other
     assigned = ops.assign(
         anchors,
         roles.boxes,
-        roles.positive,
+        roles.positive | ignored,
         positive_iou=settings.positive_iou,
         negative_iou=settings.negative_iou,
         force_best=True,
-        gt_ignore=roles.ignore | roles.other,
+        gt_ignore=ignored,
         boxes_valid=inside,
         offset=settings.offset,
     )
@@ -109,16 +110,7 @@ def roi_targets(
     """Sample rois from the proposals (P, 4) and the ground truth itself."""
     rois = jax.lax.stop_gradient(jnp.concatenate([proposals, roles.boxes]))
     usable = jnp.concatenate([proposals_valid, roles.positive | roles.other])
-    assigned = ops.assign(
-        rois,
-        roles.boxes,
-        roles.positive,
-        positive_iou=settings.positive_iou,
-        negative_iou=settings.negative_iou,
-        gt_ignore=roles.ignore,
-        boxes_valid=usable,
-        offset=settings.offset,
-    )
+    assigned = _assign_rois(rois, usable, roles, settings)
     chosen, valid = ops.sample_indices(
         key, assigned.labels, num=settings.samples, positive_fraction=settings.positive_fraction
     )
@@ -129,4 +121,22 @@ def roi_targets(
         labels=jnp.where(valid, jnp.maximum(assigned.labels[chosen], 0), 0),
         matched=matched,
         box_targets=ops.encode(roles.boxes[matched], rois, weights=box_weights, offset=settings.offset),
+    )
+
+
+def roi_labels(rois: jax.Array, valid: jax.Array, roles: Roles, settings: SamplingSettings) -> jax.Array:
+    """Labels (R,) int32, 1 or 0, of rois (R, 4) that are sampled already; `valid` is (R,) bool."""
+    return jnp.maximum(_assign_rois(rois, valid, roles, settings).labels, 0)
+
+
+def _assign_rois(rois: jax.Array, valid: jax.Array, roles: Roles, settings: SamplingSettings) -> ops.Assignment:
+    return ops.assign(
+        rois,
+        roles.boxes,
+        roles.positive | roles.ignore,
+        positive_iou=settings.positive_iou,
+        negative_iou=settings.negative_iou,
+        gt_ignore=roles.ignore,
+        boxes_valid=valid,
+        offset=settings.offset,
     )

@@ -137,7 +137,7 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
 
     def restore_model(self, step: int, like: nnx.State) -> nnx.State:
-        """`like`, the whole state of a detector, with the arrays of a step.
+        """`like`, the whole state of a detector (shapes are enough), with the arrays of a step.
 
         Raises:
             FsisError: if names or shapes differ, that is, if the checkpoint is of another architecture.
@@ -172,7 +172,7 @@ class Checkpoints:
         handler = ocp.StandardCheckpointer()
         stored = handler.metadata(path).item_metadata
         stored_shapes = {name: tuple(leaf.shape) for name, leaf in dict(stored).items()}
-        _compare({name: np.shape(leaf) for name, leaf in like.items()}, stored_shapes, path)
+        _compare({name: leaf.shape for name, leaf in like.items()}, stored_shapes, path)
         return handler.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
 
 

@@ -54,7 +54,8 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
             "pretrained weights; give --config.init_from=CHECKPOINT or train from scratch with "
             "--config.model.backbone.norm=group"
         )
-    graph, state, per_device_step = new_state(config, Detector(config.model, rngs=nnx.Rngs(config.seed)))
+    model = nnx.jit(lambda: Detector(config.model, rngs=nnx.Rngs(config.seed)))()  # one compilation, which is kept
+    graph, state, per_device_step = new_state(config, model)
     parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
     if config.init_from and not resuming:
         state = initialise_from(user_path(config.init_from), state)

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 from tiny import blobs, tiny_config, tiny_detector
 
+from fsis_jax import ops
 from fsis_jax.models.detector import Detections
+from fsis_jax.models.extent import Extent
 from fsis_jax.models.normalise import normalise
 
 SIZES = ((70, 96), (61, 40))
@@ -76,6 +79,21 @@ def test_two_canvases(detect: Detect) -> None:
 
 def test_place_in_the_batch(detect: Detect) -> None:
     assert_same(detect(CANVASES[0], (0, 1)), detect(CANVASES[0], (1, 0)), rows=(1, 0))
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_rois_at_the_border(aligned: bool) -> None:
+    """RoIAlign repeats the last pixel of a map; where the map goes on beyond the extent, it must read the same."""
+    extent = Extent.of(jnp.array([[64, 96]]))
+    exact = np.random.default_rng(0).normal(size=(1, 4, 6, 3)).astype(np.float32) + 5
+    canvas = np.pad(exact, [(0, 0), (0, 3), (0, 2), (0, 0)])
+    rois = jnp.array([[64.0, 8, 96, 64], [20, 40, 96, 64], [0, 0, 96, 64]])
+
+    def pool(features: jax.Array) -> jax.Array:
+        return ops.roi_align(features[0], rois, spatial_scale=1 / 16, output_size=4, sampling_ratio=2, aligned=aligned)
+
+    np.testing.assert_allclose(pool(extent.repeat_edge(canvas, 16)), pool(exact), rtol=1e-6)
+    assert np.abs(pool(jnp.asarray(canvas)) - pool(exact)).max() > 0.1
 
 
 def test_detections_are_ordered_and_inside(detect: Detect) -> None:

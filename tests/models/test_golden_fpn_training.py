@@ -21,6 +21,7 @@ from fsis_jax.models.detector import Detector
 from fsis_jax.models.extent import Extent
 from fsis_jax.models.layers import BatchStatistic
 from fsis_jax.models.targets import Roles, SamplingSettings, rpn_targets
+from fsis_jax.training.optimizer import make_optimizer, trainable
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +119,7 @@ def found(golden: pathlib.Path, expected: Arrays, inputs: Arrays) -> dict[str, A
 
     run = jax.jit(jax.grad(loss, has_aux=True))
     gradients, outputs = run(params, others, inputs, 0.0)
+    outputs["state"], outputs["gradient_state"] = state, gradients
     outputs["gradients"] = {path: np.asarray(v[...]) for path, v in nnx.to_flat_state(gradients)}
     gradients, _ = run(params, others, inputs, 1.0)
     outputs["gradients_with_mask"] = {path: np.asarray(v[...]) for path, v in nnx.to_flat_state(gradients)}
@@ -201,6 +203,27 @@ def test_mask_head_learns_only_from_the_mask_loss(found: dict[str, Any]) -> None
         if path[0] == "mask_head":
             assert not gradient.any()
             assert found["gradients_with_mask"][path].any()
+
+
+def test_sgd_step(found: dict[str, Any], expected: Arrays, golden: pathlib.Path) -> None:
+    """What is trained, and how far one step moves it: clipping, weight decay, twice the rate for biases."""
+    config = base_config()
+    config.optimizer.learning_rate = float(expected["sgd_lr"][0])
+    config.optimizer.warmup_steps = 0
+    shapes = tensor_names(golden)
+    params, _ = nnx.split_state(found["state"], trainable(config), ...)
+    moved = {our_path(str(name), shapes[str(name)]) for name in expected["grad_with_mask_names"]}
+    assert {path for path, _ in nnx.to_flat_state(params)} == moved
+    gradients, _ = nnx.split_state(found["gradient_state"], trainable(config), ...)
+    optimizer = make_optimizer(config, params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    norms = {path: np.linalg.norm(value[...]) for path, value in nnx.to_flat_state(updates)}
+    deltas = dict(zip(expected["sgd_delta_names"], expected["sgd_delta_norm"], strict=True))
+    for name in map(str, expected["grad_names"]):
+        # The golden step is the difference of rounded parameters.
+        np.testing.assert_allclose(
+            norms[our_path(name, shapes[name])], deltas[name], rtol=2e-3, atol=1e-7, err_msg=name
+        )
 
 
 def test_anchor_labels_and_targets(expected: Arrays, inputs: Arrays) -> None:

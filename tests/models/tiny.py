@@ -82,6 +82,8 @@ def tiny_batch(images: int = 2, side: int = 64, instances: int = 3) -> Batch:
         images=np.stack([blobs(i, side, side) for i in range(images)]),
         image_sizes=np.full((images, 2), side, np.int32),
         references=np.stack([blobs(10 + i, 32, 32)[None] for i in range(images)]),
+        contrast_references=np.zeros((images, 0, 32, 32, 3), np.uint8),
+        contrast_classes=np.zeros(images, np.int32),
         reference_present=np.ones(images, bool),
         gt_boxes=np.broadcast_to(boxes, (*shape, 4)).copy(),
         gt_valid=np.ones(shape, bool),

@@ -144,7 +144,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch, 
         return {**terms, "mask": jax.numpy.where(bad.any(), jax.numpy.nan, 0.0)}, counts
 
     monkeypatch.setattr(ToyDetector, "losses", losses)
-    with pytest.raises(FsisError, match=r"^step 6: the loss is not finite \(colour [^n]+, mask nan, total nan;") as stop:
+    with pytest.raises(
+        FsisError, match=r"^step 6: the loss is not finite \(colour [^n]+, mask nan, total nan;"
+    ) as stop:
         train_and_evaluate(config, tmp_path)
     batch_ids = str(stop.value).split("image ids [")[1].split("]")[0].split(", ")
     images = json.loads((pathlib.Path(config.data.root) / "annotations/train.json").read_text())["images"]
@@ -156,7 +158,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch, 
 def test_a_rate_that_diverges_stops_the_run(config, tmp_path):
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 1e30
-    with pytest.raises(FsisError, match=r"^step \d: the loss is not finite .*the last checkpoint is kept.*learning_rate"):
+    with pytest.raises(
+        FsisError, match=r"^step \d: the loss is not finite .*the last checkpoint is kept.*learning_rate"
+    ):
         train_and_evaluate(config, tmp_path)
 
 
@@ -191,7 +195,9 @@ def test_another_architecture_is_named(config, tmp_path):
     config.training.steps = 3
     train_and_evaluate(config, tmp_path / "run")
     config.model.fpn.channels = 24
-    with pytest.raises(FsisError, match=r"another architecture: 1 of another shape \(bias \(16,\) instead of \(24,\)\)"):
+    with pytest.raises(
+        FsisError, match=r"another architecture: 1 of another shape \(bias \(16,\) instead of \(24,\)\)"
+    ):
         train_and_evaluate(config, tmp_path / "run")
     config.init_from = str(tmp_path / "run")
     with pytest.raises(FsisError, match="another architecture"):

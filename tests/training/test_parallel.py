@@ -36,7 +36,9 @@ def test_four_devices_take_the_steps_of_one(arrays, label):
     one, four = _part(arrays, "one"), _part(arrays, label)
     assert one.keys() == four.keys()
     for name, value in one.items():
-        np.testing.assert_allclose(four[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+        # Norms of gradients that were summed in another order, of a network with hardly any training, differ more.
+        rtol = 1e-3 if name.endswith("gradient_norm") else 1e-4
+        np.testing.assert_allclose(four[name], value, rtol=rtol, atol=1e-6, err_msg=name)
 
 
 def test_the_steps_do_something(arrays):

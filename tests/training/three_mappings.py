@@ -10,6 +10,7 @@ import numpy as np
 import tiny
 from flax import nnx
 
+from fsis_jax.config import base_config
 from fsis_jax.data.from_config import open_splits, training_batches
 from fsis_jax.models.detector import Detector
 from fsis_jax.training.checkpoint import _flat_model
@@ -20,13 +21,15 @@ from fsis_jax.training.step import new_state
 def main(data: str, output: str) -> None:
     config = tiny.get_config()
     config.data.root = data
-    # Batch norm's statistics run over all devices too.
+    # Batch norm's statistics run over all devices too. Group norm of a few channels would feed the channel gate sums
+    # that are zero but for rounding, and its rectifier makes much of their sign.
     config.model.co_attention.norm = "batch"
-    config.optimizer.name = "sgd"
-    config.optimizer.learning_rate = 0.02
+    config.model.fpn.norm = "none"
+    config.optimizer = base_config().optimizer
+    config.training.batch_size = 4
     batches = training_batches(config, open_splits(config), 3)
     steps = [next(batches) for _ in range(3)]
-    _, start, step = new_state(config, Detector(config.model, rngs=nnx.Rngs(0)))
+    _, start, step = new_state(config, nnx.jit(lambda: Detector(config.model, rngs=nnx.Rngs(0)))())
     arrays = {f"start/{name}": np.asarray(value) for name, value in _flat_model(start).items()}
     for label, kind, count in (("one", "shard_map", 1), ("shard_map", "shard_map", 4), ("pmap", "pmap", 4)):
         parallel = DataParallel(step, kind, batch_size=4, devices=jax.devices()[:count])
