@@ -12,6 +12,6 @@ def get_config() -> ConfigDict:
     """The compact recipe on a folder of real images."""
     config = compact_config()
     config.data.root = "data/cells"
-    config.training.steps = 2500
+    config.training.steps = 3500
     config.training.checkpoint_every = 500
     return config

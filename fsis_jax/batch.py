@@ -26,7 +26,7 @@ class Batch:
     reference_present: Array
     """(B,) bool, whether the category of the references is in the target."""
     contrast_references: Array
-    """(B, K, S, S, 3) uint8, crops of cells of another category than the references'; (B, 0, S, S, 3) where not used."""
+    """(B, K, S, S, 3) uint8, crops of cells of another category; K is 0 where they are not used."""
     contrast_classes: Array
     """(B,) int32, the category of `contrast_references`; 0 where not used."""
     gt_boxes: Array

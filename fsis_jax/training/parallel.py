@@ -70,7 +70,7 @@ class DataParallel:
         """A host batch, each device its part."""
         if self.kind == "pmap":
             count = len(self.devices)
-            return jax.tree.map(lambda x: np.reshape(x, (count, -1, *x.shape[1:])), batch)
+            return jax.tree.map(lambda x: np.reshape(x, (count, len(x) // count, *x.shape[1:])), batch)
         return jax.device_put(batch, self._sharded)
 
     def one(self, tree: Tree) -> Tree:

@@ -1,5 +1,6 @@
 """Neither the canvas on which an image lies, nor its neighbours in the batch, change what is found."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from ml_collections import ConfigDict
-from tiny import blobs, tiny_config, tiny_detector
+from tiny import QUICK_COMPILE, blobs, tiny_config, tiny_detector
 
 from fsis_jax import ops
 from fsis_jax.models.detector import Detections
@@ -46,7 +47,7 @@ def detect(request: pytest.FixtureRequest) -> Detect:
     graph, state = nnx.split(tiny_detector(request.param(), seed=3))
     references = np.stack([np.stack([blobs(20, 32, 32), blobs(21, 32, 32)])] * 2)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK_COMPILE)
     def run(state: nnx.State, images: jax.Array, sizes: jax.Array) -> Detections:
         model = nnx.merge(graph, state)
         encoded = model.encode_references(normalise(references))

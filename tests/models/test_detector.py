@@ -1,6 +1,7 @@
 """The detector in training: every loss term, and a gradient for every parameter, mask head included."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import tiny_batch, tiny_config, tiny_detector
+from tiny import QUICK_COMPILE, tiny_batch, tiny_config, tiny_detector
 
 from fsis_jax.batch import Batch
 from fsis_jax.models.detector import Detector
@@ -27,7 +28,7 @@ def losses(request: pytest.FixtureRequest) -> Callable[[Batch], Losses]:
     config.model.rpn.samples = 4096  # all anchors, so that every level is surely among them
     graph, params = nnx.split(tiny_detector(config))
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK_COMPILE)
     def run(params: nnx.State, batch: Batch) -> tuple[nnx.State, tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
         def loss(params: nnx.State) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
             terms, counts = nnx.merge(graph, params).losses(batch, jax.random.key(0))

@@ -33,6 +33,9 @@ def tiny_config() -> ConfigDict:
     return config
 
 
+QUICK_COMPILE = {"xla_backend_optimization_level": 0}
+"""For jax.jit's compiler_options: compiling takes far longer than running anything this small."""
+
 _GAINS = {
     "norm2": 0.2, "output": 0.2, "theta": 0.3, "phi": 0.3,
     "objectness": 0.3, "deltas": 0.1, "class_out": 0.3, "box_out": 0.1, "out": 0.3,

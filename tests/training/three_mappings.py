@@ -3,6 +3,7 @@
 python three_mappings.py DATA OUT.npz
 """
 
+import dataclasses
 import sys
 
 import jax
@@ -21,19 +22,24 @@ from fsis_jax.training.step import new_state
 def main(data: str, output: str) -> None:
     config = tiny.get_config()
     config.data.root = data
-    # Batch norm's statistics run over all devices too. Group norm of a few channels would feed the channel gate sums
-    # that are zero but for rounding, and its rectifier makes much of their sign.
-    config.model.co_attention.norm = "batch"
+    config.model.co_attention.norm = "batch"  # whose statistics run over all devices too
+    # Feature maps of a few positions have hardly any variance for norms to divide by, and rounding grows with it.
+    config.data.transform.reference_size = 128
+    config.data.train_canvases = ((128, 128),)
     config.model.fpn.norm = "none"
     config.optimizer = base_config().optimizer
     config.training.batch_size = 4
     batches = training_batches(config, open_splits(config), 3)
     steps = [next(batches) for _ in range(3)]
-    _, start, step = new_state(config, nnx.jit(lambda: Detector(config.model, rngs=nnx.Rngs(0)))())
+    _, state, step = new_state(config, nnx.jit(lambda: Detector(config.model, rngs=nnx.Rngs(0)))())
+    # Away from the initial values: branches that start as zero put rectifiers on their kinks, where rounding decides.
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32), state.params)
+    start = jax.tree.map(np.asarray, dataclasses.replace(state, params=params))
     arrays = {f"start/{name}": np.asarray(value) for name, value in _flat_model(start).items()}
     for label, kind, count in (("one", "shard_map", 1), ("shard_map", "shard_map", 4), ("pmap", "pmap", 4)):
         parallel = DataParallel(step, kind, batch_size=4, devices=jax.devices()[:count])
-        state = parallel.put_state(jax.tree.map(np.asarray, start))
+        state = parallel.put_state(start)
         for i, batch in enumerate(steps):
             state, metrics = parallel.step(state, parallel.put_batch(batch))
             for name, value in parallel.one(metrics).items():
