@@ -4,28 +4,21 @@ import json
 import signal
 import time
 
-import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from conftest import script
 
 from fsis_jax.training.checkpoint import open_run
 
 
 def _arrays(workdir):
+    """The last step, and every array of its checkpoint."""
     checkpoints, _ = open_run(workdir)
-    step = checkpoints.latest()
-    items = {}
-    for item in ("model", "optimizer"):
-        stored = checkpoints._manager.restore(step, args=checkpoints_args(item))
-        items |= {f"{item}/{name}": np.asarray(value) for name, value in stored[item].items()}
     checkpoints.close()
-    return step, items
-
-
-def checkpoints_args(item):
-    import orbax.checkpoint as ocp
-
-    return ocp.args.Composite(**{item: ocp.args.StandardRestore()})
+    step = checkpoints.latest()
+    with ocp.StandardCheckpointer() as reader:
+        stored = {item: reader.restore(checkpoints.folder / str(step) / item) for item in ("model", "optimizer")}
+    return step, {f"{item}/{name}": np.asarray(x) for item, arrays in stored.items() for name, x in arrays.items()}
 
 
 def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tiny_run, tmp_path):
@@ -59,4 +52,3 @@ def test_a_killed_run_ends_bit_for_bit_like_one_that_was_not(tiny_run, tmp_path)
 
     assert losses(tmp_path / "run") == losses(tiny_run.workdir)
     assert sorted(losses(tmp_path / "run")) == list(range(1, 13))
-    assert jax.default_backend() == "cpu" or True

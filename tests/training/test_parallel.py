@@ -36,9 +36,7 @@ def test_four_devices_take_the_steps_of_one(arrays, label):
     one, four = _part(arrays, "one"), _part(arrays, label)
     assert one.keys() == four.keys()
     for name, value in one.items():
-        # Norms of gradients that were summed in another order, of a network with hardly any training, differ more.
-        rtol = 1e-3 if name.endswith("gradient_norm") else 1e-4
-        np.testing.assert_allclose(four[name], value, rtol=rtol, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(four[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_the_steps_do_something(arrays):
@@ -46,7 +44,6 @@ def test_the_steps_do_something(arrays):
     one, start = _part(arrays, "one"), _part(arrays, "start")
     moved = {name for name, value in start.items() if not np.array_equal(value, one[name])}
     assert len(moved) > 0.9 * len(start)
-    assert "co_attention/target_out/norm/mean" in moved or any(name.endswith("/mean") for name in moved)
-    for step in range(3):
-        assert one[f"metrics/{step}/count/positive_rois"] > 0
-        assert one[f"metrics/{step}/loss/mask"] > 0
+    assert {"co_attention/target_norm/mean", "co_attention/target_norm/var", "mask_head/first/kernel"} <= moved
+    for term in ("rpn_class", "rpn_box", "box_class", "box_regression", "mask"):
+        assert one[f"metrics/2/loss/{term}"] > 0
