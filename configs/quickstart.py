@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.data.transform.max_instances = 64
     config.optimizer.reference_batch_size = 8
     config.training.batch_size = 8
-    config.training.steps = 500
-    config.training.checkpoint_every = 250
+    config.training.steps = 450
+    config.training.checkpoint_every = 225
     config.eval.split = "all"
     return config

@@ -84,7 +84,7 @@ def tiny_run(tiny_data: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def quick_compile() -> Iterator[None]:
     """Compile without optimising: for tests that run each function a few times."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

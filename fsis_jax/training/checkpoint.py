@@ -37,7 +37,7 @@ TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
 
 
 def _names(part: nnx.State) -> Arrays:
-    return {"/".join(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(part)}
+    return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(part)}
 
 
 def _filled(part: nnx.State, arrays: Arrays) -> nnx.State:

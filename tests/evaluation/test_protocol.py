@@ -1,0 +1,213 @@
+"""The test protocol with a segmenter that knows the answers, so that every number is known."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tiny
+
+from fsis_jax.data.coco import open_source
+from fsis_jax.data.from_config import held_out
+from fsis_jax.errors import FsisError
+from fsis_jax.evaluation import protocol
+from fsis_jax.evaluation.protocol import (
+    format_table,
+    predict,
+    read_target,
+    run_protocol,
+    score,
+    segment_target,
+    validate,
+    write_results,
+)
+from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.segmenter import References
+
+SCORES = (0.9, 0.2)
+"""Of the cells, and of the wrong instances."""
+
+
+class Oracle:
+    """Finds the cells of the category whose references it was shown, by comparing images; the others score less."""
+
+    min_score = 0.0
+
+    def __init__(self, source, *others):
+        self._images = {read_target(s, i).tobytes(): s.annotations[i] for s in (source, *others) for i in range(len(s))}
+        self.shown = []
+
+    def encode_references(self, crops):
+        self.shown.append([crop.copy() for crop in crops])
+        return References(features={}, sides=np.zeros((len(crops), 2)), images=np.zeros((len(crops), 8, 8, 3), np.uint8))
+
+    def segment(self, image, references):
+        annotations = self._images[image.tobytes()]
+        scores = np.where(annotations.classes == self.category_of(self.shown[-1]), *SCORES)
+        return Instances.from_rles(annotations.rles, image.shape[:2], boxes=annotations.boxes, scores=scores)
+
+    def category_of(self, crops):
+        for key, annotations in self._images.items():
+            pixels = np.frombuffer(key, np.uint8).reshape(annotations.height, annotations.width, -1)
+            for box, category in zip(annotations.boxes.astype(int), annotations.classes, strict=True):
+                cut = pixels[box[1] : box[3], box[0] : box[2]].squeeze()
+                if cut.shape == crops[0].shape and np.array_equal(cut, crops[0]):
+                    return category
+        raise AssertionError("the reference is no cell of the data set")
+
+
+@pytest.fixture(scope="module")
+def sources(tiny_data):
+    return open_source(tiny_data, "test"), open_source(tiny_data, "train")
+
+
+@pytest.fixture
+def settings():
+    settings = tiny.get_config().eval
+    settings.max_images = 0
+    settings.repeats = 2
+    return settings
+
+
+@pytest.mark.parametrize("references", ["train", "target"])
+def test_the_right_answer_scores_1(sources, settings, tmp_path, references):
+    targets, train = sources
+    settings.references = references
+    settings.overlays = 3
+    seen, unseen = held_out(targets, 1)
+    results = run_protocol(
+        Oracle(targets, train), targets, train, [*seen, *unseen], settings=settings, seed=0, overlays=tmp_path
+    )
+    assert len(results["repeats"]) == 2
+    for kind in ("mask", "box"):
+        for name in ("AP", "AP50", "AP75", "AR@500"):
+            assert results["mean"][kind][name] == pytest.approx(1), (kind, name)
+            assert results["sd"][kind][name] == 0
+        assert set(results["mean"][kind]["categories"]) == set(targets.categories.values())
+        assert all(row["AP"] == pytest.approx(1) for row in results["mean"][kind]["categories"].values())
+    assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_cells_of_another_category_are_wrong(sources, settings, tmp_path):
+    """A network that finds every cell whatever it is shown does badly on images with two categories."""
+    targets, train = sources
+
+    class Heedless(Oracle):
+        def category_of(self, crops):
+            return -1  # so that everything scores the same
+
+    both = [i for i, a in enumerate(targets.annotations) if len(set(a.classes.tolist())) > 1]
+    assert both
+    categories = sorted({int(c) for i in both for c in targets.annotations[i].classes})
+    predictions = predict(Heedless(targets, train), targets, train, categories, shots=1, references="train")
+    mixed = [p for p in predictions if p.target in both]
+    assert {(p.target, p.category) for p in mixed} == {
+        (i, c) for i in both for c in set(targets.annotations[i].classes.tolist())
+    }
+    result = score(targets, mixed, categories)
+    assert 0.1 < result["mask"]["AP50"] < 0.9
+
+
+def test_repeats_show_other_references_and_runs_the_same(sources):
+    targets, train = sources
+
+    def shown(**changes):
+        oracle = Oracle(targets, train)
+        predict(oracle, targets, train, [1, 2], **{"shots": 2, "references": "train", "repeat": 0, "seed": 0} | changes)
+        assert all(len(crops) == 2 for crops in oracle.shown)
+        return [crop.tobytes() for crops in oracle.shown for crop in crops]
+
+    first = shown()
+    assert shown() == first
+    assert shown(repeat=1) != first
+    assert shown(seed=1) != first
+    assert shown(references="target") != first
+
+
+def test_seen_and_unseen_categories(sources):
+    targets, train = sources
+    seen, unseen = held_out(targets, 1)
+    assert unseen
+    assert not set(seen) & set(unseen)
+    assert set(seen) | set(unseen) == set(targets.categories)
+    predictions = predict(Oracle(targets, train), targets, train, unseen, shots=1, references="train")
+    assert {p.category for p in predictions} == set(unseen)
+    assert {p.instances.category for p in predictions} == {targets.categories[c] for c in unseen}
+    assert held_out(targets, 0) == (tuple(sorted(targets.categories)), ())
+    with pytest.raises(FsisError, match=r"config.data.fold is 9; the data set has folds \[1, 2, 3\], and 0 for none"):
+        held_out(targets, 9)
+    with pytest.raises(FsisError, match=r"no image shows a cell of the categories \[\]; check eval.split and data.fold"):
+        predict(Oracle(targets, train), targets, train, [], shots=1, references="train")
+
+
+def test_at_most_so_many_images_of_each_category(sources):
+    targets, train = sources
+    oracle = Oracle(targets, train)
+    categories = sorted(targets.categories)
+    some = predict(oracle, targets, train, categories, shots=1, references="train", max_images=1)
+    every = predict(oracle, targets, train, categories, shots=1, references="train")
+    assert {p.category for p in some} == {p.category for p in every} == set(categories)
+    assert len({p.target for p in some}) < len({p.target for p in every})
+
+
+def test_a_target_may_be_shown_what_it_does_not_hold(sources):
+    targets, train = sources
+    absent = next(c for c in targets.categories if c not in targets.annotations[0].classes)
+    prediction = segment_target(Oracle(targets, train), targets, train, 0, absent, shots=1, references="train")
+    assert (prediction.target, prediction.category) == (0, absent)
+    assert (prediction.instances.scores == np.float32(SCORES[1])).all()
+
+
+def test_results_are_valid_json_and_a_table(sources, settings, tmp_path):
+    targets, train = sources
+    results = run_protocol(Oracle(targets, train), targets, train, [1], settings=settings, seed=0, overlays=tmp_path)
+    name = targets.categories[1]
+    areas = np.concatenate([a.areas[a.classes == 1] for a in targets.annotations])
+    assert not (areas < 16**2).any() or not (areas >= 64**2).any()  # so that a number is missing below
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    path = write_results(tmp_path / "deep" / "results.json", tiny.get_config(), results)
+    content = json.loads(path.read_text(), parse_constant=refuse)
+    assert content["mean"]["mask"]["categories"][name]["AP"] == pytest.approx(1)
+    assert content["mean"]["mask"]["AP_large"] is None
+    assert content["config"]["training"]["steps"] == 12
+    lines = format_table(results).splitlines()
+    assert len(lines) == 3
+    assert lines[0].split()[:3] == ["category", "mask", "AP"]
+    assert lines[1].startswith(f"{name} ")
+    assert lines[2].startswith("mean ")
+    assert "1.000 ± 0.000" in lines[1]
+    assert lines[1].endswith(" -")  # mask AP_large
+    assert len({line.find("1.000") for line in lines[1:]}) == 1
+
+
+def test_validation_chooses_the_score_that_parts_right_from_wrong(sources, tmp_path):
+    targets, train = sources
+    result = validate(
+        Oracle(targets, train),
+        targets,
+        train,
+        sorted(targets.categories),
+        shots=1,
+        seed=0,
+        overlays=tmp_path / "overlays",
+        overlay_count=2,
+    )
+    assert result["mask_ap50"] == pytest.approx(1)
+    assert result["mask_ap"] == pytest.approx(1)
+    assert result["f1"] == pytest.approx(1)
+    assert SCORES[1] < result["min_score"] < SCORES[0]
+    assert len(list((tmp_path / "overlays").iterdir())) == 2
+
+
+def test_overlays_show_only_what_scores_enough(sources, tmp_path, monkeypatch):
+    targets, train = sources
+    written = []
+    monkeypatch.setattr(protocol, "write_overlay", lambda path, image, instances, **_: written.append(instances))
+    validate(
+        Oracle(targets, train), targets, train, [1, 2], shots=1, seed=0, overlays=pathlib.Path(tmp_path), overlay_count=99
+    )
+    assert written
+    assert all((instances.scores == np.float32(SCORES[0])).all() for instances in written)

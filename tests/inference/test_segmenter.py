@@ -1,0 +1,180 @@
+"""The Segmenter on a barely trained detector: what goes in, what comes out, and how often it compiles."""
+
+import json
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from fsis_jax.errors import FsisError
+from fsis_jax.inference import segmenter as module
+from fsis_jax.inference.segmenter import DEFAULT_MIN_SCORE, Segmenter
+from fsis_jax.models.detector import Detector
+from fsis_jax.training.checkpoint import config_of, open_run
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_run, quick_compile):
+    return Segmenter.from_checkpoint(tiny_run.workdir)
+
+
+@pytest.fixture(scope="module")
+def image():
+    """(60, 80) uint8 that uses the whole range, so that stretching by its percentiles changes little."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:60, :80]
+    image = rng.integers(0, 60, (60, 80))
+    for y, x in ((15, 20), (40, 30), (30, 60)):
+        image[(rows - y) ** 2 + (columns - x) ** 2 < 100] += 190
+    return image.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def crop(image):
+    return image[5:26, 10:31]
+
+
+def _same(first, second):
+    np.testing.assert_allclose(first.scores, second.scores, atol=1e-5)
+    np.testing.assert_allclose(first.boxes, second.boxes, atol=1e-2)
+    assert first.size == second.size
+    np.testing.assert_array_equal(first.labels(0.0), second.labels(0.0))
+
+
+def test_what_comes_out(segmenter, image, crop):
+    found = segmenter.segment(image, [crop])
+    assert found.size == (60, 80)
+    assert len(found) > 0
+    assert found.min_score == segmenter.min_score
+    assert (np.diff(found.scores) <= 0).all()
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= [80, 60, 80, 60]).all()
+    labels = found.labels(0.0)
+    assert labels.shape == (60, 80)
+    assert labels.dtype == np.int32
+    assert sorted(np.unique(labels)) == list(range(labels.max() + 1))
+
+
+def test_references_are_encoded_once_for_any_number_of_images(segmenter, image, crop):
+    references = segmenter.encode_references([crop, crop[2:], crop[:, 3:]])
+    assert references.images.shape == (3, 32, 32, 3)
+    np.testing.assert_array_equal(references.sides, [[21, 21], [19, 21], [21, 18]])
+    _same(segmenter.segment(image, references), segmenter.segment(image, [crop, crop[2:], crop[:, 3:]]))
+    # The features are the mean over the shots.
+    singles = [segmenter.encode_references([c]).features for c in (crop, crop[2:], crop[:, 3:])]
+    for level, features in references.features.items():
+        np.testing.assert_allclose(features, np.mean([single[level] for single in singles], axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["rgb", "rgba", "one channel", "uint16", "float"])
+def test_the_same_picture_in_another_format_gives_the_same_cells(segmenter, image, crop, kind):
+    def change(x):
+        if kind == "rgb":
+            return np.stack([x] * 3, axis=-1)
+        if kind == "rgba":
+            return np.stack([x] * 3 + [np.full_like(x, 7)], axis=-1)
+        if kind == "one channel":
+            return x[..., None]
+        return x.astype(np.uint16) * 100 + 3 if kind == "uint16" else x / np.float32(1000)
+
+    _same(segmenter.segment(change(image), [change(crop)]), segmenter.segment(image, [crop]))
+
+
+def test_a_crop_of_nothing_is_an_error_that_names_it(segmenter, image):
+    with pytest.raises(FsisError, match="no reference given"):
+        segmenter.segment(image, [])
+    with pytest.raises(FsisError, match=r"dot\.png: a reference of 1x1 pixels shows no cell; give a crop"):
+        segmenter.encode_references([image[:1, :1]], names=["dot.png"])
+    with pytest.raises(FsisError, match="reference 2: a reference of 9x1 pixels"):
+        segmenter.encode_references([image[:9, :9], image[:1, :9]])
+
+
+def test_targets_are_read_at_the_scale_of_the_references(segmenter, image):
+    """28 pixels is the size that config.data.transform.reference_pixels asks for."""
+
+    def scale(size, *sides):
+        return segmenter._scale(
+            size, module.References(features={}, sides=np.array(sides, np.float32), images=np.zeros(0))
+        )
+
+    assert scale((60, 80), (28, 28)) == pytest.approx(1)
+    assert scale((60, 80), (14, 56)) == pytest.approx(1)
+    assert scale((60, 80), (56, 56)) == pytest.approx(0.5)
+    assert scale((60, 80), (20, 20), (56, 56), (90, 90)) == pytest.approx(0.5)
+    assert scale((60, 80), (14, 14)) == pytest.approx(96 / 80)  # no canvas holds more
+    assert scale((1000, 40), (28, 28)) == pytest.approx(96 / 1000)
+
+
+def test_mixed_sizes_compile_at_most_once_for_each_canvas(segmenter, crop):
+    rng = np.random.default_rng(1)
+    sizes = [(64, 64), (30, 60), (33, 95), (96, 96), (70, 71), (300, 200), (90, 400), (1, 5)]
+    before = module._detect._cache_size()
+    for size in sizes:
+        found = segmenter.segment(rng.integers(0, 255, size, np.uint8), [crop])
+        assert found.size == size
+    assert module._detect._cache_size() - before <= len(segmenter.config.data.test_canvases)
+    # Nor does another segmenter of the same run compile again.
+    before = (module._detect._cache_size(), module._encode._cache_size())
+    other = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config)
+    other.segment(rng.integers(0, 255, (50, 60), np.uint8), [crop])
+    assert (module._detect._cache_size(), module._encode._cache_size()) == before
+
+
+def test_the_score_threshold_comes_from_the_validation(tiny_run, segmenter):
+    checkpoints, step = open_run(tiny_run.workdir)
+    with_threshold = checkpoints.meta(step)
+    checkpoints.close()
+    assert segmenter.min_score == with_threshold["validation"]["min_score"]
+    assert config_of(with_threshold).to_dict() == segmenter.config.to_dict()
+
+
+def test_a_threshold_of_its_own_is_kept(tiny_run, tmp_path, monkeypatch):
+    real = module.open_run
+
+    def stored(validation):
+        def patched(path):
+            checkpoints, step = real(path)
+            meta = checkpoints.meta
+            monkeypatch.setattr(checkpoints, "meta", lambda step: {**meta(step), "validation": validation})
+            return checkpoints, step
+
+        monkeypatch.setattr(module, "open_run", patched)
+        return Segmenter.from_checkpoint(tiny_run.workdir).min_score
+
+    assert stored({"mask_ap50": 0.7, "min_score": 0.31}) == 0.31
+    assert stored(None) == DEFAULT_MIN_SCORE
+
+
+def test_a_step_can_be_chosen(tiny_run, segmenter, image, crop):
+    step = max(int(path.name) for path in (tiny_run.workdir / "checkpoints").iterdir())
+    assert step == 12
+    chosen = Segmenter.from_checkpoint(tiny_run.workdir / "checkpoints" / "12")
+    _same(chosen.segment(image, [crop]), segmenter.segment(image, [crop]))
+
+
+def test_no_checkpoint_no_segmenter(tmp_path, tiny_run):
+    with pytest.raises(FsisError, match=r"nowhere: no such folder; give the --workdir of a training run"):
+        Segmenter.from_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(FsisError, match="no folder 'checkpoints' in it"):
+        Segmenter.from_checkpoint(tmp_path)
+    with pytest.raises(FsisError, match="7: no complete checkpoint"):
+        Segmenter.from_checkpoint(tiny_run.workdir / "checkpoints" / "7")
+
+
+def test_arrays_that_do_not_fit_the_config_are_named(tiny_run, monkeypatch):
+    def wider(meta):
+        config = config_of(json.loads(json.dumps(meta)))
+        config.model.box_head.hidden = 40
+        return config
+
+    monkeypatch.setattr(module, "config_of", wider)
+    with pytest.raises(FsisError, match=r"another architecture: .* of another shape \(box_head/\S+ .* instead of"):
+        Segmenter.from_checkpoint(tiny_run.workdir)
+
+
+def test_a_fresh_detector_has_the_default_threshold(segmenter):
+    model = nnx.merge(segmenter._graph, segmenter._state)
+    assert isinstance(model, Detector)
+    assert Segmenter(model, segmenter.config).min_score == DEFAULT_MIN_SCORE

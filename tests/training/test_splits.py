@@ -1,0 +1,57 @@
+"""Which training images validate."""
+
+import pytest
+import tiny
+
+from fsis_jax.data.coco import open_source
+from fsis_jax.data.from_config import open_splits
+from fsis_jax.errors import FsisError
+
+
+@pytest.fixture
+def config(tiny_data):
+    config = tiny.get_config()
+    config.data.root = str(tiny_data)
+    return config
+
+
+def _ids(source):
+    return [annotations.image_id for annotations in source.annotations]
+
+
+def test_validation_images_are_a_seeded_share_of_the_training_images(config):
+    config.data.validation_fraction = 0.25
+    first, again = open_splits(config), open_splits(config)
+    assert _ids(first.validation) == _ids(again.validation)
+    assert not set(_ids(first.train)) & set(_ids(first.validation))
+    assert len(first.validation) == round(0.25 * (len(first.train) + len(first.validation)))
+    test = set(_ids(open_source(config.data.root, "test")))
+    assert not test & set(_ids(first.train) + _ids(first.validation))
+    config.seed = 1
+    assert _ids(open_splits(config).validation) != _ids(first.validation)
+
+
+def test_every_category_keeps_an_image_to_learn_and_to_take_references_from(config):
+    config.data.validation_fraction = 0.95
+    splits = open_splits(config)
+    for category in splits.seen:
+        assert any(category in annotations.classes for annotations in splits.train.annotations)
+    assert len(splits.validation) > 5
+
+
+def test_without_a_share_the_training_images_validate(config):
+    config.data.validation_fraction = 0.0
+    splits = open_splits(config)
+    assert _ids(splits.train) == _ids(splits.validation)
+
+
+def test_images_with_held_out_categories_only_are_left_out(config):
+    splits = open_splits(config)
+    for annotations in (*splits.train.annotations, *splits.validation.annotations):
+        assert set(annotations.classes.tolist()) & set(splits.seen)
+
+
+def test_an_unknown_fold_is_an_error(config):
+    config.data.fold = 7
+    with pytest.raises(FsisError, match=r"config.data.fold is 7; the data set has folds \[1, 2, 3\], and 0 for none"):
+        open_splits(config)
