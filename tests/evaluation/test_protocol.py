@@ -39,7 +39,9 @@ class Oracle:
 
     def encode_references(self, crops):
         self.shown.append([crop.copy() for crop in crops])
-        return References(features={}, sides=np.zeros((len(crops), 2)), images=np.zeros((len(crops), 8, 8, 3), np.uint8))
+        return References(
+            features={}, sides=np.zeros((len(crops), 2)), images=np.zeros((len(crops), 8, 8, 3), np.uint8)
+        )
 
     def segment(self, image, references):
         annotations = self._images[image.tobytes()]
@@ -136,7 +138,9 @@ def test_seen_and_unseen_categories(sources):
     assert held_out(targets, 0) == (tuple(sorted(targets.categories)), ())
     with pytest.raises(FsisError, match=r"config.data.fold is 9; the data set has folds \[1, 2, 3\], and 0 for none"):
         held_out(targets, 9)
-    with pytest.raises(FsisError, match=r"no image shows a cell of the categories \[\]; check eval.split and data.fold"):
+    with pytest.raises(
+        FsisError, match=r"no image shows a cell of the categories \[\]; check eval.split and data.fold"
+    ):
         predict(Oracle(targets, train), targets, train, [], shots=1, references="train")
 
 
@@ -207,7 +211,14 @@ def test_overlays_show_only_what_scores_enough(sources, tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(protocol, "write_overlay", lambda path, image, instances, **_: written.append(instances))
     validate(
-        Oracle(targets, train), targets, train, [1, 2], shots=1, seed=0, overlays=pathlib.Path(tmp_path), overlay_count=99
+        Oracle(targets, train),
+        targets,
+        train,
+        [1, 2],
+        shots=1,
+        seed=0,
+        overlays=pathlib.Path(tmp_path),
+        overlay_count=99,
     )
     assert written
     assert all((instances.scores == np.float32(SCORES[0])).all() for instances in written)

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -22,18 +21,6 @@ def config(tiny_data, toy):  # noqa: F811
     config = tiny.get_config()
     config.data.root = str(tiny_data)
     return config
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1500 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def _complete(workdir):

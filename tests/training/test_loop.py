@@ -14,7 +14,7 @@ from toy import ToyDetector, toy  # noqa: F401 (a fixture)
 import fsis_jax.training.loop
 from fsis_jax.data.synthetic import generate
 from fsis_jax.errors import FsisError
-from fsis_jax.training.checkpoint import Checkpoints, config_of, open_run
+from fsis_jax.training.checkpoint import config_of, open_run
 from fsis_jax.training.loop import train_and_evaluate
 from fsis_jax.training.parallel import DataParallel
 
@@ -70,9 +70,10 @@ def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path, monkeypa
         return put_batch
 
     for step in (5, 4):  # batches until the stop: at step 6 of the first try, at step 8 of the second
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(DataParallel, "put_batch", stop_at(step))
-            train_and_evaluate(config, tmp_path / "stopped")
+            with pytest.raises(KeyboardInterrupt):
+                train_and_evaluate(config, tmp_path / "stopped")
     _assert_same(train_and_evaluate(config, tmp_path / "stopped"), whole)
     assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
     steps = [line["step"] for line in _lines(tmp_path / "stopped")]
@@ -168,7 +169,7 @@ def test_frozen_norm_needs_pretrained_weights_and_fine_tuning_starts_from_them(c
     config.training.steps = 3
     trained = train_and_evaluate(config, tmp_path / "trained")
     config.model.backbone.norm = "frozen"
-    with pytest.raises(FsisError, match="config.init_from is empty.*norm=group"):
+    with pytest.raises(FsisError, match=r"config.init_from is empty.*norm=group"):
         train_and_evaluate(config, tmp_path / "frozen")
     assert not (tmp_path / "frozen").exists()
     config.init_from = str(tmp_path / "trained")
