@@ -10,16 +10,23 @@ from fsis_jax.config import compact_config
 
 
 def get_config() -> ConfigDict:
-    """The compact recipe with nothing random but the choice of references."""
+    """The compact recipe with nothing random but the choice of references, and every image always at one scale."""
     config = compact_config()
     config.data.root = "data/synthetic"
     config.data.validation_fraction = 0.0
     config.data.train_canvases = ((192, 192),)
+    config.data.test_canvases = ((192, 192),)
+    config.data.workers = 0
+    config.data.present = 1.0
+    config.data.background = 0.0
     transform = config.data.transform
+    transform.scale = "shortest_side"
+    transform.shortest_side = 192
+    transform.longest_side = 192
     transform.max_instances = 64
-    transform.reference_size = 96
     transform.scale_jitter = 1.0
     transform.reference_context = 1.0
+    transform.flip = 0.0
     transform.rot90 = False
     transform.gamma = 1.0
     transform.contrast = 0.0
@@ -27,6 +34,6 @@ def get_config() -> ConfigDict:
     transform.colour = 0.0
     transform.noise = 0.0
     config.optimizer.warmup_steps = 20
-    config.training.steps = 300
-    config.training.checkpoint_every = 300
+    config.training.steps = 400
+    config.training.checkpoint_every = 100
     return config

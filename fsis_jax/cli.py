@@ -4,12 +4,14 @@ Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
 
 import argparse
+import difflib
+import importlib.util
 import logging
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import flags
@@ -76,31 +78,56 @@ def _unraisable(problem: "sys.UnraisableHookArgs") -> None:
 
 
 def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, pathlib.Path]:
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "A file of configs/; --config.a.b=value changes a key.",
-        flag_values=values,
-        sys_argv=[command, *arguments],
+    parser = argparse.ArgumentParser(
+        prog=command,
+        description="Any key of the config is changed by --config.a.b=VALUE; fsis_jax/config.py lists them.",
+        allow_abbrev=False,
     )
-    flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<name of the config>.", flag_values=values)
-    flags.DEFINE_bool("help", False, "Show the flags.", short_name="h", flag_values=values)
-    try:
-        extra = values([command, *arguments])[1:]
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-        raise FsisError(f"{message}; the keys are listed in fsis_jax/config.py") from error
-    if values.help:
-        print(f"{command} --config FILE [--workdir DIR] [--config.KEY=VALUE ...]; the keys are in fsis_jax/config.py")
-        sys.exit(0)
-    if values.config is None or extra:
-        problem = f"unknown argument {extra[0]!r}" if extra else "no --config"
-        raise FsisError(f"{problem}; give --config configs/quickstart.py [--workdir DIR] [--config.KEY=VALUE ...]")
-    config: ConfigDict = values.config
+    parser.add_argument("--config", metavar="FILE", help="one of configs/, or a file of your own like them")
+    parser.add_argument("--workdir", metavar="DIR", help="folder of the run; default: runs/NAME of the config file")
+    options, changes = parser.parse_known_args(arguments)
+    if options.config is None:
+        raise FsisError("no --config; give --config configs/quickstart.py [--workdir DIR] [--config.KEY=VALUE ...]")
+    path = user_path(options.config)
+    config = _change(_load_config(path), command, changes)
     check_config(config)
-    name = pathlib.Path(config_flags.get_config_filename(values["config"])).stem
-    return config, user_path(values.workdir or f"runs/{name}")
+    return config, user_path(options.workdir or f"runs/{path.stem}")
+
+
+def _load_config(path: pathlib.Path) -> ConfigDict:
+    spec = importlib.util.spec_from_file_location("fsis_jax_user_config", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise FsisError(f"{path}: no such config file; give a Python file like configs/quickstart.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise FsisError(f"{path}: defines no get_config(); write a file like configs/quickstart.py")
+    config: ConfigDict = module.get_config()
+    return config
+
+
+def _change(config: ConfigDict, command: str, changes: Sequence[str]) -> ConfigDict:
+    """The config after `--config.a.b=VALUE ...`, with each value of the type that the key has."""
+    for change in changes:
+        if not change.startswith("--config.") and change.startswith("--"):
+            raise FsisError(f"unknown argument {change!r}; known are --config, --workdir and --config.KEY=VALUE")
+        key = change.removeprefix("--config.").partition("=")[0]
+        part: Any = config
+        for name in key.split(".") if key != change else ():
+            if not isinstance(part, ConfigDict) or name not in part:
+                close = difflib.get_close_matches(name, part if isinstance(part, ConfigDict) else (), n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise FsisError(f"the config has no key {key!r}; {hint}fsis_jax/config.py lists the keys")
+            part = part[name]
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=[command, *changes])
+        extra = values([command, *changes])[1:]
+    except (flags.Error, TypeError, ValueError) as error:
+        raise FsisError(f"{' '.join(str(error).split())}; fsis_jax/config.py says what each key takes") from error
+    if extra:
+        raise FsisError(f"unknown argument {extra[0]!r}; known are --config, --workdir and --config.KEY=VALUE")
+    return config
 
 
 def train(arguments: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ The defaults are the PyTorch project's R50-FPN recipe on FIS-Cell, apart from it
 here does not exist; `--config.a.b=value` on an unknown key is an error.
 """
 
+import functools
 import pathlib
 
 from ml_collections import ConfigDict
@@ -284,11 +285,34 @@ def compact_config() -> ConfigDict:
     return config
 
 
+AT_LEAST = {
+    0: ("seed", "data.fold", "data.workers", "training.steps", "training.overlays", "eval.max_images", "eval.overlays"),
+    1: (
+        "data.shots",
+        "optimizer.accumulate",
+        "optimizer.reference_batch_size",
+        "training.batch_size",
+        "training.log_every",
+        "training.checkpoint_every",
+        "training.validate_every",
+        "eval.shots",
+        "eval.repeats",
+        "model.rpn.samples",
+        "model.box_head.samples",
+        "model.box_head.pooled",
+        "model.mask_head.pooled",
+        "model.detections.max_instances",
+    ),
+}
+"""Least values of numbers."""
+
+
 def check_config(config: ConfigDict) -> None:
     """Raise FsisError for values that cannot work, before anything is built."""
     choices = {
         "parallel": (config.parallel, ("shard_map", "pmap")),
         "data.reference_source": (config.data.reference_source, ("other", "target", "any")),
+        "model.compute_dtype": (config.model.compute_dtype, ("float32", "bfloat16", "float16")),
         "model.backbone.norm": (config.model.backbone.norm, ("frozen", "group")),
         "model.backbone.depth": (config.model.backbone.depth, (18, 34, 50, 101, 152)),
         "model.fpn.norm": (config.model.fpn.norm, ("none", "group")),
@@ -304,11 +328,15 @@ def check_config(config: ConfigDict) -> None:
         if value not in allowed:
             options = ", ".join(str(option) for option in allowed)
             raise FsisError(f"config.{key} is {value!r}; use one of: {options}")
-    at_least_one = ("data.shots", "eval.shots", "eval.repeats", "training.batch_size", "training.checkpoint_every")
-    for key in at_least_one:
-        section, name = key.split(".")
-        if config[section][name] < 1:
-            raise FsisError(f"config.{key} is {config[section][name]}; it must be at least 1")
+    for least, keys in AT_LEAST.items():
+        for key in keys:
+            value = functools.reduce(lambda part, name: part[name], key.split("."), config)
+            if value < least:
+                raise FsisError(f"config.{key} is {value}; it must be at least {least}")
+    if not 0 <= config.data.validation_fraction < 1:
+        raise FsisError(
+            f"config.data.validation_fraction is {config.data.validation_fraction}; it must be from 0 to below 1"
+        )
     levels = config.model.fpn.coarsest - 1
     if len(config.model.rpn.anchor_sizes) != levels:
         raise FsisError(
@@ -316,9 +344,19 @@ def check_config(config: ConfigDict) -> None:
             f"the pyramid has {levels} levels (2 to {config.model.fpn.coarsest}), give one size for each"
         )
     for key in ("train_canvases", "test_canvases"):
-        for canvas in config.data[key]:
-            if len(canvas) != 2 or any(side % 32 for side in canvas):
-                raise FsisError(f"config.data.{key} has {canvas}; a canvas is (height, width), multiples of 32")
+        canvases = config.data[key]
+        if not isinstance(canvases, tuple) or not canvases or not all(map(_is_canvas, canvases)):
+            raise FsisError(
+                f"config.data.{key} is {canvases!r}; give (height, width) pairs, multiples of 32: ((256, 256),)"
+            )
+
+
+def _is_canvas(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(isinstance(side, int) and side > 0 and side % 32 == 0 for side in value)
+    )
 
 
 def user_path(path: str) -> pathlib.Path:

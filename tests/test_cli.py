@@ -73,15 +73,25 @@ def test_ctrl_c_ends_in_one_line(fsis, monkeypatch):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--config.model.nonsense=1", "nonsense"),
-        ("--config.nonsense.fold=1", "nonsense"),
-        ("--config.training.steps=many", "steps.*many"),
+        ("--config.model.nonsense=1", "the config has no key 'model.nonsense'; fsis_jax/config.py lists the keys"),
+        ("--config.training.step=4", "no key 'training.step'; did you mean 'steps'[?]"),
+        ("--config.nonsense.fold=1", "no key 'nonsense.fold'"),
+        ("--config.seed.fold=1", "no key 'seed.fold'"),
+        ("--config.training.steps=many", "--config.training.steps=many: .*config.py says what each key takes"),
+        ("--config.data.synthetic=perhaps", "--config.data.synthetic=perhaps"),
+        ("--config.data=3", "--config.data is provided after --config.data.root"),
         ("--config.parallel=threads", "config.parallel is 'threads'; use one of: shard_map, pmap"),
+        ("--config.model.compute_dtype=int8", "config.model.compute_dtype is 'int8'; use one of: float32, "),
         ("--config.training.batch_size=0", "config.training.batch_size is 0; it must be at least 1"),
+        ("--config.training.log_every=0", "config.training.log_every is 0; it must be at least 1"),
+        ("--config.optimizer.accumulate=0", "config.optimizer.accumulate is 0; it must be at least 1"),
+        ("--config.training.steps=-4", "config.training.steps is -4; it must be at least 0"),
+        ("--config.data.validation_fraction=1.5", "validation_fraction is 1.5; it must be from 0 to below 1"),
         ("--config.data.transform.shortest_side=-5", "shortest_side=-5 is out of range"),
-        ("--config.data.train_canvases=((50,64),)", r"config.data.train_canvases has \(50, 64\).*multiples of 32"),
+        ("--config.data.train_canvases=((50,64),)", r"config.data.train_canvases is \(\(50, 64\),\); give .*32"),
+        ("--config.data.train_canvases=(64,64)", r"config.data.train_canvases is \(64, 64\); give .*\(\(256, 256\),\)"),
         ("--config.data.fold=9", r"config.data.fold is 9; the data set has folds \[1, 2, 3\], and 0 for none"),
-        ("--nonsense", "nonsense"),
+        ("--nonsense", "unknown argument '--nonsense'; known are --config, --workdir and --config.KEY=VALUE"),
         ("nonsense", "unknown argument 'nonsense'"),
         ("--config.model.backbone.norm=frozen", "config.init_from is empty.*--config.init_from=CHECKPOINT"),
         ("--config.init_from=/nowhere", "/nowhere: no such folder; give the --workdir"),
@@ -93,14 +103,36 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(train, toy, tmp_path, ar
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_config_file(train, fsis, tmp_path):
-    error = train(config=tmp_path / "none.py").error
-    assert "none.py" in error
+def test_what_is_no_config_file(train, fsis, tmp_path):
     assert "no --config; give --config configs/quickstart.py" in fsis("train").error
+    error = train(config=tmp_path / "none.py").error
+    assert f"{tmp_path / 'none.py'}: no such config file; give a Python file like configs/quickstart.py" in error
+    (tmp_path / "empty.py").write_text("")
+    assert (
+        "empty.py: defines no get_config(); write a file like configs/quickstart.py"
+        in train(config=tmp_path / "empty.py").error
+    )
+    assert "no such config file" in train(config=tmp_path).error
 
 
-def test_keys_may_not_come_before_the_config(fsis):
-    assert "--config" in fsis("train", "--config.seed=1", "--config", TINY_CONFIG).error
+def test_values_take_the_type_of_their_key():
+    arguments = (
+        f"--config.seed 5 --config {TINY_CONFIG} --config.optimizer.learning_rate=1 --config.data.synthetic "
+        "--config.data.root=3 --config.training.steps=7"
+    )
+    config, workdir = cli._parse_config("train", arguments.split())
+    assert config.seed == 5
+    assert isinstance(config.optimizer.learning_rate, float)
+    assert config.data.synthetic is True
+    assert config.data.root == "3"
+    assert workdir == pathlib.Path("runs/tiny").absolute()
+    assert cli._parse_config("train", ["--config", str(TINY_CONFIG)])[0].training.steps == 12
+
+
+def test_help_tells_how_keys_are_changed(fsis):
+    outcome = fsis("train", "--help")
+    assert outcome.status == 0
+    assert "--config.a.b=VALUE" in outcome.stdout
 
 
 def test_missing_data_tells_how_to_get_some(fsis, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from ml_collections import ConfigDict
-from tiny import QUICK_COMPILE, blobs, tiny_config, tiny_detector
+from tiny_detector import QUICK_COMPILE, blobs, tiny_config, tiny_detector
 
 from fsis_jax import ops
 from fsis_jax.models.detector import Detections

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import QUICK_COMPILE, tiny_batch, tiny_config, tiny_detector
+from tiny_detector import QUICK_COMPILE, tiny_batch, tiny_config, tiny_detector
 
 from fsis_jax.batch import Batch
 from fsis_jax.models.detector import Detector

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import randomise
+from tiny_detector import randomise
 
 from fsis_jax.models.layers import BatchNorm, FrozenBatchNorm, GroupNorm, conv, resize_bilinear
 
