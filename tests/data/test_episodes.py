@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -53,6 +54,22 @@ def test_kinds_come_with_their_probabilities_and_references_fit_them(annotations
     assert 0.76 < kinds["present"] / 1000 < 0.84
     assert 0.07 < kinds["background"] / 1000 < 0.13
     assert 0.07 < kinds["absent"] / 1000 < 0.13
+
+
+def test_contrast_shows_another_category(annotations):
+    """As many references, of another category than the episode's, and nothing else of the episode changes."""
+    plain, sampler = _sampler(annotations), _sampler(annotations, contrast=True)
+    for index in range(200):
+        episode = sampler(index)
+        assert dataclasses.replace(episode, contrast_category=None, contrast=()) == plain(index)
+        assert episode.contrast_category in {1, 2} - {episode.category}
+        assert len(episode.contrast) == 2
+        for reference in episode.contrast:
+            record = annotations[reference.record]
+            row = np.flatnonzero((record.boxes == np.array(reference.box, np.float32)).all(axis=1))
+            assert record.classes[row] == episode.contrast_category
+    alone = _sampler(annotations, contrast=True, categories={1})
+    assert all(alone(index).contrast == () for index in range(20))
 
 
 def test_rare_categories_are_chosen_more_often_where_several_are_present():

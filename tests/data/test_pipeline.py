@@ -67,6 +67,8 @@ def test_batches_have_the_shapes_and_dtypes_of_the_contract(straight):
         "image_sizes": ((3, 2), np.int32),
         "references": ((3, 2, 32, 32, 3), np.uint8),
         "reference_present": ((3,), np.bool_),
+        "contrast_references": ((3, 0, 32, 32, 3), np.uint8),
+        "contrast_classes": ((3,), np.int32),
         "gt_boxes": ((3, 16, 4), np.float32),
         "gt_valid": ((3, 16), np.bool_),
         "gt_classes": ((3, 16), np.int32),

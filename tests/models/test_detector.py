@@ -54,6 +54,18 @@ def test_every_parameter_learns(losses: Callable[[Batch], Losses]) -> None:
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
 
 
+@pytest.mark.slow
+def test_contrast_with_the_same_category_is_the_class_loss(losses: Callable[[Batch], Losses]) -> None:
+    """The contrast term does what the class loss does, with its own references and labels."""
+    batch = tiny_batch()
+    same = dataclasses.replace(batch, contrast_references=batch.references, contrast_classes=np.ones(2, np.int32))
+    terms, _, _ = losses(same)
+    assert set(terms) == TERMS | {"contrast"}
+    np.testing.assert_allclose(terms["contrast"], terms["box_class"], rtol=1e-5)
+    other, _, _ = losses(dataclasses.replace(same, contrast_classes=np.full(2, 2, np.int32)))
+    assert abs(other["contrast"] - other["box_class"]) > 1e-4
+
+
 def test_references_of_an_absent_category(losses: Callable[[Batch], Losses]) -> None:
     """Nothing to regress, no mask to learn; the classes are still learnt (all background)."""
     batch = tiny_batch()

@@ -119,3 +119,13 @@ def test_no_instances() -> None:
     labels, targets = rpn_targets(jax.random.key(0), SQUARES, np.ones(4, bool), nothing, settings=ALL)
     np.testing.assert_array_equal(labels, ops.NEGATIVE)
     assert np.isfinite(targets).all()
+
+
+def test_labels_of_sampled_rois_for_another_category() -> None:
+    """Shown the other category, its cell is the positive, and the cell of the first is background."""
+    other = assign_roles(
+        jnp.asarray(SQUARES), jnp.asarray(VALID), jnp.asarray(~MATCHES), jnp.asarray(IGNORE), all_positive=False
+    )
+    rois = jnp.asarray(np.concatenate([SHIFTED, [[100, 100, 110, 110]]]).astype(np.float32))
+    labels = targets.roi_labels(rois, jnp.array([True, True, False, False, True]), other, ALL)
+    np.testing.assert_array_equal(labels, [0, 1, 0, 0, 0])
