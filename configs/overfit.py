@@ -17,8 +17,6 @@ def get_config() -> ConfigDict:
     config.data.train_canvases = ((192, 192),)
     config.data.test_canvases = ((192, 192),)
     config.data.workers = 0
-    config.data.present = 1.0
-    config.data.background = 0.0
     transform = config.data.transform
     transform.scale = "shortest_side"
     transform.shortest_side = 192
@@ -34,6 +32,6 @@ def get_config() -> ConfigDict:
     transform.colour = 0.0
     transform.noise = 0.0
     config.optimizer.warmup_steps = 20
-    config.training.steps = 400
+    config.training.steps = 300
     config.training.checkpoint_every = 100
     return config
