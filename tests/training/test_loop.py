@@ -93,7 +93,8 @@ def test_changed_settings_are_named_when_a_run_goes_on(config, tmp_path, caplog)
     config.training.steps = 3
     train_and_evaluate(config, tmp_path)
     config.training.steps = 4
-    with caplog.at_level("WARNING"):
+    caplog.clear()
+    with caplog.at_level("WARNING", logger="fsis_jax"):
         train_and_evaluate(config, tmp_path)
     assert caplog.messages == ["config.training.steps is now 4, was 3 when the run began"]
 
