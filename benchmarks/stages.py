@@ -24,9 +24,10 @@ from fsis_jax import ops
 from fsis_jax.batch import Batch
 from fsis_jax.config import check_config
 from fsis_jax.models.detector import Detector, Matched, Pyramid
-from fsis_jax.models.extent import Extent
+from fsis_jax.models.layers import Training
 from fsis_jax.models.normalise import normalise
-from fsis_jax.models.targets import SamplingSettings, assign_roles, roi_targets, rpn_targets
+from fsis_jax.models.objective import sampling_settings
+from fsis_jax.models.targets import assign_roles, roi_targets, rpn_targets
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.step import new_state
 
@@ -88,7 +89,7 @@ def training_stages(config: ConfigDict, model: Detector) -> None:
     """Rows of a training step on one device."""
     batch = jax.device_put(random_batch(config, config.data.train_canvases[0], config.training.batch_size))
     sizes = jnp.asarray(batch.image_sizes)
-    extent = Extent.of(sizes)
+    extent = model.extent(sizes)
     graph, *states = nnx.split(model, nnx.Param, ...)
     params, rest = states
 
@@ -106,7 +107,7 @@ def training_stages(config: ConfigDict, model: Detector) -> None:
     pyramid: Pyramid = stage("pyramid", lambda model, x: model.pyramid(x, extent), data=(images,))
     references: Pyramid = stage("references", Detector.encode_references, data=(crops,))
     matched: Matched = stage(
-        "co-attention, RPN", functools.partial(Detector.match, extent=extent, train=True), pyramid, references
+        "co-attention, RPN", functools.partial(Detector.match, extent=extent, training=Training()), pyramid, references
     )
     proposals = measure("proposals", lambda m, p: model.proposals(m, p, extent, sizes, train=True), matched, pyramid)
 
@@ -114,14 +115,14 @@ def training_stages(config: ConfigDict, model: Detector) -> None:
     keys = jax.random.split(jax.random.key(config.seed), len(sizes))
     anchors = jnp.concatenate(list(model.anchors(pyramid).values()))
     inside = jnp.ones(len(anchors), bool)
-    settings, weights = _sampling(config, "rpn"), tuple(config.model.box_head.box_weights)
+    settings, weights = sampling_settings(config.model, "rpn"), tuple(config.model.box_head.box_weights)
     measure("RPN targets", jax.vmap(lambda key, role: rpn_targets(key, anchors, inside, role, settings)), keys, roles)
-    settings = _sampling(config, "box_head")
+    settings = sampling_settings(config.model, "box_head")
     targets = jax.vmap(lambda key, boxes, valid, role: roi_targets(key, boxes, valid, role, settings, weights))
     rois = measure("roi targets", targets, keys, proposals.boxes, proposals.valid, roles).rois
-    stage("box head", Detector.classify, matched, data=(rois,))
+    stage("box head", _box_head, matched, data=(rois,))
     positives = int(settings.samples * settings.positive_fraction)
-    stage("mask head", Detector.segment, matched, data=(rois[:, :positives],))
+    stage("mask head", _mask_head, matched, data=(rois[:, :positives],))
 
     _, train_state, per_device_step = new_state(config, model)
     parallel = DataParallel(
@@ -131,22 +132,19 @@ def training_stages(config: ConfigDict, model: Detector) -> None:
     measure("whole step", parallel.step, parallel.put_state(train_state), parallel.put_batch(batch))
 
 
-def _sampling(config: ConfigDict, head: str) -> SamplingSettings:
-    section = config.model[head]
-    return SamplingSettings(
-        positive_iou=section.positive_iou,
-        negative_iou=section.negative_iou,
-        samples=section.samples,
-        positive_fraction=section.positive_fraction,
-        offset=int(config.model.legacy_boxes),
-    )
+def _box_head(model: Detector, matched: Matched, rois: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return model.classify(model.pool(matched, rois, model.config.box_head.pooled))
+
+
+def _mask_head(model: Detector, matched: Matched, rois: jax.Array) -> jax.Array:
+    return model.segment(model.pool(matched, rois, model.config.mask_head.pooled))
 
 
 def inference_stages(config: ConfigDict, model: Detector) -> None:
     """Rows of segmenting one image."""
     batch = random_batch(config, config.data.test_canvases[0], 1)
     sizes = jnp.asarray(batch.image_sizes)
-    extent = Extent.of(sizes)
+    extent = model.extent(sizes)
     images, crops = normalise(batch.images, sizes), normalise(batch.references)
     graph, state = nnx.split(model)
 
@@ -157,7 +155,7 @@ def inference_stages(config: ConfigDict, model: Detector) -> None:
     pyramid: Pyramid = stage("pyramid", lambda model, x: model.pyramid(x, extent), images)
     matched: Matched = stage("co-attention, RPN", functools.partial(Detector.match, extent=extent), pyramid, references)
     proposals = measure("proposals", lambda m, p: model.proposals(m, p, extent, sizes, train=False), matched, pyramid)
-    logits, _ = stage("box head", Detector.classify, matched, proposals.boxes)
+    logits, _ = stage("box head", _box_head, matched, proposals.boxes)
     settings = config.model.detections
     suppress = functools.partial(
         ops.soft_nms,
@@ -168,7 +166,7 @@ def inference_stages(config: ConfigDict, model: Detector) -> None:
     )
     scores = jax.nn.softmax(logits)[..., 1]
     kept, _, _ = measure("soft-NMS", jax.vmap(suppress), proposals.boxes, scores, proposals.valid)
-    stage("mask head", Detector.segment, matched, jnp.take_along_axis(proposals.boxes, kept[..., None], 1))
+    stage("mask head", _mask_head, matched, jnp.take_along_axis(proposals.boxes, kept[..., None], 1))
     stage("whole detection", Detector.detect, images, sizes, references)
 
 

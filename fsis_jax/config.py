@@ -75,6 +75,7 @@ def _transform() -> ConfigDict:
     transform.intensity = "none"
     transform.percentiles = (1.0, 99.8)
     transform.reference_size = 128
+    transform.antialias = False
     transform.legacy_reference_crop = False
     transform.mask_size = 56
     transform.max_instances = 300
@@ -93,6 +94,10 @@ def _transform() -> ConfigDict:
 
 def _model() -> ConfigDict:
     model = ConfigDict()
+    # "fpn": a feature pyramid. "c4": level 4 of the backbone alone, its last stage as the trunk of both heads.
+    model.architecture = "fpn"
+    # How the heads see the references: "concat" (the original), "compare", or "none" (they are blind to them).
+    model.relation = "concat"
     model.compute_dtype = "float32"
     # The PyTorch weights' box convention: width = x2 - x1 + 1, RoIAlign without the half-pixel shift.
     model.legacy_boxes = True
@@ -102,23 +107,38 @@ def _model() -> ConfigDict:
     model.all_gt_positive = False
     # Proposals may reach into the padding up to a multiple of 32, as at the original's test.
     model.clip_to_padding = False
+    # At test, masks are made from target features matched with the references' next coarser level, by mistake.
+    model.shifted_mask_references = False
 
     model.backbone = ConfigDict()
     model.backbone.depth = 50
     model.backbone.width = 64
     # "frozen" batch norm (needs `init_from`) or "group" norm (from scratch).
     model.backbone.norm = "frozen"
+    # Where a bottleneck's stride sits: on its first 1x1 convolution (the original) or on the 3x3 (torchvision).
+    model.backbone.stride_in_1x1 = True
+    # The stem's max pool is padded by one pixel (torchvision), or not at all (the original).
+    model.backbone.padded_pool = False
+    # Groups of the 3x3 convolutions, and channels of a group in the first stage (0: the width). ResNeXt: 32 and 8.
+    model.backbone.groups = 1
+    model.backbone.group_width = 0
+    # Learned offsets ahead of the convolutions of res3 to res5: "none", "interleaved" (the layout of the original's
+    # weights) or "split" (a vertical and a horizontal one per channel).
+    model.backbone.deformable = "none"
 
     model.fpn = ConfigDict()
     model.fpn.channels = 256
     model.fpn.norm = "none"
     model.fpn.coarsest = 6
 
-    model.co_attention = ConfigDict()
-    model.co_attention.norm = "batch"
+    model.matching = ConfigDict()
+    # "co_attention", or "l1": target features beside their distance from the mean reference (an ablation).
+    model.matching.kind = "co_attention"
+    # After the projections of co-attention: "batch" (the original) or "group".
+    model.matching.norm = "batch"
 
     model.rpn = ConfigDict()
-    # One size per level, finest first; ratios are height / width.
+    # One size per level, finest first ("c4": all sizes of its level); ratios are height / width.
     model.rpn.anchor_sizes = (32, 64, 128, 256, 512)
     model.rpn.anchor_ratios = (0.2, 0.5, 1.0, 2.0, 5.0)
     model.rpn.train_pre_nms = 2000
@@ -135,10 +155,10 @@ def _model() -> ConfigDict:
     model.rpn.positive_fraction = 0.5
 
     model.box_head = ConfigDict()
-    # "concat" (the original) or "compare".
-    model.box_head.relation = "concat"
     model.box_head.hidden = 1024
     model.box_head.pooled = 7
+    # Of res5 ("c4"): "frozen", "group", or "batch": in training the statistics of the rois (the original).
+    model.box_head.norm = "frozen"
     model.box_head.sampling_ratio = 2
     # A roi of this size is pooled from this level.
     model.box_head.canonical_size = 224.0
@@ -161,6 +181,8 @@ def _model() -> ConfigDict:
     model.detections.nms_threshold = 0.5
     model.detections.decayed_score_threshold = 1e-4
     model.detections.max_instances = 500
+    # Masks are pasted at whole pixels, as the original does.
+    model.detections.legacy_pasting = False
     return model
 
 
@@ -219,6 +241,19 @@ def _evaluation() -> ConfigDict:
     return evaluation
 
 
+def c4_config() -> ConfigDict:
+    """The PyTorch project's R50-C4 recipe: no pyramid."""
+    config = base_config()
+    model = config.model
+    model.architecture = "c4"
+    model.rpn.anchor_ratios = (0.5, 1.0, 2.0)
+    model.rpn.train_pre_nms = 12000
+    model.rpn.test_pre_nms = 6000
+    model.rpn.test_post_nms = 1000
+    config.optimizer.reference_batch_size = 8
+    return config
+
+
 def compact_config() -> ConfigDict:
     """A compact detector that trains from scratch on two CPU cores, with everything of our own switched on.
 
@@ -234,7 +269,7 @@ def compact_config() -> ConfigDict:
     model.fpn.channels = 64
     model.fpn.norm = "group"
     model.fpn.coarsest = 5
-    model.co_attention.norm = "group"
+    model.matching.norm = "group"
     # Cells come to about 28 pixels (data.transform.scale = "reference"); the anchors cover a wide range around.
     model.rpn.anchor_sizes = (18, 36, 72, 144)
     model.rpn.anchor_ratios = (0.5, 1.0, 2.0)
@@ -246,7 +281,7 @@ def compact_config() -> ConfigDict:
     model.rpn.test_post_nms = 600
     model.rpn.min_size = 2.0
     model.rpn.samples = 128
-    model.box_head.relation = "compare"
+    model.relation = "compare"
     model.box_head.hidden = 256
     model.box_head.canonical_size = 64.0
     model.box_head.canonical_level = 3
@@ -264,6 +299,7 @@ def compact_config() -> ConfigDict:
     # A reference is read at about the scale of the cells in the target, so that features of a level compare.
     transform.reference_size = 32
     transform.intensity = "percentile"
+    transform.antialias = True
     transform.mask_size = 28
     transform.max_instances = 160
     transform.scale_jitter = 1.35
@@ -316,8 +352,12 @@ def check_config(config: ConfigDict) -> None:
         "model.backbone.norm": (config.model.backbone.norm, ("frozen", "group")),
         "model.backbone.depth": (config.model.backbone.depth, (18, 34, 50, 101, 152)),
         "model.fpn.norm": (config.model.fpn.norm, ("none", "group")),
-        "model.co_attention.norm": (config.model.co_attention.norm, ("batch", "group")),
-        "model.box_head.relation": (config.model.box_head.relation, ("concat", "compare")),
+        "model.architecture": (config.model.architecture, ("fpn", "c4")),
+        "model.relation": (config.model.relation, ("concat", "compare", "none")),
+        "model.matching.kind": (config.model.matching.kind, ("co_attention", "l1")),
+        "model.matching.norm": (config.model.matching.norm, ("batch", "group")),
+        "model.backbone.deformable": (config.model.backbone.deformable, ("none", "interleaved", "split")),
+        "model.box_head.norm": (config.model.box_head.norm, ("frozen", "batch", "group")),
         "model.detections.nms_method": (config.model.detections.nms_method, ("linear", "gaussian", "hard")),
         "optimizer.name": (config.optimizer.name, ("sgd", "adamw")),
         "optimizer.schedule": (config.optimizer.schedule, ("steps", "cosine")),
@@ -338,7 +378,7 @@ def check_config(config: ConfigDict) -> None:
             f"config.data.validation_fraction is {config.data.validation_fraction}; it must be from 0 to below 1"
         )
     levels = config.model.fpn.coarsest - 1
-    if len(config.model.rpn.anchor_sizes) != levels:
+    if config.model.architecture == "fpn" and len(config.model.rpn.anchor_sizes) != levels:
         raise FsisError(
             f"config.model.rpn.anchor_sizes has {len(config.model.rpn.anchor_sizes)} sizes; "
             f"the pyramid has {levels} levels (2 to {config.model.fpn.coarsest}), give one size for each"

@@ -92,7 +92,7 @@ def training_example(
     window = limit_window(window, record.boxes, config.max_instances, anchor=anchor, name=record.file_name)
 
     stored = cache.levels(episode.target)[window.y0 : window.y1, window.x0 : window.x1]
-    image = jitter_intensity(rng, resize(stored, scale), config)
+    image = jitter_intensity(rng, resize(stored, scale, antialias=config.antialias), config)
     height, width = image.shape[:2]
     orientation = random_orientation(rng, config, (height, width), canvas)
     image = orientation.image(image)

@@ -71,7 +71,7 @@ def bucket_targets(
         FsisError: no canvas is large enough, or there are several to choose from with scale="reference".
     """
     if config.scale == "reference":
-        if canvases == "exact" or len(canvases) != 1:
+        if len(canvases) != 1:
             raise FsisError(
                 f"training canvases {canvases}: with scale='reference' the scale is drawn per example; give one canvas"
             )

@@ -18,8 +18,8 @@ from fsis_jax.data.records import Annotations
 from fsis_jax.errors import FsisError
 from fsis_jax.io.images import to_rgb8
 
-Canvases = Sequence[tuple[int, int]] | Literal["exact"]
-"""Allowed canvas shapes (height, width), or "exact": each image's extent rounded up to 32."""
+Canvases = Sequence[tuple[int, int]]
+"""Allowed canvas shapes (height, width)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,11 @@ class TransformConfig:
     """Values that become 0 and 255."""
     reference_size: int = 128
     """Side of the square reference images."""
+    antialias: bool = True
+    """What shrinks to less than half is averaged; else pixels are skipped, as the PyTorch project does."""
     legacy_reference_crop: bool = False
-    """Truncate boxes and lose the last row or column of odd squares, as the PyTorch project does (its quirk Q11)."""
+    """Truncate boxes of the inclusive convention and lose the last row or column of odd squares, as the PyTorch project
+    does (its quirk Q11)."""
     mask_size: int = 28
     """Side m of the grid on which an instance's mask is stored."""
     max_instances: int = 128
@@ -146,8 +149,6 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 def choose_canvas(size: tuple[int, int], canvases: Canvases) -> tuple[int, int]:
     """The canvas of least area that holds `size` (height, width); the first of equals."""
-    if canvases == "exact":
-        return -(-size[0] // 32) * 32, -(-size[1] // 32) * 32
     fitting = [canvas for canvas in canvases if canvas[0] >= size[0] and canvas[1] >= size[1]]
     if not fitting:
         raise FsisError(
@@ -157,13 +158,13 @@ def choose_canvas(size: tuple[int, int], canvases: Canvases) -> tuple[int, int]:
     return canvas[0], canvas[1]
 
 
-def resize(image: np.ndarray, scale: float) -> np.ndarray:
-    """Bilinear to `scaled_size`; pixel centres map by the exact scale. Below 1/2 pixels are averaged, not skipped."""
+def resize(image: np.ndarray, scale: float, *, antialias: bool = True) -> np.ndarray:
+    """Bilinear to `scaled_size`; pixel centres map by the exact scale. `antialias`: below 1/2 pixels are averaged."""
     if scale == 1:
         return image
     if min(image.shape[:2]) * scale < 1:
         return cv2.resize(image, scaled_size(image.shape[:2], scale)[::-1], interpolation=cv2.INTER_AREA)
-    interpolation = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if antialias and scale < 0.5 else cv2.INTER_LINEAR
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
 
 
@@ -184,9 +185,12 @@ def to_levels(image: np.ndarray, config: TransformConfig) -> np.ndarray:
 def cut_reference(image: np.ndarray, box: Sequence[float], *, context: float = 1.0, legacy: bool = False) -> np.ndarray:
     """The part of a decoded image inside `box` (x1, y1, x2, y2), which first grows about its centre by `context`.
 
-    Every pixel that the box touches is part of it (`legacy`: coordinates are truncated); at least one.
+    Every pixel that the box touches is part of it; at least one. `legacy`: x2 and y2 name the last pixel inside, and
+    coordinates are truncated.
     """
     x1, y1, x2, y2 = box
+    if legacy:
+        x2, y2 = x2 - 1, y2 - 1
     grow_x, grow_y = (context - 1) / 2 * (x2 - x1), (context - 1) / 2 * (y2 - y1)
     upper = math.floor if legacy else math.ceil
     height, width = image.shape[:2]
@@ -214,7 +218,8 @@ def reference_image(
     levels = to_levels(crop, config)
     if rng is not None:
         levels = jitter_intensity(rng, levels, config)
-    square = resize_square(pad_to_square(levels, legacy=config.legacy_reference_crop), config.reference_size)
+    square = pad_to_square(levels, legacy=config.legacy_reference_crop)
+    square = resize_square(square, config.reference_size, antialias=config.antialias)
     if rng is not None:
         square = random_orientation(rng, config, square.shape[:2], square.shape[:2]).image(square)
     return place(square, square.shape[:2])
@@ -232,9 +237,9 @@ def pad_to_square(image: np.ndarray, *, legacy: bool = False) -> np.ndarray:
     return padded
 
 
-def resize_square(image: np.ndarray, size: int) -> np.ndarray:
+def resize_square(image: np.ndarray, size: int, *, antialias: bool = True) -> np.ndarray:
     """A square image to `size`, as `resize`."""
-    interpolation = cv2.INTER_AREA if size < image.shape[0] / 2 else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if antialias and size < image.shape[0] / 2 else cv2.INTER_LINEAR
     return cv2.resize(image, (size, size), interpolation=interpolation)
 
 

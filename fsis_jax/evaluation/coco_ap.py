@@ -1,9 +1,9 @@
 """COCO average precision and recall of detections, from memory to a dict of numbers.
 
 The measure is that of pycocotools' COCOeval with the true IoU of masks or boxes. (The PyTorch project's "segm" AP is
-computed from the IoU of the masks' boxes: its evaluator asks a flag that is never set.) What differs from COCOeval
-is how it is driven: nothing is printed, up to 500 detections count, and the matching looks only at pairs that overlap
-enough, which is many times faster where an image holds hundreds of cells.
+computed from the IoU of the masks' boxes, since its evaluator asks a flag that is never set: our "mask_bbox".) What
+differs from COCOeval is how it is driven: nothing is printed, up to 500 detections count, and the matching looks only
+at pairs that overlap enough, which is many times faster where an image holds hundreds of cells.
 """
 
 import contextlib
@@ -44,7 +44,8 @@ def evaluate(
     Args:
         ground_truth: the annotated images.
         detections: of these images; those on other images or of other categories do not count.
-        iou_type: "segm" (masks) or "bbox".
+        iou_type: "segm" (masks), "bbox", or "mask_bbox": the tight boxes of the detected masks, with the boxes of the
+            instances; what the PyTorch project reports as "segm".
         max_dets: how many detections per image and category count for each AR; the largest one holds for AP.
         area_splits: instances of at most the first are small, from the second on large (pixels).
         images: ids of the images that count; None: all of `ground_truth`.
@@ -138,7 +139,8 @@ class _Evaluator(COCOeval):
         categories: Collection[int] | None,
         ignore: Sequence[np.ndarray] | None,
     ) -> None:
-        super().__init__(iouType=iou_type)
+        super().__init__(iouType="segm" if iou_type == "segm" else "bbox")
+        self._mask_boxes = iou_type == "mask_bbox"
         if images is not None:
             chosen = set(images)
             rows = [row for row, record in enumerate(ground_truth) if record.image_id in chosen]
@@ -183,8 +185,12 @@ class _Evaluator(COCOeval):
                 )
         for detection in self._detections:
             box = detection["bbox"]
-            area = pycocotools.mask.area(detection["segmentation"]) if masks else box[2] * box[3]
-            self._dts[detection["image_id"], detection["category_id"]].append({**detection, "area": float(area)})
+            if self._mask_boxes:
+                box = pycocotools.mask.toBbox(detection["segmentation"]).tolist()
+            by_mask = masks or self._mask_boxes
+            area = pycocotools.mask.area(detection["segmentation"]) if by_mask else box[2] * box[3]
+            found = {**detection, "bbox": box, "area": float(area)}
+            self._dts[detection["image_id"], detection["category_id"]].append(found)
 
     def evaluateImg(
         self, image: int, category: int, area_range: tuple[float, float], max_dets: int

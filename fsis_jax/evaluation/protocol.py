@@ -27,8 +27,10 @@ from fsis_jax.io.exports import write_overlay
 from fsis_jax.io.files import atomic_write
 from fsis_jax.io.images import decode_image, to_rgb8
 
-KINDS = {"mask": "segm", "box": "bbox"}
-"""Our names of what is compared, and COCO's."""
+KINDS = {"mask": "segm", "box": "bbox", "mask_box": "mask_bbox"}
+"""Our names of what is compared, and those of `coco_ap.evaluate`."""
+TABLE = ("mask", "box")
+"""Kinds that the table shows; the file of results has all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +115,9 @@ def segment_target(
         repeat=repeat,
         seed=seed,
     )
-    encoded = segmenter.encode_references(reference_crops(train if references == "train" else targets, boxes))
+    legacy = segmenter.config.data.transform.legacy_reference_crop
+    crops = reference_crops(train if references == "train" else targets, boxes, legacy=legacy)
+    encoded = segmenter.encode_references(crops)
     instances = segmenter.segment(read_target(targets, target), encoded)
     return Prediction(
         target=target,
@@ -195,7 +199,7 @@ def write_results(path: pathlib.Path, config: ConfigDict, results: dict[str, Any
 
 def format_table(results: dict[str, Any]) -> str:
     """Mean and standard deviation over the repeats: a row for each category, and one for their mean."""
-    columns = [(kind, name) for kind in KINDS for name in ("AP", "AP50", "AP75")]
+    columns = [(kind, name) for kind in TABLE for name in ("AP", "AP50", "AP75")]
     columns += [("mask", f"AP_{size}") for size in ("small", "medium", "large")]
     titles = ["category", *(f"{kind} {name}" for kind, name in columns)]
     rows = []
@@ -274,9 +278,9 @@ def read_target(source: Source, position: int) -> np.ndarray:
     return decode_image(record.encoded, record.annotations.file_name)
 
 
-def reference_crops(source: Source, boxes: Sequence[ReferenceBox]) -> list[np.ndarray]:
-    """The boxes cut out of their images."""
-    return [cut_reference(read_target(source, reference.record), reference.box) for reference in boxes]
+def reference_crops(source: Source, boxes: Sequence[ReferenceBox], *, legacy: bool = False) -> list[np.ndarray]:
+    """The boxes cut out of their images; `legacy` as for `cut_reference`."""
+    return [cut_reference(read_target(source, reference.record), reference.box, legacy=legacy) for reference in boxes]
 
 
 def _shown(source: Source, target: int) -> list[int]:

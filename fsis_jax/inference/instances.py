@@ -6,9 +6,11 @@ covers [x, x + 1] x [y, y + 1] of the continuous coordinates that boxes are give
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pycocotools.mask
 
@@ -69,12 +71,12 @@ class Instances:
         valid: np.ndarray,
         mask_probs: np.ndarray,
         size: Size,
-        scale: float | tuple[float, float] = 1.0,
         mask_threshold: float = 0.5,
         *,
         offset: int = 0,
         category: str | None = None,
         min_score: float = 0.0,
+        legacy: bool = False,
     ) -> "Instances":
         """The valid rows of a detector's padded output for one image.
 
@@ -82,23 +84,23 @@ class Instances:
         bilinearly, exceeds the threshold (the rule of `ops.paste_masks`, each instance only where it lies).
 
         Args:
-            boxes: (D, 4), pixels of the resized image.
+            boxes: (D, 4), pixels of the image.
             scores: (D,).
             valid: (D,) bool.
             mask_probs: (D, M, M), laid over each row's box.
-            size: height and width of the image itself.
-            scale: resized size / size of the image; one number or (vertical, horizontal).
+            size: height and width of the image.
             offset: 1 if x2 and y2 name the last pixel inside (the convention of the converted weights).
+            legacy: paste at whole pixels as the PyTorch project does (its quirk Q18); needs `offset` 1.
         """
         rows = np.flatnonzero(valid)
         rows = rows[np.argsort(-np.asarray(scores, np.float32)[rows], kind="stable")]
-        vertical, horizontal = np.broadcast_to(np.asarray(scale, np.float32), 2)
-        boxes = np.asarray(boxes, np.float32)[rows] + np.array([0, 0, offset, offset], np.float32)
-        boxes = boxes / np.stack([horizontal, vertical, horizontal, vertical])
+        boxes = np.asarray(boxes, np.float32)[rows]
         probabilities = np.asarray(mask_probs)[rows].astype(np.float32)
+        paste = _paste_whole_pixels if legacy else functools.partial(_paste, offset=offset)
         crops = tuple(
-            _paste(mask, box, size, mask_threshold) for mask, box in zip(probabilities, boxes.tolist(), strict=True)
+            paste(mask, box, size, mask_threshold) for mask, box in zip(probabilities, boxes.tolist(), strict=True)
         )
+        boxes = boxes + np.array([0, 0, offset, offset], np.float32)
         height, width = size
         clipped = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
         return cls(clipped, np.asarray(scores, np.float32)[rows], crops, size, category, min_score)
@@ -229,12 +231,27 @@ class Instances:
         ]
 
 
-def _paste(probabilities: np.ndarray, box: Sequence[float], size: Size, threshold: float) -> CroppedMask:
+def _paste(probabilities: np.ndarray, box: Sequence[float], size: Size, threshold: float, offset: int) -> CroppedMask:
     """The mask of one instance: (M, M) probabilities laid over a box in image pixels."""
     x1, y1, x2, y2 = box
-    x, across = _sampling(x1, x2, size[1], probabilities.shape[1])
-    y, down = _sampling(y1, y2, size[0], probabilities.shape[0])
+    x, across = _sampling(x1, x2 + offset, size[1], probabilities.shape[1])
+    y, down = _sampling(y1, y2 + offset, size[0], probabilities.shape[0])
     return CroppedMask(y, x, down @ probabilities @ across.T > threshold)
+
+
+def _paste_whole_pixels(probabilities: np.ndarray, box: Sequence[float], size: Size, threshold: float) -> CroppedMask:
+    """As `segm_results` of the PyTorch project: a border of zeros, the box grown alike and truncated, resized."""
+    x1, y1, x2, y2 = np.asarray(box, np.float32)
+    grow = np.float32((probabilities.shape[0] + 2) / probabilities.shape[0])
+    half_width, half_height = (x2 - x1) * np.float32(0.5) * grow, (y2 - y1) * np.float32(0.5) * grow
+    centre_x, centre_y = (x2 + x1) * np.float32(0.5), (y2 + y1) * np.float32(0.5)
+    left, right = int(centre_x - half_width), int(centre_x + half_width)
+    top, bottom = int(centre_y - half_height), int(centre_y + half_height)
+    shape = (max(right - left + 1, 1), max(bottom - top + 1, 1))
+    mask = cv2.resize(np.pad(probabilities, 1), shape, interpolation=cv2.INTER_LINEAR) > threshold
+    y, x = (min(max(low, 0), limit) for low, limit in zip((top, left), size, strict=True))
+    inside = mask[y - top : max(size[0] - top, 0), x - left : max(size[1] - left, 0)]
+    return CroppedMask(y, x, inside)
 
 
 def _sampling(low: float, high: float, limit: int, cells: int) -> tuple[int, np.ndarray]:

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from fsis_jax.config import user_path
 from fsis_jax.data.from_config import transform_config
-from fsis_jax.data.transforms import choose_canvas, place, reference_image, resize, scaled_size, target_scale, to_levels
+from fsis_jax.data.transforms import choose_canvas, place, reference_image, resize, target_scale, to_levels
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.models.detector import Detections, Detector, Pyramid
@@ -108,10 +108,9 @@ class Segmenter:
         """
         if not isinstance(references, References):
             references = self.encode_references(references)
-        canvases = self.config.data.test_canvases
         scale = self._scale(image.shape[:2], references)
-        canvas = choose_canvas(scaled_size(image.shape[:2], scale), canvases)
-        resized = resize(to_levels(image, self._transform), scale)
+        resized = resize(to_levels(image, self._transform), scale, antialias=self._transform.antialias)
+        canvas = choose_canvas(resized.shape[:2], self.config.data.test_canvases)
         detections = jax.device_get(
             _detect(
                 self._graph,
@@ -119,6 +118,8 @@ class Segmenter:
                 place(resized, canvas)[None],
                 np.array([resized.shape[:2]], np.int32),
                 references.features,
+                np.array([scale], np.float32),
+                np.array([image.shape[:2]], np.int32),
             )
         )
         return Instances.from_padded(
@@ -127,19 +128,16 @@ class Segmenter:
             detections.valid[0],
             detections.masks[0],
             image.shape[:2],
-            scale=scale,
             offset=self._offset,
             min_score=self.min_score,
+            legacy=self.config.model.detections.legacy_pasting,
         )
 
     def _scale(self, size: tuple[int, ...], references: References) -> float:
         """Canvas pixels per image pixel: what the references ask for, or what the largest canvas still holds."""
         height, width = size[:2]
         scale = target_scale((height, width), references.sides, self._transform)
-        canvases = self.config.data.test_canvases
-        if canvases == "exact":
-            return scale
-        largest = max(min(canvas[0] / height, canvas[1] / width) for canvas in canvases)
+        largest = max(min(rows / height, columns / width) for rows, columns in self.config.data.test_canvases)
         return min(scale, largest)
 
 
@@ -151,7 +149,13 @@ def _encode(graph: nnx.GraphDef, state: nnx.State, references: jax.Array) -> Pyr
 
 @functools.partial(jax.jit, static_argnums=0)
 def _detect(
-    graph: nnx.GraphDef, state: nnx.State, images: jax.Array, sizes: jax.Array, references: Pyramid
+    graph: nnx.GraphDef,
+    state: nnx.State,
+    images: jax.Array,
+    sizes: jax.Array,
+    references: Pyramid,
+    scales: jax.Array,
+    original_sizes: jax.Array,
 ) -> Detections:
     model: Detector = nnx.merge(graph, state)
-    return model.detect(normalise(images, sizes), sizes, references)
+    return model.detect(normalise(images, sizes), sizes, references, scales=scales, original_sizes=original_sizes)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fsis_jax.models.layers import BatchNorm, GroupNorm, conv
+from fsis_jax.models.layers import BatchNorm, GroupNorm, Training, conv
 
 
 @jax.tree_util.register_dataclass
@@ -28,8 +28,8 @@ class Match:
     """(B, h, w, C) gated d', for the heads."""
     reference: jax.Array
     """(B, hr, wr, C) gated a', for the heads."""
-    gate: jax.Array
-    """(B, C) in 0..1."""
+    gate: jax.Array | None = None
+    """(B, C) in 0..1, where there is one."""
 
 
 class ChannelGate(nnx.Module):
@@ -74,15 +74,13 @@ class CoAttention(nnx.Module):
         target: jax.Array,
         reference: jax.Array,
         mask: jax.Array | None = None,
-        *,
-        train: bool = False,
-        axis_name: str | None = None,
+        training: Training | None = None,
     ) -> Match:
         """Args:
         target: (B, h, w, C).
         reference: (B, hr, wr, C), the mean over the shots.
         mask: (B, h, w, 1), 0 where the target is padding.
-        train: batch statistics in the norm, over all devices along `axis_name`.
+        training: batch statistics in the norms.
         """
         g_target, phi = _flat(self.g(target)), _flat(self.phi(target))  # (B, N_d, C/2)
         g_reference, theta = _flat(self.g(reference)), _flat(self.theta(reference))  # (B, N_a, C/2)
@@ -93,28 +91,13 @@ class CoAttention(nnx.Module):
             count = positions.astype(jnp.float32).sum(1, keepdims=True)  # (B, 1, 1)
         to_reference = _attend(theta, phi, g_target) / count.astype(theta.dtype)  # (B, N_a, C/2)
         to_target = _attend(phi, theta, g_reference) / theta.shape[1]  # (B, N_d, C/2)
-        reference = reference + self._project(
-            self.reference_out, self.reference_norm, to_reference, reference, None, train, axis_name
-        )
-        target = target + self._project(self.target_out, self.target_norm, to_target, target, mask, train, axis_name)
+        to_reference = self.reference_out(to_reference.reshape(*reference.shape[:3], -1))
+        to_target = self.target_out(to_target.reshape(*target.shape[:3], -1))
+        reference = reference + self.reference_norm(to_reference, None, training)
+        target = target + self.target_norm(to_target, mask, training)
         gate = self.gate(reference)
         scale = gate[:, None, None].astype(target.dtype)
         return Match(rpn=target, target=target * scale, reference=reference * scale, gate=gate)
-
-    def _project(
-        self,
-        out: nnx.Conv,
-        norm: BatchNorm | GroupNorm,
-        attended: jax.Array,
-        like: jax.Array,
-        mask: jax.Array | None,
-        train: bool,
-        axis_name: str | None,
-    ) -> jax.Array:
-        y = out(attended.reshape(*like.shape[:3], -1))
-        if isinstance(norm, BatchNorm):
-            return norm(y, mask, train=train, axis_name=axis_name)
-        return norm(y, mask)
 
 
 def _flat(x: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ Norms compute in float32 whatever the compute dtype, and take the mask of `exten
 0 neither enter the statistics nor keep a value.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -26,6 +27,7 @@ def conv(
     dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs,
     kernel_init: Callable[..., jax.Array] = he_normal,
+    groups: int = 1,
 ) -> nnx.Conv:
     """A square convolution padded symmetrically by kernel // 2, as PyTorch's `padding=kernel // 2`."""
     pad = kernel // 2
@@ -39,7 +41,18 @@ def conv(
         dtype=dtype,
         rngs=rngs,
         kernel_init=kernel_init,
+        feature_group_count=groups,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Given to norms in training: how batch statistics are gathered. Without it they use the running ones."""
+
+    axis_name: str | None = None
+    """Devices over which the batch is spread."""
+    weights: jax.Array | None = None
+    """(B,) how often each row counts; once if None."""
 
 
 class FrozenStatistic(nnx.Variable):
@@ -55,7 +68,8 @@ class FrozenBatchNorm(nnx.Module):
         self.mean = FrozenStatistic(jnp.zeros(channels))
         self.var = FrozenStatistic(jnp.ones(channels))
 
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, training: Training | None = None) -> jax.Array:
+        """(B, h, w, C) -> (B, h, w, C), the same in training."""
         scale = self.scale[...] * jax.lax.rsqrt(self.var[...] + EPSILON)
         y = x.astype(jnp.float32) * scale + (self.bias[...] - self.mean[...] * scale)
         return _masked(y.astype(x.dtype), mask)
@@ -79,8 +93,8 @@ class GroupNorm(nnx.Module):
         self.scale = UndecayedParam(jnp.zeros(channels) if zero_init else jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
 
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """(B, h, w, C) -> (B, h, w, C)."""
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, training: Training | None = None) -> jax.Array:
+        """(B, h, w, C) -> (B, h, w, C), the same in training."""
         batch, height, width, channels = x.shape
         y = _masked(x.astype(jnp.float32), mask)
         positions = height * width if mask is None else mask.astype(jnp.float32).sum((1, 2))  # scalar | (B, 1)
@@ -107,34 +121,58 @@ class BatchNorm(nnx.Module):
     Args:
         channels: C.
         zero_init: start with scale 0.
+        affine: whether scale and bias are trained; if not, only the statistics change.
     """
 
-    def __init__(self, channels: int, *, zero_init: bool = False) -> None:
-        self.scale = nnx.Param(jnp.zeros(channels) if zero_init else jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
+    def __init__(self, channels: int, *, zero_init: bool = False, affine: bool = True) -> None:
+        kind = nnx.Param if affine else FrozenStatistic
+        self.scale = kind(jnp.zeros(channels) if zero_init else jnp.ones(channels))
+        self.bias = kind(jnp.zeros(channels))
         self.mean = BatchStatistic(jnp.zeros(channels))
         self.var = BatchStatistic(jnp.ones(channels))
 
-    def __call__(
-        self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False, axis_name: str | None = None
-    ) -> jax.Array:
-        """(B, h, w, C) -> (B, h, w, C); with `train`, batch statistics are used and the running ones updated."""
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, training: Training | None = None) -> jax.Array:
+        """(B, h, w, C) -> (B, h, w, C); in training, batch statistics are used and the running ones updated."""
         y = _masked(x.astype(jnp.float32), mask)
-        if train:
-            size = x.shape[0] * x.shape[1] * x.shape[2]
-            count = jnp.float32(size) if mask is None else mask.astype(jnp.float32).sum()
-            total = _all_devices(jnp.append(y.sum((0, 1, 2)), count), axis_name)
-            total, count = total[:-1], total[-1]
-            mean = total / count
-            centred = _masked(y - mean, mask)
-            var = _all_devices((centred * centred).sum((0, 1, 2)), axis_name) / count
-            unbiased = var * count / jnp.maximum(count - 1, 1)
-            self.mean[...] = 0.9 * self.mean[...] + 0.1 * jax.lax.stop_gradient(mean)
-            self.var[...] = 0.9 * self.var[...] + 0.1 * jax.lax.stop_gradient(unbiased)
-        else:
+        if training is None:
             mean, var = self.mean[...], self.var[...]
+        else:
+            mean, var = self._update(y, mask, training)
         y = (y - mean) * (jax.lax.rsqrt(var + EPSILON) * self.scale[...]) + self.bias[...]
         return _masked(y.astype(x.dtype), mask)
+
+    def _update(self, y: jax.Array, mask: jax.Array | None, training: Training) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance (C,) of the batch, which also move the running ones."""
+        weights = jnp.ones((*y.shape[:3], 1), jnp.float32) if mask is None else mask.astype(jnp.float32)
+        if training.weights is not None:
+            weights = weights * training.weights[:, None, None, None]
+        axis_name = training.axis_name
+        total = _all_devices(jnp.append((y * weights).sum((0, 1, 2)), weights.sum()), axis_name)
+        total, count = total[:-1], total[-1]
+        mean = total / count
+        var = _all_devices((jnp.square(y - mean) * weights).sum((0, 1, 2)), axis_name) / count
+        unbiased = var * count / jnp.maximum(count - 1, 1)
+        self.mean[...] = 0.9 * self.mean[...] + 0.1 * jax.lax.stop_gradient(mean)
+        self.var[...] = 0.9 * self.var[...] + 0.1 * jax.lax.stop_gradient(unbiased)
+        return mean, var
+
+
+Norm = FrozenBatchNorm | GroupNorm | BatchNorm
+
+
+def make_norm(kind: str, channels: int, *, zero_init: bool = False) -> Norm:
+    """The normalisation of a residual block: "frozen", "group", or "batch" with a fixed affine part.
+
+    Raises:
+        ValueError: for any other kind.
+    """
+    if kind == "frozen":
+        return FrozenBatchNorm(channels)
+    if kind == "group":
+        return GroupNorm(channels, zero_init=zero_init)
+    if kind == "batch":
+        return BatchNorm(channels, affine=False)
+    raise ValueError(f"norm is {kind!r}; it must be 'frozen' (pretrained weights), 'group' (from scratch) or 'batch'")
 
 
 def _masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:

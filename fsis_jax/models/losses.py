@@ -28,7 +28,7 @@ def rpn_losses(
     labels: jax.Array,
     box_targets: jax.Array,
     *,
-    samples_per_image: int,
+    samples_per_image: int | None,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Objectness and box loss of the sampled anchors of all levels.
@@ -37,17 +37,19 @@ def rpn_losses(
         logits: (B, N).
         deltas, box_targets: (B, N, 4).
         labels: (B, N) int32, 1, 0 or -1 (not sampled).
-        samples_per_image: the constant by which the objectness loss of an image is divided, whatever was sampled.
+        samples_per_image: the constant by which the objectness loss of an image is divided, whatever was sampled
+            (the original with a pyramid). None: it is divided by the number of samples of all images (without one).
         axis_name: devices over which the batch is spread.
 
     Returns:
-        Binary cross entropy / (samples_per_image * images), and smooth L1 (beta 1/9) of the positives, divided by
+        Binary cross entropy, divided as `samples_per_image` says, and smooth L1 (beta 1/9) of the positives, divided by
         the number of samples of their image and by the number of images.
     """
     images = device_sum(jnp.float32(logits.shape[0]), axis_name)
     sampled = labels != IGNORE
     entropy = optax.sigmoid_binary_cross_entropy(logits, (labels == POSITIVE).astype(jnp.float32))
-    objectness = jnp.where(sampled, entropy, 0.0).sum() / (samples_per_image * images)
+    number = _count(sampled, axis_name) if samples_per_image is None else samples_per_image * images
+    objectness = jnp.where(sampled, entropy, 0.0).sum() / number
     distance = smooth_l1(deltas - box_targets, 1 / 9).sum(-1)  # (B, N)
     per_image = jnp.where(labels == POSITIVE, distance, 0.0).sum(1) / jnp.maximum(sampled.sum(1), 1)
     return objectness, per_image.sum() / images

@@ -1,7 +1,10 @@
-"""Relation mask head (modeling/mask_rcnn_heads.py of the PyTorch project).
+"""Relation mask heads (modeling/mask_rcnn_heads.py of the PyTorch project).
 
-Roi features and reference features of the roi's level, side by side -> 3x3 convolutions -> x2 deconvolution ->
-1x1. The first convolution is split: conv(concat(x, y)) = conv_x(x) + conv_y(y), and conv_y runs once per level.
+With a pyramid: roi features and reference features of the roi's level, side by side -> 3x3 convolutions -> x2
+deconvolution -> 1x1. Without one (C4): both through the box head's res5, side by side -> deconvolution -> 1x1.
+
+The layer that reads the pair is split: f(concat(x, y)) = f_x(x) + f_y(y), and f_y runs once per level,
+not once per roi.
 """
 
 import jax
@@ -9,51 +12,101 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from fsis_jax.models.box_head import RoiFeatures
 from fsis_jax.models.layers import conv
 
 
 class RelationMaskHead(nnx.Module):
-    """Args:
-    channels_in: C of the pooled features.
-    channels: width of the convolutions.
-    convs: number of 3x3 convolutions.
-    outputs: 2 (background and foreground; only the last is trained and read) or 1.
+    """The head of models with a pyramid.
+
+    Args:
+        channels_in: C of the pooled features.
+        relation: whether it sees the references.
+        channels: width of the convolutions.
+        convs: number of 3x3 convolutions.
+        outputs: 2 (background and foreground; only the last is trained and read) or 1.
     """
 
     def __init__(
-        self, channels_in: int, *, channels: int, convs: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs
+        self,
+        channels_in: int,
+        *,
+        relation: bool,
+        channels: int,
+        convs: int,
+        outputs: int,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
     ) -> None:
-        self.first = conv(2 * channels_in, channels, 3, dtype=dtype, rngs=rngs)
+        self.relation = relation
+        self.first = conv((1 + relation) * channels_in, channels, 3, dtype=dtype, rngs=rngs)
         self.convs = nnx.List(conv(channels, channels, 3, dtype=dtype, rngs=rngs) for _ in range(convs - 1))
         self.upsample = nnx.Linear(channels, 4 * channels, use_bias=False, dtype=dtype, rngs=rngs)
         self.upsample_bias = nnx.Param(jnp.zeros(channels))
         self.out = conv(channels, outputs, 1, dtype=dtype, rngs=rngs)
 
-    def __call__(self, pooled: jax.Array, reference_pooled: jax.Array, level_index: jax.Array) -> jax.Array:
-        """Args:
-        pooled: (B, R, p, p, C) features of the rois.
-        reference_pooled: (B, L, p, p, C) reference features of each level, resized to p x p.
-        level_index: (B, R) int32 in 0..L-1.
-
-        Returns:
-            Logits (B, R, 2p, 2p, outputs), float32.
-        """
+    def __call__(self, features: RoiFeatures) -> jax.Array:
+        """Logits (B, R, 2p, 2p, outputs), float32."""
+        pooled = features.rois
         batch, rois, side = pooled.shape[:3]
         width = pooled.shape[-1]
-        kernel = self.first.kernel[...].astype(pooled.dtype)  # (3, 3, 2C, channels)
-        of_reference = _conv3x3(reference_pooled, kernel[:, :, width:])  # (B, L, p, p, channels)
-        of_reference = jnp.take_along_axis(of_reference, level_index[..., None, None, None], 1)
-        x = _conv3x3(pooled, kernel[:, :, :width]) + of_reference
+        kernel = self.first.kernel[...].astype(pooled.dtype)  # (3, 3, C or 2C, channels)
+        x = _conv3x3(pooled, kernel[:, :, :width])
+        if self.relation:
+            x = x + _of_roi(_conv3x3(features.references, kernel[:, :, width:]), features.level_index)
         if self.first.bias is not None:
             x = x + self.first.bias[...].astype(x.dtype)
         x = nnx.relu(x).reshape(batch * rois, side, side, -1)
         for layer in self.convs:
             x = nnx.relu(layer(x))
-        # A 2x2 deconvolution with stride 2 writes a separate 2x2 block for every position: a linear map.
-        x = self.upsample(x).reshape(batch * rois, side, side, 2, 2, -1)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch * rois, 2 * side, 2 * side, -1)
-        x = nnx.relu(x + self.upsample_bias[...].astype(x.dtype))
-        return self.out(x).astype(jnp.float32).reshape(batch, rois, 2 * side, 2 * side, -1)
+        return _deconvolve(self, self.upsample(x)).reshape(batch, rois, 2 * side, 2 * side, -1)
+
+
+class Res5MaskHead(nnx.Module):
+    """The head of models without a pyramid; it reads what has passed res5.
+
+    Args:
+        channels_in: C of its features.
+        relation, outputs: as for `RelationMaskHead`.
+        channels: of the deconvolution.
+    """
+
+    def __init__(
+        self, channels_in: int, *, relation: bool, channels: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
+        self.relation = relation
+        self.upsample = nnx.Linear((1 + relation) * channels_in, 4 * channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.upsample_bias = nnx.Param(jnp.zeros(channels))
+        self.out = conv(channels, outputs, 1, dtype=dtype, rngs=rngs)
+
+    def __call__(self, features: RoiFeatures) -> jax.Array:
+        """Logits (B, R, 2p, 2p, outputs), float32."""
+        maps = features.rois
+        batch, rois, side = maps.shape[:3]
+        width = maps.shape[-1]
+        kernel = self.upsample.kernel[...].astype(maps.dtype)  # (C or 2C, 4 * channels)
+        x = maps @ kernel[:width]
+        if self.relation:
+            x = x + _of_roi(features.references @ kernel[width:], features.level_index)
+        x = x.reshape(batch * rois, side, side, -1)
+        return _deconvolve(self, x).reshape(batch, rois, 2 * side, 2 * side, -1)
+
+
+def _deconvolve(head: RelationMaskHead | Res5MaskHead, x: jax.Array) -> jax.Array:
+    """From the blocks (N, p, p, 4c) of a 2x2 deconvolution with stride 2, which writes one for every position.
+
+    A block is ordered (row, column, c). Gives logits (N, 2p, 2p, outputs), float32.
+    """
+    number, side = x.shape[:2]
+    x = x.reshape(number, side, side, 2, 2, -1).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(number, 2 * side, 2 * side, -1)
+    x = nnx.relu(x + head.upsample_bias[...].astype(x.dtype))
+    return head.out(x).astype(jnp.float32)
+
+
+def _of_roi(of_level: jax.Array, level_index: jax.Array) -> jax.Array:
+    """(B, L, p, p, c) and (B, R) -> (B, R, p, p, c)."""
+    return jnp.take_along_axis(of_level, level_index[..., None, None, None], 1)
 
 
 def _conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:

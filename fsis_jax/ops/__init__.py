@@ -7,6 +7,7 @@ differentiated. Padded arrays travel with a boolean `valid`. Boxes are (x1, y1, 
 from fsis_jax.ops.anchors import cell_anchors, grid_anchors
 from fsis_jax.ops.assignment import IGNORE, NEGATIVE, POSITIVE, Assignment, assign
 from fsis_jax.ops.boxes import MAX_LOG_SCALE, area, clip, decode, encode, pairwise_ioa, pairwise_iou
+from fsis_jax.ops.deform import sample_at_offsets
 from fsis_jax.ops.masks import paste_masks, roi_mask_targets
 from fsis_jax.ops.nms import nms
 from fsis_jax.ops.roi_align import assign_levels, multilevel_roi_align, roi_align
@@ -35,6 +36,7 @@ __all__ = [
     "paste_masks",
     "roi_align",
     "roi_mask_targets",
+    "sample_at_offsets",
     "sample_indices",
     "sample_labels",
     "soft_nms",

@@ -40,11 +40,13 @@ def roi_mask_targets(
       gt_masks: (G, m, m), uint8 coverage 0..255 (as in Batch), or bool or float 0..1.
       gt_boxes: (G, 4) pixels.
       matched: (R,) int32, row of the roi's instance.
+      offset: convention of `gt_boxes` (1: x2 and y2 name the last pixel inside). A roi spans what RoIAlign reads of it,
+        x1 to x2 in either convention.
     """
     boxes = gt_boxes[matched]
     masks = _unit_range(gt_masks[matched])  # (R, m, m)
     fractions = (jnp.arange(size) + 0.5) / size
-    sides = rois[:, 2:] - rois[:, :2] + offset
+    sides = rois[:, 2:] - rois[:, :2]
     points = rois[:, :2, None] + sides[:, :, None] * fractions  # (R, 2, size)
     across = _sampling_weights(points[:, 0], boxes[:, 0], boxes[:, 2] + offset, masks.shape[2])
     down = _sampling_weights(points[:, 1], boxes[:, 1], boxes[:, 3] + offset, masks.shape[1])

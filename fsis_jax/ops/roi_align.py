@@ -52,6 +52,8 @@ class _Grid(NamedTuple):
     x: _Axis
     first: jax.Array
     """(R,) int32, row of the flattened features that holds pixel (0, 0) of the roi's map."""
+    pitch: jax.Array
+    """(R,) int32, rows of the flattened features from one row of the roi's map to the next."""
 
 
 @functools.partial(jax.jit, static_argnames=("output_size", "sampling_ratio", "aligned"))
@@ -82,6 +84,7 @@ def roi_align(
         heights=jnp.full(number, height, jnp.int32),
         widths=jnp.full(number, width, jnp.int32),
         first=jnp.zeros(number, jnp.int32),
+        pitch=jnp.full(number, width, jnp.int32),
         output_size=output_size,
         sampling_ratio=sampling_ratio,
         aligned=aligned,
@@ -99,6 +102,7 @@ def multilevel_roi_align(
     output_size: int,
     sampling_ratio: int = 2,
     aligned: bool = True,
+    limits: jax.Array | None = None,
 ) -> jax.Array:
     """Features (R, o, o, C) of rois (R, 4) image pixels, each read from its own level of a pyramid.
 
@@ -107,18 +111,22 @@ def multilevel_roi_align(
     Args:
       features: level -> (h, w, C); the stride of a level is 2 ** level image pixels.
       levels: (R,) int32, see `assign_levels`; a level that `features` lacks reads the nearest one that it has.
+      limits: (L, 2) int32, rows and columns of each level, from the finest on, at which its map is taken to end; the
+        whole maps if None.
     """
     keys = sorted(features)
     maps = [features[level] for level in keys]
     sizes = np.array([feature.shape[:2] for feature in maps], np.int32)  # (L, 2)
     first = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))[:-1]]).astype(np.int32)
+    ends = jnp.asarray(sizes) if limits is None else limits
     row = jnp.argmin(jnp.abs(levels[:, None] - jnp.asarray(keys)), axis=1)  # (R,) row of the tables above
     grid = _grid(
         rois,
         scale=jnp.asarray([2.0**-level for level in keys], jnp.float32)[row],
-        heights=jnp.asarray(sizes[:, 0])[row],
-        widths=jnp.asarray(sizes[:, 1])[row],
+        heights=ends[row, 0],
+        widths=ends[row, 1],
         first=jnp.asarray(first)[row],
+        pitch=jnp.asarray(sizes[:, 1])[row],
         output_size=output_size,
         sampling_ratio=sampling_ratio,
         aligned=aligned,
@@ -151,6 +159,7 @@ def _grid(
     heights: jax.Array,
     widths: jax.Array,
     first: jax.Array,
+    pitch: jax.Array,
     output_size: int,
     sampling_ratio: int,
     aligned: bool,
@@ -166,7 +175,7 @@ def _grid(
             samples = jnp.clip(jnp.ceil(side / output_size), 1, 2 * sizes).astype(jnp.int32)
         return _Axis(low - 0.5 if aligned else low, side / output_size, samples, sizes)
 
-    return _Grid(axis(rois[:, 1], rois[:, 3], heights), axis(rois[:, 0], rois[:, 2], widths), first)
+    return _Grid(axis(rois[:, 1], rois[:, 3], heights), axis(rois[:, 0], rois[:, 2], widths), first, pitch)
 
 
 class _Taps(NamedTuple):
@@ -204,7 +213,7 @@ def _for_each_pass(
 
     def one_pass(total: jax.Array, y: Sequence[jax.Array | int], x: Sequence[jax.Array | int]) -> jax.Array:
         rows, row_weights = _axis_taps(grid.y, output_size, y)
-        rows = rows * grid.x.size[:, None, None] + grid.first[:, None, None]
+        rows = rows * grid.pitch[:, None, None] + grid.first[:, None, None]
         taps = _Taps(rows, row_weights, *_axis_taps(grid.x, output_size, x))
         # Without the barrier XLA computes the taps again for every channel of every output cell.
         return add(total, jax.lax.optimization_barrier(taps))

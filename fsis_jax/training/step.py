@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from fsis_jax.batch import Batch
 from fsis_jax.models.detector import Detector
 from fsis_jax.models.layers import BatchStatistic
+from fsis_jax.models.objective import training_losses
 from fsis_jax.training.optimizer import make_optimizer, trainable
 
 AXIS = "batch"
@@ -63,7 +64,7 @@ def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, see
         def loss(params: nnx.State) -> tuple[jax.Array, Any]:
             # Copies: the running statistics change within the trace of the gradient.
             model = nnx.merge(graph, params, state.statistics, state.frozen, copy=True)
-            terms, counts = model.losses(batch, key, axis_name=AXIS)
+            terms, counts = training_losses(model, batch, key, axis_name=AXIS)
             return sum(terms.values(), jnp.float32(0)), (terms, counts, nnx.state(model, BatchStatistic))
 
         gradients, (terms, counts, statistics) = jax.grad(loss, has_aux=True)(state.params)

@@ -222,14 +222,3 @@ def test_real_images(cells_tiny: pathlib.Path) -> None:
                 assert item.areas[i] == rows[annotation_id]["area"]
                 x, y, w, h = rows[annotation_id]["bbox"]
                 assert item.boxes[i].tolist() == [x, y, x + w, y + h]
-
-
-def test_reference_data_set(golden: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """The PyTorch project's fixture: of image 4 the degenerate annotation is dropped, the ignored one a crowd."""
-    shutil.copytree(golden / "data_fixture/images", tmp_path / "images", copy_function=shutil.copyfile)
-    shutil.copyfile(golden / "data_fixture/ann.json", tmp_path / fis_cell.ANNOTATION_FILES["train"])
-    source = CocoSource(tmp_path, "train")
-    assert len(source) == 16
-    assert [problem.annotation_id for problem in source.problems] == [20]
-    fourth = next(item for item in source.annotations if item.image_id == 4)
-    assert fourth.crowd.tolist() == [True] + [False] * (len(fourth.crowd) - 1)

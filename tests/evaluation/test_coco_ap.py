@@ -2,9 +2,7 @@
 
 import contextlib
 import io
-import json
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -252,55 +250,3 @@ def test_best_f1_score() -> None:
     # A duplicate does not count as found.
     assert best_f1_score(truths[1:], [_found(2, 1, boxes[0], 0.9)] * 2)[1] == pytest.approx(2 / 3)
     assert best_f1_score(truths, found, iou_threshold=0.5, images=[2])[1] == pytest.approx(1.0)
-
-
-def _golden_scene(golden: pathlib.Path) -> tuple[list[Annotations], list[dict[str, Any]], dict[str, Any]]:
-    expected = json.loads((golden / "eval.json").read_text())
-    data = json.loads((golden / "data_fixture" / "ann.json").read_text())
-    truths = []
-    for image in data["images"]:
-        rows = [row for row in data["annotations"] if row["image_id"] == image["id"] and not row.get("ignore")]
-        rows = [row for row in rows if row["category_id"] in expected["class_list"]]
-        rles = [
-            pycocotools.mask.merge(pycocotools.mask.frPyObjects(row["segmentation"], image["height"], image["width"]))
-            for row in rows
-        ]
-        bboxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
-        truths.append(
-            Annotations(
-                image_id=image["id"],
-                file_name=image["file_name"],
-                height=image["height"],
-                width=image["width"],
-                boxes=np.concatenate([bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:]], axis=1),
-                classes=np.array([row["category_id"] for row in rows], np.int32),
-                crowd=np.zeros(len(rows), bool),
-                areas=np.array([row["area"] for row in rows]),
-                annotation_ids=np.array([row["id"] for row in rows], np.int64),
-                rles=tuple(rle["counts"] for rle in rles),
-            )
-        )
-    found = [
-        {
-            "image_id": group["image_id"],
-            "category_id": group["category_id"],
-            "bbox": [x1, y1, x2 - x1 + 1, y2 - y1 + 1],
-            "score": score,
-            "segmentation": rle,
-        }
-        for group in expected["detections"]
-        for (x1, y1, x2, y2, score), rle in zip(group["boxes"], group["rles"], strict=True)
-    ]
-    return truths, found, expected
-
-
-@pytest.mark.parametrize(
-    ("iou_type", "stored"), [("bbox", "correct_iou_box_stats14"), ("segm", "correct_iou_mask_stats14")]
-)
-def test_the_pytorch_projects_evaluation(golden: pathlib.Path, iou_type: str, stored: str) -> None:
-    truths, found, expected = _golden_scene(golden)
-    result = evaluate(truths, found, iou_type=iou_type, categories=expected["class_list"])
-    names = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
-    names += [f"AR@{count}" for count in (1, 10, 100, 200, 500)] + ["AR_small", "AR_medium", "AR_large"]
-    for name, value in zip(names, expected[stored], strict=True):
-        assert result[name] == pytest.approx(np.nan if value < 0 else value, nan_ok=True), name

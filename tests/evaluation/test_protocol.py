@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
+from fsis_jax.config import compact_config
 from fsis_jax.data.coco import open_source
 from fsis_jax.data.from_config import held_out
 from fsis_jax.errors import FsisError
@@ -32,6 +33,8 @@ class Oracle:
     """Finds the cells of the category whose references it was shown, by comparing images; the others score less."""
 
     min_score = 0.0
+
+    config = compact_config()
 
     def __init__(self, source, *others):
         self._images = {read_target(s, i).tobytes(): s.annotations[i] for s in (source, *others) for i in range(len(s))}

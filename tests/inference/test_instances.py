@@ -1,7 +1,6 @@
 """Instances: pasting, run lengths, label images."""
 
 import dataclasses
-import pathlib
 import time
 
 import numpy as np
@@ -37,11 +36,11 @@ def _squares(*specs: tuple[int, int, int, float]) -> Instances:
     return Instances(boxes, np.array([spec[3] for spec in specs], np.float32), crops, SIZE)
 
 
-def test_from_padded_sorts_selects_and_scales() -> None:
-    boxes = np.array([[0, 0, 8, 8], [0, 0, 0, 0], [20, 10, 40, 30], [100, 100, 150, 130]], np.float32)
+def test_from_padded_sorts_and_selects() -> None:
+    boxes = np.array([[0, 0, 4, 4], [0, 0, 0, 0], [10, 5, 20, 15], [50, 50, 75, 65]], np.float32)
     scores = np.array([0.2, 0.99, 0.9, 0.5], np.float32)
     found = Instances.from_padded(
-        boxes, scores, np.array([True, False, True, True]), np.ones((4, 14, 14)), SIZE, scale=2.0, category="Hela"
+        boxes, scores, np.array([True, False, True, True]), np.ones((4, 14, 14)), SIZE, category="Hela"
     )
     np.testing.assert_allclose(found.scores, [0.9, 0.5, 0.2])
     np.testing.assert_array_equal(found.boxes, [[10, 5, 20, 15], [50, 50, 75, 60], [0, 0, 4, 4]])
@@ -50,12 +49,14 @@ def test_from_padded_sorts_selects_and_scales() -> None:
     assert found.masks[0].slices == (slice(5, 15), slice(10, 20))
 
 
-def test_scale_and_offset_per_axis() -> None:
-    boxes = np.array([[10, 30, 19, 59]], np.float32)
-    one = np.ones(1, bool)
-    found = Instances.from_padded(boxes, np.ones(1), one, np.ones((1, 4, 4)), SIZE, scale=(3.0, 0.5), offset=1)
-    np.testing.assert_array_equal(found.boxes, [[20, 10, 40, 20]])
-    assert found.areas().tolist() == [200]
+def test_inclusive_boxes_end_one_pixel_further() -> None:
+    """The box of the result, and the mask, hold the last pixel; at the border there is none beyond."""
+    boxes = np.array([[20, 10, 39, 19], [70, 50, 79, 59]], np.float32)
+    masks, both = np.ones((2, 4, 4)), np.ones(2, bool)
+    found = Instances.from_padded(boxes, np.ones(2), both, masks, SIZE, offset=1)
+    np.testing.assert_array_equal(found.boxes, [[20, 10, 40, 20], [70, 50, 80, 60]])
+    assert found.areas().tolist() == [200, 100]
+    assert Instances.from_padded(boxes, np.ones(2), both, masks, SIZE).areas().tolist() == [171, 81]
 
 
 def test_masks_are_read_bilinearly_at_pixel_centres() -> None:
@@ -64,8 +65,73 @@ def test_masks_are_read_bilinearly_at_pixel_centres() -> None:
     found = Instances.from_padded(np.array([[0, 0, 8, 8]]), np.ones(1), np.ones(1, bool), mask, SIZE)
     np.testing.assert_array_equal(found.masks[0].mask[0], [True] * 4 + [False] * 4)
     # At threshold 0.8 it is crossed at x = 2.8: pixel 2, with its centre at 2.5, is the last one inside.
-    found = Instances.from_padded(np.array([[0, 0, 8, 8]]), np.ones(1), np.ones(1, bool), mask, SIZE, 1.0, 0.8)
+    found = Instances.from_padded(np.array([[0, 0, 8, 8]]), np.ones(1), np.ones(1, bool), mask, SIZE, 0.8)
     np.testing.assert_array_equal(found.masks[0].mask[0], [True] * 3 + [False] * 5)
+
+
+def _legacy(*rows: tuple[float, float, float, float], cells: int = 2) -> Instances:
+    """Full masks of `cells` x `cells` over these inclusive boxes, pasted as the PyTorch project does."""
+    boxes, scores = np.array(rows, np.float32), np.arange(len(rows), 0, -1, dtype=np.float32)
+    masks = np.ones((len(rows), cells, cells), np.float32)
+    return Instances.from_padded(boxes, scores, scores > 0, masks, SIZE, offset=1, legacy=True)
+
+
+def test_legacy_pasting_by_hand() -> None:
+    """A mask of 2 x 2 ones gets a border of zeros and the box twice its size about its centre.
+
+    The box (20, 10, 30, 20) becomes (15, 5, 35, 25), 21 pixels of which 4 cells take 5.25 each. The border's first cell
+    has its centre at pixel 2.125 of them and the next one at 7.375: one half is crossed at 4.75, so that pixels 5 to 15
+    of both axes are inside, in the middle of the other axis. In a corner the product of both must exceed one half.
+    """
+    (found,) = _legacy((20, 10, 30, 20)).masks
+    full = np.zeros(SIZE, bool)
+    full[found.slices] = found.mask
+    profile = np.clip((np.arange(21) - 2.125) / 5.25, 0, 1)
+    profile = np.minimum(profile, profile[::-1])
+    expected = np.zeros(SIZE, bool)
+    expected[5:26, 15:36] = np.outer(profile, profile) > 0.5
+    np.testing.assert_array_equal(full, expected)
+    assert full[15].nonzero()[0].tolist() == list(range(20, 31))
+    assert not full[10, 20]
+
+
+def test_legacy_pasting_truncates_towards_zero() -> None:
+    """(20.4, 10.9, 30.4, 20.9) grows to (15.4, 5.9, 35.4, 25.9): the same whole pixels as (15, 5, 35, 25)."""
+    whole, moved = _legacy((20, 10, 30, 20), (20.4, 10.9, 30.4, 20.9)).masks
+    assert (moved.y, moved.x) == (whole.y, whole.x)
+    np.testing.assert_array_equal(moved.mask, whole.mask)
+    # (-1.4, -1.4, 2.6, 2.6) grows to (-3.4, -3.4, 4.6, 4.6), which begins at -3 and not at -4: 8 pixels, 2 a cell, of
+    # which 2 to 5 are inside. They are -1 to 2 in the image.
+    (outside,) = _legacy((-1.4, -1.4, 2.6, 2.6)).masks
+    full = np.zeros(SIZE, bool)
+    full[outside.slices] = outside.mask
+    assert full[0].nonzero()[0].tolist() == full[:, 0].nonzero()[0].tolist() == [0, 1, 2]
+
+
+def test_legacy_pasting_is_cut_at_the_image() -> None:
+    """The part of a mask inside the image is that of the same mask on a larger image.
+
+    The boxes grow to whole pixels: truncation towards zero would tell negative ones apart.
+    """
+    boxes = ((-5.0, -4, 11, 12), (70, 50, 86, 66), (-30, -30, -14, -14), (100, 20, 116, 36), (20, 70, 36, 86))
+    moved = tuple(tuple(side + 40 for side in box) for box in boxes)
+    masks = np.random.default_rng(0).uniform(0, 1, (5, 8, 8)).astype(np.float32)
+    scores = np.arange(5.0, 0, -1)
+
+    def paste(boxes: tuple[tuple[float, ...], ...], size: tuple[int, int]) -> np.ndarray:
+        found = Instances.from_padded(np.array(boxes), scores, scores > 0, masks, size, offset=1, legacy=True)
+        return _full(found)
+
+    found = paste(boxes, SIZE)
+    np.testing.assert_array_equal(found, paste(moved, (200, 250))[:, 40:100, 40:120])
+    assert found.any((1, 2)).tolist() == [True, True, False, False, False]
+
+
+def test_legacy_pasting_of_an_empty_box() -> None:
+    """One of no extent is a pixel, on which the mask's own middle lies; one turned inside out is a pixel too."""
+    found = _legacy((30, 20, 30, 20), (30, 20, 10, 5), cells=28)
+    assert found.areas().tolist() == [1, 1]
+    assert (found.masks[0].y, found.masks[0].x) == (20, 30)
 
 
 def test_pasting_is_that_of_ops() -> None:
@@ -85,23 +151,6 @@ def test_masks_stay_inside_the_image() -> None:
     np.testing.assert_array_equal(found.boxes[2], [0, 55, 5, 60])
     assert all(crop.mask.size <= 25 for crop in found.masks)
     np.testing.assert_array_equal(found.labels(), _full(found)[2].astype(int))
-
-
-def test_pasting_agrees_with_the_pytorch_project(golden: pathlib.Path) -> None:
-    """It truncates boxes to whole pixels before the resize, so borders differ by up to a pixel.
-
-    The masks are noise with long borders: hence an IoU of only about 0.85.
-    """
-    with np.load(golden / "ops.npz") as archive:
-        masks, boxes, bits, hw = (archive[f"paste/{name}"] for name in ("masks", "boxes", "out_bits", "hw"))
-    size = (int(hw[0]), int(hw[1]))
-    expected = np.unpackbits(bits, axis=2)[:, :, : size[1]].astype(bool)
-    ones = np.arange(len(boxes), 0, -1)
-    found = Instances.from_padded(boxes, ones, ones > 0, masks[:, 1], size, offset=1)
-    union = np.count_nonzero(_full(found) | expected, axis=(1, 2))
-    common = np.count_nonzero(_full(found) & expected, axis=(1, 2))
-    assert (union == 0).tolist() == [False] * 2 + [True] + [False] * 9  # the third box holds no pixel centre
-    assert np.mean(common[union > 0] / union[union > 0]) > 0.83
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,62 +1,170 @@
-"""ResNet, pyramid, extents and normalisation."""
+"""ResNet, pyramid and normalisation."""
+
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_detector import randomise
+from tiny_detector import QUICK_COMPILE, randomise
 
+from fsis_jax.models.blocks import BlockStyle
 from fsis_jax.models.extent import Extent
 from fsis_jax.models.fpn import FPN
 from fsis_jax.models.normalise import MEAN, STD, normalise
-from fsis_jax.models.resnet import ResNet, _max_pool, make_norm
+from fsis_jax.models.resnet import ResNet, _max_pool
+
+STYLE = {"norm": "frozen", "dtype": jnp.float32}
 
 
-@pytest.mark.parametrize(("size", "pooled"), [(8, [2, 4, 6, 7]), (7, [2, 4, 6]), (4, [2, 3]), (3, [2])])
-def test_max_pool_in_ceil_mode(size: int, pooled: list[int]) -> None:
-    """3x3/2 unpadded: windows start at 0, 2, 4 ...; the last may reach over the edge, as torch's ceil_mode lets it."""
-    x = jnp.arange(float(size))
-    y = _max_pool(jnp.broadcast_to(x[:, None], (size, size))[None, :, :, None] - 100.0)
-    np.testing.assert_array_equal(y[0, :, 0, 0], np.array(pooled) - 100.0)
-    y = _max_pool(jnp.broadcast_to(x[None, :], (size, size))[None, :, :, None])
-    np.testing.assert_array_equal(y[0, 0, :, 0], pooled)
+def empty_resnet(
+    depth: int, *, width: int = 64, group_width: int = 0, padded_pool: bool = False, stages: int = 4, **style: Any
+) -> ResNet:
+    """Shapes only."""
+
+    def build() -> ResNet:
+        return ResNet(
+            depth,
+            width=width,
+            group_width=group_width,
+            style=BlockStyle(**STYLE | style),
+            padded_pool=padded_pool,
+            stages=stages,
+            rngs=nnx.Rngs(0),
+        )
+
+    return nnx.eval_shape(build)
 
 
 @pytest.mark.parametrize(
-    ("depth", "channels", "blocks"),
+    ("size", "padded", "pooled"),
     [
-        (18, (64, 128, 256, 512), (2, 2, 2, 2)),
-        (34, (64, 128, 256, 512), (3, 4, 6, 3)),
-        (50, (256, 512, 1024, 2048), (3, 4, 6, 3)),
-        (101, (256, 512, 1024, 2048), (3, 4, 23, 3)),
+        (8, False, [2, 4, 6, 7]), (7, False, [2, 4, 6]), (4, False, [2, 3]), (3, False, [2]),
+        (8, True, [1, 3, 5, 7]), (7, True, [1, 3, 5, 6]), (4, True, [1, 3]), (3, True, [1, 2]),
+    ],
+)  # fmt: skip
+def test_max_pool(size: int, padded: bool, pooled: list[int]) -> None:
+    """3x3/2. Unpadded, windows start at 0, 2, 4 ... and the last may reach over the edge, as torch's ceil_mode lets it;
+    padded by a pixel, at -1, 1, 3 ... What lies over the edge never wins."""
+    x = jnp.arange(size) - 100.0
+    y = _max_pool(jnp.broadcast_to(x[:, None], (size, size))[None, :, :, None], padded)
+    np.testing.assert_array_equal(y[0, :, 0, 0], np.array(pooled) - 100.0)
+    y = _max_pool(jnp.broadcast_to(x[None, :], (size, size))[None, :, :, None], padded)
+    np.testing.assert_array_equal(y[0, 0, :, 0], np.array(pooled) - 100.0)
+
+
+@pytest.mark.parametrize(
+    ("depth", "channels", "blocks", "parameters"),
+    [
+        (18, (64, 128, 256, 512), (2, 2, 2, 2), 11_689_512 - 513_000),
+        (34, (64, 128, 256, 512), (3, 4, 6, 3), 21_797_672 - 513_000),
+        (50, (256, 512, 1024, 2048), (3, 4, 6, 3), 25_557_032 - 2_049_000),
+        (101, (256, 512, 1024, 2048), (3, 4, 23, 3), 44_549_160 - 2_049_000),
+        (152, (256, 512, 1024, 2048), (3, 8, 36, 3), 60_192_808 - 2_049_000),
     ],
 )
-def test_depths(depth: int, channels: tuple[int, ...], blocks: tuple[int, ...]) -> None:
-    def build_and_run(image: jax.Array) -> dict[int, jax.Array]:
-        net = ResNet(depth, norm="frozen", dtype=jnp.float32, rngs=nnx.Rngs(0))
-        assert net.channels == channels
-        assert tuple(len(stage) for stage in net.stages) == blocks
-        return net(image, None)
-
-    shapes = jax.eval_shape(build_and_run, jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32))
+def test_depths(depth: int, channels: tuple[int, ...], blocks: tuple[int, ...], parameters: int) -> None:
+    """Parameters as in torchvision, where the classifier makes up the difference."""
+    net = empty_resnet(depth, norm="group")
+    assert net.channels == channels
+    assert tuple(len(stage) for stage in net.stages) == blocks
+    assert number_of_parameters(net) == parameters
+    shapes = nnx.eval_shape(lambda net, image: net(image, None), net, jnp.zeros((1, 64, 96, 3)))
     for index, level in enumerate((2, 3, 4, 5)):
         assert shapes[level].shape == (1, 64 // 2**level, 96 // 2**level, channels[index])
 
 
-def test_bottleneck_stride_is_on_the_first_convolution() -> None:
-    net = nnx.eval_shape(lambda: ResNet(50, norm="frozen", dtype=jnp.float32, rngs=nnx.Rngs(0)))
-    block = net.stages[1][0]
-    strides = [layer.strides for layer in (block.conv1, block.conv2, block.conv3, block.shortcut)]
-    assert strides == [2, 1, 1, 2]
-    assert net.stages[1][1].shortcut is None
+def number_of_parameters(net: ResNet) -> int:
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(nnx.state(net, nnx.Param)))
 
 
-def test_bad_settings() -> None:
-    with pytest.raises(ValueError, match="norm is 'batch'; it must be 'frozen'"):
-        make_norm("batch", 8)
+def test_resnext() -> None:
+    """ResNeXt-101 32x8d, of which torchvision counts 88,791,336 parameters with a classifier of 2,049,000."""
+    net = empty_resnet(101, groups=32, group_width=8, norm="group")
+    assert net.channels == (256, 512, 1024, 2048)
+    for index, stage in enumerate(net.stages):
+        width = 256 * 2**index
+        for block in stage:
+            assert block.conv1.kernel.shape[2:] == (block.conv1.in_features, width)
+            assert block.conv2.kernel.shape == (3, 3, width // 32, width)
+            assert block.conv2.feature_group_count == 32
+            assert block.conv3.kernel.shape == (1, 1, width, net.channels[index])
+    assert number_of_parameters(net) == 86_742_336
+
+
+@pytest.mark.parametrize(("in_1x1", "strides"), [(True, [2, 1, 1, 2]), (False, [1, 2, 1, 2])])
+def test_strides_of_the_stages(in_1x1: bool, strides: list[int]) -> None:
+    """The first block of each stage but the first halves the map; where, the style says."""
+    net = empty_resnet(50, stride_in_1x1=in_1x1)
+    for index, stage in enumerate(net.stages):
+        first = stage[0]
+        found = [layer.strides for layer in (first.conv1, first.conv2, first.conv3, first.shortcut)]
+        assert found == ([1, 1, 1, 1] if index == 0 else strides)
+        for block in list(stage)[1:]:
+            assert block.shortcut is None
+            assert [layer.strides for layer in (block.conv1, block.conv2, block.conv3)] == [1, 1, 1]
+
+
+def test_learned_offsets_from_the_second_stage_on() -> None:
+    """Two for each channel that a convolution reads, ahead of each of a block's three."""
+    net = empty_resnet(50, deformable="interleaved")
+    for index, stage in enumerate(net.stages):
+        for block in stage:
+            assert block.deformable == ("none" if index == 0 else "interleaved")
+            for name, layer in (("offsets1", block.conv1), ("offsets2", block.conv2), ("offsets3", block.conv3)):
+                assert hasattr(block, name) == (index > 0)
+                if index > 0:
+                    offsets = getattr(block, name)
+                    assert offsets.kernel.shape == (3, 3, layer.in_features, 2 * layer.in_features)
+                    assert offsets.bias is None
+    with pytest.raises(ValueError, match="choose a depth of 50 or more"):
+        empty_resnet(34, deformable="interleaved")
+
+
+def test_stages_left_out() -> None:
+    net = empty_resnet(50, stages=3)
+    assert net.channels == (256, 512, 1024)
+    assert list(nnx.eval_shape(lambda net: net(jnp.zeros((1, 64, 64, 3)), None), net)) == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("depth", "padded_pool", "changes"),
+    [
+        (18, False, {}),
+        (18, True, {}),
+        (50, True, {"deformable": "interleaved", "stride_in_1x1": False, "groups": 2, "stages": 2}),
+    ],
+)
+def test_canvas(depth: int, padded_pool: bool, changes: dict[str, Any]) -> None:
+    """Images of odd sizes on one canvas: on every level as alone, and 0 beyond."""
+    graph, state = nnx.split(randomise(empty_resnet(depth, width=4, padded_pool=padded_pool, **changes)))
+    sizes = [(70, 45), (61, 96), (33, 64)]
+    rng = np.random.default_rng(0)
+    canvas = rng.normal(size=(3, 96, 128, 3)).astype(np.float32)
+
+    @functools.partial(jax.jit, compiler_options=QUICK_COMPILE)
+    def run(images: jax.Array, extent: Extent | None) -> dict[int, jax.Array]:
+        return nnx.merge(graph, state)(images, extent)
+
+    extent = Extent.of(jnp.array(sizes), 1, padded_pool=padded_pool)
+    clean = np.zeros_like(canvas)
+    for row, (height, width) in enumerate(sizes):
+        clean[row, :height, :width] = canvas[row, :height, :width]
+    found = run(clean, extent)
+    for row, (height, width) in enumerate(sizes):
+        for level, alone in run(canvas[row : row + 1, :height, :width], None).items():
+            rows, columns = alone.shape[1:3]
+            whole, largest = np.asarray(found[level][row]), np.abs(alone).max()
+            np.testing.assert_allclose(whole[:rows, :columns], alone[0], atol=1e-4 * largest, err_msg=str(level))
+            assert not whole[rows:].any()
+            assert not whole[:, columns:].any()
+
+
+def test_unknown_depth() -> None:
     with pytest.raises(ValueError, match=r"depth is 20; it must be one of \[18, 34, 50, 101, 152\]"):
-        ResNet(20, norm="group", dtype=jnp.float32, rngs=nnx.Rngs(0))
+        ResNet(20, style=BlockStyle(**STYLE), rngs=nnx.Rngs(0))
 
 
 def small_fpn(*, norm: str = "none", coarsest: int = 6) -> FPN:
@@ -96,30 +204,6 @@ def test_pyramid_settings() -> None:
         small_fpn(norm="batch")
     with pytest.raises(ValueError, match="coarsest pyramid level is 7; it must be 5 or 6"):
         small_fpn(coarsest=7)
-
-
-def test_extent_rounds_up_to_32() -> None:
-    extent = Extent.of(jnp.array([[1, 32], [33, 64]]))
-    np.testing.assert_array_equal(extent.sizes, [[32, 32], [64, 64]])
-
-
-def test_extent_mask() -> None:
-    extent = Extent.of(jnp.array([[32, 96], [64, 20]]))
-    mask = np.asarray(extent.mask(jnp.zeros((2, 4, 4, 7), jnp.bfloat16), 32))
-    assert mask.shape == (2, 4, 4, 1)
-    np.testing.assert_array_equal(mask[0, :, :, 0], [[1, 1, 1, 0], [0] * 4, [0] * 4, [0] * 4])
-    np.testing.assert_array_equal(mask[1, :, :, 0], [[1, 0, 0, 0], [1, 0, 0, 0], [0] * 4, [0] * 4])
-    coarse = np.asarray(extent.mask(jnp.zeros((2, 2, 2, 1)), 64))[..., 0]  # 96 pixels reach into the second column
-    np.testing.assert_array_equal(coarse, [[[1, 1], [0, 0]], [[1, 0], [0, 0]]])
-
-
-def test_extent_repeats_its_edge_once() -> None:
-    extent = Extent.of(jnp.array([[64, 32], [96, 96]]))
-    x = jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1)
-    found = extent.repeat_edge(jnp.concatenate([x, x]), 32)[..., 0]
-    # Two rows and one column of the first image are its own; the second fills the map.
-    np.testing.assert_array_equal(found[0], [[1, 1, 3], [4, 4, 6], [4, 4, 6]])
-    np.testing.assert_array_equal(found[1], x[0, :, :, 0])
 
 
 def test_normalise() -> None:

@@ -1,26 +1,26 @@
-"""Neither the canvas on which an image lies, nor its neighbours in the batch, change what is found."""
+"""Neither the canvas on which an image lies, nor its neighbours in the batch, change what is found.
+
+Nor does an architecture without a pyramid round the size of an image, which is then what the network alone would see.
+"""
 
 import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from ml_collections import ConfigDict
-from tiny_detector import QUICK_COMPILE, blobs, tiny_config, tiny_detector
+from tiny_detector import QUICK_COMPILE, blobs, tiny_c4_config, tiny_config, tiny_detector
 
-from fsis_jax import ops
 from fsis_jax.models.detector import Detections
-from fsis_jax.models.extent import Extent
 from fsis_jax.models.normalise import normalise
 
 SIZES = ((70, 96), (61, 40))
 """Of the two images; their extents are 96 x 96 and 64 x 64."""
 CANVASES = ((96, 96), (128, 160))
 
-Detect = Callable[[tuple[int, int], tuple[int, int]], Detections]
+Detect = Callable[[tuple[int, int], tuple[int, ...]], Detections]
 
 
 def compact() -> ConfigDict:
@@ -35,17 +35,52 @@ def legacy() -> ConfigDict:
     model.backbone.norm = "frozen"
     model.fpn.norm = "none"
     model.fpn.coarsest = 6
-    model.co_attention.norm = "batch"
+    model.matching.norm = "batch"
     model.rpn.anchor_sizes = (8, 16, 32, 64, 128)
-    model.box_head.relation = "concat"
+    model.relation = "concat"
     return config
 
 
-@pytest.fixture(scope="module", params=[compact, pytest.param(legacy, marks=pytest.mark.slow)])
+def c4() -> ConfigDict:
+    """As converted weights without a pyramid. Both images have maps of odd sizes on the way to level 4."""
+    config = tiny_c4_config()
+    model = config.model
+    model.legacy_boxes = model.background_outputs = True
+    model.backbone.norm = model.box_head.norm = "frozen"
+    model.matching.norm = "batch"
+    model.rpn.anchor_sizes = (8, 16, 32, 64)
+    model.relation = "concat"
+    return config
+
+
+def c4_torchvision() -> ConfigDict:
+    """With group norms, and with the pool of torchvision's stem, which rounds differently."""
+    config = tiny_c4_config()
+    config.model.backbone.padded_pool = True
+    return config
+
+
+def deformable() -> ConfigDict:
+    config = tiny_config()
+    model = config.model
+    model.backbone.depth = 50
+    model.backbone.width = 4
+    model.backbone.deformable = "interleaved"
+    return config
+
+
+VARIANTS = {function.__name__: function for function in (compact, legacy, c4, c4_torchvision, deformable)}
+SLOW = ("legacy", "c4_torchvision", "deformable")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in VARIANTS],
+)
 def detect(request: pytest.FixtureRequest) -> Detect:
-    """(canvas, order of the two images) -> detections; what lies outside an image is noise."""
-    graph, state = nnx.split(tiny_detector(request.param(), seed=3))
-    references = np.stack([np.stack([blobs(20, 32, 32), blobs(21, 32, 32)])] * 2)
+    """(canvas, which images in which order) -> detections; what lies outside an image is noise."""
+    graph, state = nnx.split(tiny_detector(VARIANTS[request.param](), seed=3))
+    references = np.stack([blobs(20, 32, 32), blobs(21, 32, 32)])[None]
 
     @functools.partial(jax.jit, compiler_options=QUICK_COMPILE)
     def run(state: nnx.State, images: jax.Array, sizes: jax.Array) -> Detections:
@@ -53,8 +88,8 @@ def detect(request: pytest.FixtureRequest) -> Detect:
         encoded = model.encode_references(normalise(references))
         return model.detect(normalise(images, sizes), sizes, encoded)
 
-    def detect(canvas: tuple[int, int], order: tuple[int, int]) -> Detections:
-        images = np.random.default_rng(sum(canvas)).integers(0, 256, (2, *canvas, 3), dtype=np.uint8)
+    def detect(canvas: tuple[int, int], order: tuple[int, ...]) -> Detections:
+        images = np.random.default_rng(sum(canvas)).integers(0, 256, (len(order), *canvas, 3), dtype=np.uint8)
         for row, image in enumerate(order):
             height, width = SIZES[image]
             images[row, :height, :width] = blobs(image, height, width)
@@ -63,9 +98,9 @@ def detect(request: pytest.FixtureRequest) -> Detect:
     return detect
 
 
-def assert_same(a: Detections, b: Detections, rows: tuple[int, int]) -> None:
+def assert_same(a: Detections, b: Detections, rows: tuple[int, ...]) -> None:
     """Row i of a is row rows[i] of b."""
-    assert a.valid.sum() > 8
+    assert a.valid.sum() > 4 * len(rows)
     for mine, other in enumerate(rows):
         np.testing.assert_array_equal(a.valid[mine], b.valid[other])
         valid = a.valid[mine]
@@ -82,19 +117,13 @@ def test_place_in_the_batch(detect: Detect) -> None:
     assert_same(detect(CANVASES[0], (0, 1)), detect(CANVASES[0], (1, 0)), rows=(1, 0))
 
 
-@pytest.mark.parametrize("aligned", [False, True])
-def test_rois_at_the_border(aligned: bool) -> None:
-    """RoIAlign repeats the last pixel of a map; where the map goes on beyond the extent, it must read the same."""
-    extent = Extent.of(jnp.array([[64, 96]]))
-    exact = np.random.default_rng(0).normal(size=(1, 4, 6, 3)).astype(np.float32) + 5
-    canvas = np.pad(exact, [(0, 0), (0, 3), (0, 2), (0, 0)])
-    rois = jnp.array([[64.0, 8, 96, 64], [20, 40, 96, 64], [0, 0, 96, 64]])
-
-    def pool(features: jax.Array) -> jax.Array:
-        return ops.roi_align(features[0], rois, spatial_scale=1 / 16, output_size=4, sampling_ratio=2, aligned=aligned)
-
-    np.testing.assert_allclose(pool(extent.repeat_edge(canvas, 16)), pool(exact), rtol=1e-6)
-    assert np.abs(pool(jnp.asarray(canvas)) - pool(exact)).max() > 0.1
+@pytest.mark.slow
+@pytest.mark.parametrize("image", [0, 1])
+def test_alone(detect: Detect, image: int, request: pytest.FixtureRequest) -> None:
+    """On a canvas that is the image's own extent."""
+    multiple = 1 if "c4" in request.node.name else 32
+    height, width = (-(-side // multiple) * multiple for side in SIZES[image])
+    assert_same(detect((height, width), (image,)), detect(CANVASES[1], (0, 1)), rows=(image,))
 
 
 def test_detections_are_ordered_and_inside(detect: Detect) -> None:

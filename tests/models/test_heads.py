@@ -1,5 +1,8 @@
 """The relation heads against the concatenations that they avoid."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +10,11 @@ import pytest
 from flax import nnx
 from tiny_detector import randomise
 
-from fsis_jax.models.box_head import RelationBoxHead
-from fsis_jax.models.mask_head import RelationMaskHead
+from fsis_jax.models.blocks import BlockStyle
+from fsis_jax.models.box_head import FullyConnected, RelationBoxHead, Res5, RoiFeatures
+from fsis_jax.models.layers import BatchStatistic, Training
+from fsis_jax.models.mask_head import RelationMaskHead, Res5MaskHead
+from fsis_jax.models.resnet import make_stage
 
 BATCH, ROIS, LEVELS, SIDE, CHANNELS = 2, 5, 3, 4, 6
 LEVEL_INDEX = np.array([[0, 2, 1, 1, 2], [2, 2, 0, 1, 0]], np.int32)
@@ -16,12 +22,21 @@ LEVEL_INDEX = np.array([[0, 2, 1, 1, 2], [2, 2, 0, 1, 0]], np.int32)
 
 def box_head(relation: str, box_columns: int = 8) -> RelationBoxHead:
     def build() -> RelationBoxHead:
-        return RelationBoxHead(
+        rngs = nnx.Rngs(0)
+        embedding = FullyConnected(CHANNELS, pooled=SIDE, hidden=12, dtype=jnp.float32, rngs=rngs)
+        return RelationBoxHead(embedding, relation=relation, box_columns=box_columns, dtype=jnp.float32, rngs=rngs)
+
+    return randomise(nnx.eval_shape(build))
+
+
+def mask_head(convs: int = 2, outputs: int = 2, *, relation: bool = True) -> RelationMaskHead:
+    def build() -> RelationMaskHead:
+        return RelationMaskHead(
             CHANNELS,
-            pooled=SIDE,
-            hidden=12,
             relation=relation,
-            box_columns=box_columns,
+            channels=7,
+            convs=convs,
+            outputs=outputs,
             dtype=jnp.float32,
             rngs=nnx.Rngs(0),
         )
@@ -29,20 +44,12 @@ def box_head(relation: str, box_columns: int = 8) -> RelationBoxHead:
     return randomise(nnx.eval_shape(build))
 
 
-def mask_head(convs: int = 2, outputs: int = 2) -> RelationMaskHead:
-    def build() -> RelationMaskHead:
-        return RelationMaskHead(CHANNELS, channels=7, convs=convs, outputs=outputs, dtype=jnp.float32, rngs=nnx.Rngs(0))
-
-    return randomise(nnx.eval_shape(build))
-
-
 @pytest.fixture(scope="module")
-def pooled() -> tuple[np.ndarray, np.ndarray]:
-    """Features of the rois, and of the references on each level."""
+def pooled() -> RoiFeatures:
     rng = np.random.default_rng(0)
     rois = rng.normal(size=(BATCH, ROIS, SIDE, SIDE, CHANNELS)).astype(np.float32)
     references = rng.normal(size=(BATCH, LEVELS, SIDE, SIDE, CHANNELS)).astype(np.float32)
-    return rois, references
+    return RoiFeatures(rois, references, LEVEL_INDEX)
 
 
 def of_each_roi(references: np.ndarray) -> np.ndarray:
@@ -55,35 +62,50 @@ def linear(layer: nnx.Linear, x: np.ndarray) -> np.ndarray:
     return y if layer.bias is None else y + np.asarray(layer.bias[...])
 
 
-def test_concat_relation(pooled: tuple[np.ndarray, np.ndarray]) -> None:
+def embedded(head: RelationBoxHead, pooled: RoiFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """(B, R, hidden) of the rois, and of the references on each roi's level."""
+    return np.asarray(head.embedding(pooled.rois)), of_each_roi(np.asarray(head.embedding(pooled.references)))
+
+
+def test_concat_relation(pooled: RoiFeatures) -> None:
     head = box_head("concat")
-    logits, deltas = jax.jit(head)(*pooled, LEVEL_INDEX)
-    x, y = np.asarray(head.embed(pooled[0])), of_each_roi(np.asarray(head.embed(pooled[1])))
-    both = np.concatenate([x, y], -1)
+    logits, deltas = jax.jit(head)(pooled)
+    both = np.concatenate(embedded(head, pooled), -1)
     np.testing.assert_allclose(logits, linear(head.class_out, linear(head.class_pair, both)), atol=1e-4)
     np.testing.assert_allclose(deltas, linear(head.box_out, linear(head.box_pair, both)), atol=1e-4)
 
 
-def test_compare_relation(pooled: tuple[np.ndarray, np.ndarray]) -> None:
+def test_compare_relation(pooled: RoiFeatures) -> None:
     head = box_head("compare", box_columns=4)
-    logits, deltas = jax.jit(head)(*pooled, LEVEL_INDEX)
-    x, y = np.asarray(head.embed(pooled[0])), of_each_roi(np.asarray(head.embed(pooled[1])))
+    logits, deltas = jax.jit(head)(pooled)
+    x, y = embedded(head, pooled)
     hidden = linear(head.pair, np.concatenate([x, y], -1)) + linear(head.difference, np.abs(x - y))
     hidden = np.maximum(hidden, 0)
     np.testing.assert_allclose(logits, linear(head.class_out, hidden), atol=1e-4)
     np.testing.assert_allclose(deltas, linear(head.box_out, hidden), atol=1e-4)
 
 
-def test_embedding_reads_rows_then_columns_then_channels(pooled: tuple[np.ndarray, np.ndarray]) -> None:
-    head = box_head("concat")
-    flat = pooled[0].reshape(BATCH, ROIS, SIDE * SIDE * CHANNELS)
-    expected = np.maximum(linear(head.fc2, np.maximum(linear(head.fc1, flat), 0)), 0)
-    np.testing.assert_allclose(head.embed(pooled[0]), expected, atol=1e-4)
+def test_no_relation(pooled: RoiFeatures) -> None:
+    """Blind to the references."""
+    head = box_head("none")
+    logits, deltas = jax.jit(head)(dataclasses.replace(pooled, references=pooled.references * np.nan))
+    x, _ = embedded(head, pooled)
+    np.testing.assert_allclose(logits, linear(head.class_out, linear(head.class_pair, x)), atol=1e-4)
+    np.testing.assert_allclose(deltas, linear(head.box_out, linear(head.box_pair, x)), atol=1e-4)
 
 
-def test_unknown_relation() -> None:
-    with pytest.raises(ValueError, match=r"box_head\.relation is 'product'; it must be 'concat' or 'compare'"):
-        box_head("product")
+def test_embedding_reads_rows_then_columns_then_channels(pooled: RoiFeatures) -> None:
+    embedding = box_head("concat").embedding
+    flat = pooled.rois.reshape(BATCH, ROIS, SIDE * SIDE * CHANNELS)
+    expected = np.maximum(linear(embedding.fc2, np.maximum(linear(embedding.fc1, flat), 0)), 0)
+    np.testing.assert_allclose(embedding(pooled.rois), expected, atol=1e-4)
+
+
+def test_the_first_rois_alone(pooled: RoiFeatures) -> None:
+    first = pooled.first(2)
+    np.testing.assert_array_equal(first.rois, pooled.rois[:, :2])
+    np.testing.assert_array_equal(first.level_index, LEVEL_INDEX[:, :2])
+    np.testing.assert_array_equal(first.references, pooled.references)
 
 
 def naive_conv(layer: nnx.Conv, x: np.ndarray) -> np.ndarray:
@@ -94,37 +116,127 @@ def naive_conv(layer: nnx.Conv, x: np.ndarray) -> np.ndarray:
     return sum(window @ weights for window, weights in windows) + np.asarray(layer.bias[...])
 
 
-def naive_mask_head(head: RelationMaskHead, x: np.ndarray) -> np.ndarray:
-    """Concatenated features (N, s, s, 2C) -> (N, 2s, 2s, outputs)."""
-    for layer in (head.first, *head.convs):
-        x = np.maximum(naive_conv(layer, x), 0)
+def naive_deconvolution(head: RelationMaskHead | Res5MaskHead, x: np.ndarray) -> np.ndarray:
+    """(N, s, s, c) -> (N, 2s, 2s, outputs): a transposed convolution, ReLU and a 1x1 convolution."""
     count, side = x.shape[:2]
     kernel = np.asarray(head.upsample.kernel[...]).reshape(x.shape[-1], 2, 2, -1)
     up = np.zeros((count, 2 * side, 2 * side, kernel.shape[-1]))
-    for i in range(2):
-        for j in range(2):  # as a transposed convolution: every position writes its own 2x2 block
-            up[:, i::2, j::2] = x @ kernel[:, i, j]
+    for row, column in np.ndindex(side, side):  # every position writes its own 2x2 block
+        block = np.einsum("nc,cijo->nijo", x[:, row, column], kernel)
+        up[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] += block
     up = np.maximum(up + np.asarray(head.upsample_bias[...]), 0)
     return up @ np.asarray(head.out.kernel[...])[0, 0] + np.asarray(head.out.bias[...])
 
 
+def naive_mask_head(head: RelationMaskHead, x: np.ndarray) -> np.ndarray:
+    """Concatenated features (N, s, s, 2C) -> (N, 2s, 2s, outputs)."""
+    for layer in (head.first, *head.convs):
+        x = np.maximum(naive_conv(layer, x), 0)
+    return naive_deconvolution(head, x)
+
+
+def side_by_side(pooled: RoiFeatures) -> np.ndarray:
+    """(B * R, s, s, 2C)."""
+    both = np.concatenate([np.asarray(pooled.rois), of_each_roi(np.asarray(pooled.references))], -1)
+    return both.reshape(-1, *both.shape[2:])
+
+
 @pytest.mark.parametrize(("convs", "outputs"), [(2, 2), (1, 1)])
-def test_mask_head(pooled: tuple[np.ndarray, np.ndarray], convs: int, outputs: int) -> None:
+def test_mask_head(pooled: RoiFeatures, convs: int, outputs: int) -> None:
     head = mask_head(convs, outputs)
-    found = jax.jit(head)(*pooled, LEVEL_INDEX)
+    found = jax.jit(head)(pooled)
     assert found.shape == (BATCH, ROIS, 2 * SIDE, 2 * SIDE, outputs)
-    both = np.concatenate([pooled[0], of_each_roi(pooled[1])], -1).reshape(-1, SIDE, SIDE, 2 * CHANNELS)
-    np.testing.assert_allclose(found.reshape(-1, *found.shape[2:]), naive_mask_head(head, both), atol=1e-4)
+    expected = naive_mask_head(head, side_by_side(pooled))
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("relation", ["concat", "compare"])
-def test_every_parameter_of_the_box_head_learns(pooled: tuple[np.ndarray, np.ndarray], relation: str) -> None:
+def test_mask_head_without_relation(pooled: RoiFeatures) -> None:
+    head = mask_head(relation=False)
+    found = jax.jit(head)(dataclasses.replace(pooled, references=pooled.references * np.nan))
+    expected = naive_mask_head(head, pooled.rois.reshape(-1, SIDE, SIDE, CHANNELS))
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("relation", [True, False])
+@pytest.mark.parametrize("outputs", [2, 1])
+def test_mask_head_of_res5(pooled: RoiFeatures, relation: bool, outputs: int) -> None:
+    def build() -> Res5MaskHead:
+        return Res5MaskHead(
+            CHANNELS, relation=relation, channels=7, outputs=outputs, dtype=jnp.float32, rngs=nnx.Rngs(0)
+        )
+
+    head = randomise(nnx.eval_shape(build))
+    found = jax.jit(head)(pooled)
+    assert found.shape == (BATCH, ROIS, 2 * SIDE, 2 * SIDE, outputs)
+    both = side_by_side(pooled)
+    expected = naive_deconvolution(head, both if relation else both[..., :CHANNELS])
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4)
+
+
+def res5(norm: str) -> Res5:
+    def build() -> Res5:
+        style = BlockStyle(norm=norm, dtype=jnp.float32)
+        stage, channels = make_stage(18, 0, CHANNELS, width=8, group_width=0, stride=1, style=style, rngs=nnx.Rngs(0))
+        return Res5(stage, channels)
+
+    return randomise(nnx.eval_shape(build))
+
+
+def through(trunk: Res5, x: jax.Array, training: Training | None = None) -> jax.Array:
+    """(N, p, p, C) through the blocks."""
+    for block in trunk.blocks:
+        x = block(x, None, 1, training)
+    return x
+
+
+@pytest.mark.parametrize("norm", ["frozen", "group", "batch"])
+def test_res5_treats_every_map_alike(pooled: RoiFeatures, norm: str) -> None:
+    """Rois and references pass the same blocks, one by one; the embedding is their mean."""
+    trunk = res5(norm)
+    found = jax.jit(trunk.maps)(pooled)
+    assert found.rois.shape == (BATCH, ROIS, SIDE, SIDE, trunk.channels)
+    assert found.references.shape == (BATCH, LEVELS, SIDE, SIDE, trunk.channels)
+    np.testing.assert_array_equal(found.level_index, LEVEL_INDEX)
+    run = jax.jit(functools.partial(through, trunk))
+    for part in ("rois", "references"):
+        expected = [run(getattr(pooled, part)[:, i]) for i in range(getattr(pooled, part).shape[1])]
+        np.testing.assert_allclose(getattr(found, part), jnp.stack(expected, 1), atol=1e-5)
+    np.testing.assert_allclose(trunk(found.rois), np.asarray(found.rois).mean((2, 3)), atol=1e-5)
+
+
+def test_res5_in_training_counts_references_once_for_each_roi(pooled: RoiFeatures) -> None:
+    """The original runs res5 over the rois, then over a copy of the references for each of them. Invalid rois enter
+    neither. Running statistics move twice."""
+    valid = np.array([[True, True, False, True, True], [True, False, True, True, False]])
+    ours, theirs = res5("batch"), res5("batch")
+    found = ours.maps(pooled, jnp.asarray(valid), Training())
+    rois = through(theirs, jnp.asarray(pooled.rois[valid]), Training())
+    references = through(theirs, jnp.asarray(of_each_roi(pooled.references)[valid]), Training())
+    np.testing.assert_allclose(np.asarray(found.rois)[valid], rois, atol=1e-4)
+    np.testing.assert_allclose(of_each_roi(np.asarray(found.references))[valid], references, atol=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        nnx.state(ours, BatchStatistic),
+        nnx.state(theirs, BatchStatistic),
+    )
+
+
+def test_res5_counts_all_rois_unless_told_otherwise(pooled: RoiFeatures) -> None:
+    ours, theirs = res5("batch"), res5("batch")
+    found = ours.maps(pooled, None, Training())
+    expected = theirs.maps(pooled, jnp.ones((BATCH, ROIS), bool), Training())
+    np.testing.assert_allclose(found.rois, expected.rois, atol=1e-5)
+    np.testing.assert_allclose(found.references, expected.references, atol=1e-5)
+
+
+@pytest.mark.parametrize("relation", ["concat", "compare", "none"])
+def test_every_parameter_of_the_box_head_learns(pooled: RoiFeatures, relation: str) -> None:
     graph, state = nnx.split(box_head(relation))
 
     @jax.jit
     @jax.grad
     def gradient(state: nnx.State) -> jax.Array:
-        logits, deltas = nnx.merge(graph, state)(*pooled, LEVEL_INDEX)
+        logits, deltas = nnx.merge(graph, state)(pooled)
         return (logits[..., 1] ** 2).sum() + (logits[..., 0] ** 3).sum() + (deltas**2).sum()
 
     for path, value in nnx.to_flat_state(gradient(state)):

@@ -7,7 +7,17 @@ import pytest
 from flax import nnx
 from tiny_detector import randomise
 
-from fsis_jax.models.layers import BatchNorm, FrozenBatchNorm, GroupNorm, conv, resize_bilinear
+from fsis_jax.models.layers import (
+    BatchNorm,
+    BatchStatistic,
+    FrozenBatchNorm,
+    FrozenStatistic,
+    GroupNorm,
+    Training,
+    conv,
+    make_norm,
+    resize_bilinear,
+)
 
 CHANNELS = 6
 
@@ -29,7 +39,7 @@ def test_batch_norm_in_training_over_the_mask() -> None:
     scale, bias = np.asarray(norm.scale[...]), np.asarray(norm.bias[...])
     old_mean, old_var = np.asarray(norm.mean[...]), np.asarray(norm.var[...])
     x, mask = masked_features()
-    y = norm(jnp.asarray(x), jnp.asarray(mask), train=True)
+    y = norm(jnp.asarray(x), jnp.asarray(mask), Training())
     inside = x[mask[..., 0] > 0]  # (23, C)
     mean, var = inside.mean(0), inside.var(0)
     expected = np.where(mask > 0, (x - mean) / np.sqrt(var + 1e-5) * scale + bias, 0)
@@ -47,22 +57,78 @@ def test_batch_norm_in_use_reads_the_running_statistics() -> None:
     np.testing.assert_array_equal(norm.mean[...], before)
 
 
-def test_batch_norm_over_devices_is_that_of_the_whole_batch() -> None:
-    """One image a device; the masks give the devices different counts."""
+@pytest.mark.parametrize("weights", [None, (3.0, 1.0)])
+def test_batch_norm_over_devices_is_that_of_the_whole_batch(weights: tuple[float, ...] | None) -> None:
+    """One image a device; the masks give the devices different counts, and so do weights."""
     graph, state = nnx.split(randomise(BatchNorm(CHANNELS)))
     x, mask = masked_features()
+    counts = None if weights is None else jnp.array(weights)
 
-    def on_device(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, nnx.State]:
+    def on_device(x: jax.Array, mask: jax.Array, counts: jax.Array | None) -> tuple[jax.Array, nnx.State]:
         norm = nnx.merge(graph, state, copy=True)
-        y = norm(x[None], mask[None], train=True, axis_name="batch")[0]
+        y = norm(x[None], mask[None], Training("batch", None if counts is None else counts[None]))[0]
         return y, nnx.state(norm)
 
-    y, states = jax.vmap(on_device, axis_name="batch")(jnp.asarray(x), jnp.asarray(mask))
+    y, states = jax.vmap(on_device, axis_name="batch")(jnp.asarray(x), jnp.asarray(mask), counts)
     whole = nnx.merge(graph, state, copy=True)
-    np.testing.assert_allclose(y, whole(jnp.asarray(x), jnp.asarray(mask), train=True), atol=1e-5)
+    expected = whole(jnp.asarray(x), jnp.asarray(mask), Training(weights=counts))
+    np.testing.assert_allclose(y, expected, atol=1e-5)
     for device in range(2):
         np.testing.assert_allclose(states["mean"][...][device], whole.mean[...], rtol=1e-6)
         np.testing.assert_allclose(states["var"][...][device], whole.var[...], rtol=1e-5)
+
+
+def test_weights_are_repetitions() -> None:
+    """Rows that count 2, 0 and 3 times: the statistics, running ones too, of the batch that repeats them."""
+    first, second = randomise(BatchNorm(CHANNELS)), randomise(BatchNorm(CHANNELS))
+    x = features(5, 3, 4, 5)
+    mask = (np.random.default_rng(6).random((3, 4, 5, 1)) < 0.7).astype(np.float32)
+    rows = np.array([0, 0, 2, 2, 2])
+    weighted = np.asarray(first(jnp.asarray(x), jnp.asarray(mask), Training(weights=jnp.array([2.0, 0, 3]))))
+    repeated = second(jnp.asarray(x[rows]), jnp.asarray(mask[rows]), Training())
+    np.testing.assert_allclose(weighted[rows], repeated, atol=1e-5)
+    np.testing.assert_allclose(first.mean[...], second.mean[...], rtol=1e-5)
+    np.testing.assert_allclose(first.var[...], second.var[...], rtol=1e-5)
+    plain = randomise(BatchNorm(CHANNELS))
+    plain(jnp.asarray(x), jnp.asarray(mask), Training())
+    assert np.abs(plain.mean[...] - first.mean[...]).max() > 1e-3
+
+
+def test_a_fixed_affine_part_is_not_trained() -> None:
+    norm = BatchNorm(CHANNELS, affine=False)
+    assert not jax.tree.leaves(nnx.state(norm, nnx.Param))
+    assert set(nnx.state(norm, FrozenStatistic)) == {"scale", "bias"}
+    assert set(nnx.state(norm, BatchStatistic)) == {"mean", "var"}
+    assert set(nnx.state(BatchNorm(CHANNELS), nnx.Param)) == {"scale", "bias"}
+    norm = randomise(norm)
+    before = jax.tree.map(np.asarray, nnx.state(norm, FrozenStatistic))
+    x = features(7, 2, 3, 4)
+    y = norm(jnp.asarray(x), None, Training())
+    scale, bias = np.asarray(norm.scale[...]), np.asarray(norm.bias[...])
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5) * scale + bias, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, before, nnx.state(norm, FrozenStatistic))
+
+
+@pytest.mark.parametrize("kind", ["frozen", "group"])
+def test_other_norms_are_the_same_in_training(kind: str) -> None:
+    norm = randomise(make_norm(kind, CHANNELS))
+    before = jax.tree.map(np.asarray, nnx.state(norm))
+    x, mask = masked_features()
+    training = Training(weights=jnp.array([5.0, 0.0]))
+    np.testing.assert_array_equal(
+        norm(jnp.asarray(x), jnp.asarray(mask), training), norm(jnp.asarray(x), jnp.asarray(mask))
+    )
+    jax.tree.map(np.testing.assert_array_equal, before, nnx.state(norm))
+
+
+def test_norms_by_name() -> None:
+    batch = make_norm("batch", CHANNELS)
+    assert isinstance(batch, BatchNorm)
+    assert not jax.tree.leaves(nnx.state(batch, nnx.Param))
+    assert not np.asarray(make_norm("group", CHANNELS, zero_init=True).scale[...]).any()
+    with pytest.raises(ValueError, match="norm is 'layer'; it must be 'frozen'"):
+        make_norm("layer", CHANNELS)
 
 
 def test_group_norm_by_its_formula() -> None:
@@ -115,6 +181,18 @@ def test_convolution_is_padded_on_both_sides(stride: int) -> None:
     y = layer(jnp.ones((1, 4, 4, 1)))[0, :, :, 0]
     full = np.array([[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]])
     np.testing.assert_array_equal(y, full[::stride, ::stride])
+
+
+def test_grouped_convolution_is_one_for_each_group() -> None:
+    layer = conv(6, 4, 3, groups=2, rngs=nnx.Rngs(0))
+    assert layer.kernel.shape == (3, 3, 3, 4)
+    x = jnp.asarray(features(8, 1, 5, 5))
+    halves = []
+    for group in range(2):
+        alone = conv(3, 2, 3, rngs=nnx.Rngs(0))
+        alone.kernel[...] = layer.kernel[..., 2 * group : 2 * group + 2]
+        halves.append(alone(x[..., 3 * group : 3 * group + 3]))
+    np.testing.assert_allclose(layer(x), jnp.concatenate(halves, -1), atol=1e-5)
 
 
 def test_bilinear_up_by_hand() -> None:

@@ -40,6 +40,15 @@ def test_rpn() -> None:
     assert float(box) == pytest.approx((1 - 1 / 18 + 2 - 1 / 18) / 3 / 2)
 
 
+def test_rpn_over_what_was_sampled() -> None:
+    """Without a pyramid the objectness loss is divided by the samples of all images, here 2 and 1."""
+    logits, labels = jnp.array([[0.0, 2.0, 9.0], [-1.0, 9.0, 9.0]]), jnp.array([[1, 0, -1], [1, -1, -1]])
+    deltas = jnp.zeros((2, 3, 4)).at[:, 0, 0].set(1.0)
+    terms = rpn_losses(logits, deltas, labels, deltas * 0, samples_per_image=None, axis_name=None)
+    assert float(terms[0]) == pytest.approx((LOG2 + entropy(2.0, 0) + entropy(-1.0, 1)) / 3)
+    assert float(terms[1]) == pytest.approx((1 - 1 / 18) * (1 / 2 + 1) / 2)
+
+
 LOGITS = jnp.array([[[0.0, 0.0], [1.0, 3.0], [5.0, 5.0]], [[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
 LABELS = jnp.array([[1, 0, 0], [1, 1, 0]])
 VALID = jnp.array([[True, True, False], [True, True, True]])
@@ -78,10 +87,11 @@ def test_masks() -> None:
     assert not np.asarray(gradient).any()
 
 
-def test_nothing_sampled_is_no_loss() -> None:
+@pytest.mark.parametrize("samples", [4, None])
+def test_nothing_sampled_is_no_loss(samples: int | None) -> None:
     labels = jnp.full((1, 4), -1)
     terms = rpn_losses(
-        jnp.ones((1, 4)), jnp.ones((1, 4, 4)), labels, jnp.zeros((1, 4, 4)), samples_per_image=4, axis_name=None
+        jnp.ones((1, 4)), jnp.ones((1, 4, 4)), labels, jnp.zeros((1, 4, 4)), samples_per_image=samples, axis_name=None
     )
     assert [float(term) for term in terms] == [0.0, 0.0]
     nothing = jnp.zeros((2, 3), bool)
@@ -91,7 +101,8 @@ def test_nothing_sampled_is_no_loss() -> None:
     assert [float(term) for term in terms] == [0.0, 0.0]
 
 
-def test_shares_of_two_devices_add_up() -> None:
+@pytest.mark.parametrize("samples", [4, None])
+def test_shares_of_two_devices_add_up(samples: int | None) -> None:
     """One image a device, with different counts of rois."""
     rng = np.random.default_rng(0)
     deltas, targets = rng.normal(size=(2, 2, 3, 4)).astype(np.float32)
@@ -101,7 +112,7 @@ def test_shares_of_two_devices_add_up() -> None:
 
     def shares(arrays: tuple[jax.Array, ...], axis_name: str | None) -> tuple[jax.Array, ...]:
         logits, deltas, targets, box_labels, valid, present, labels, masks = arrays
-        rpn = rpn_losses(logits[..., 0], deltas, labels, targets, samples_per_image=4, axis_name=axis_name)
+        rpn = rpn_losses(logits[..., 0], deltas, labels, targets, samples_per_image=samples, axis_name=axis_name)
         box = box_losses(logits, deltas, box_labels, valid, targets, present, axis_name=axis_name)
         return *rpn, *box, mask_loss(masks, jnp.ones_like(masks), valid, axis_name=axis_name)
 

@@ -69,7 +69,7 @@ def test_deltas_and_outside_positions() -> None:
 
 
 def test_positions_outside_the_extent() -> None:
-    extent = Extent.of(jnp.array([[32, 64]]))
+    extent = Extent.of(jnp.array([[32, 64]]), 32)
     inside = anchors_inside(extent, jnp.zeros((1, 2, 3, 1)), 5, 2)
     np.testing.assert_array_equal(inside, [[True] * 4 + [False] * 8])
     assert anchors_inside(None, jnp.zeros((1, 2, 3, 1)), 5, 2) is None

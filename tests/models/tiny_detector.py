@@ -33,11 +33,22 @@ def tiny_config() -> ConfigDict:
     return config
 
 
+def tiny_c4_config() -> ConfigDict:
+    """The same without a pyramid; its level has 36 channels too."""
+    config = tiny_config()
+    model = config.model
+    model.architecture = "c4"
+    model.backbone.width = 9
+    model.box_head.norm = "group"
+    return config
+
+
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 """For jax.jit's compiler_options: compiling takes far longer than running anything this small."""
 
 _GAINS = {
-    "norm2": 0.2, "output": 0.2, "theta": 0.3, "phi": 0.3,
+    "norm2": 0.2, "norm3": 0.2, "offsets1": 0.3, "offsets2": 0.3, "offsets3": 0.3,
+    "output": 0.2, "theta": 0.3, "phi": 0.3, "target_out": 0.3, "reference_out": 0.3,
     "objectness": 0.3, "deltas": 0.1, "class_out": 0.3, "box_out": 0.1, "out": 0.3,
 }  # fmt: skip
 """Layers whose outputs must stay small for plausible boxes, and for scores strictly between 0 and 1."""

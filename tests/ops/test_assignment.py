@@ -91,38 +91,3 @@ def test_vmap_against_naive():
         np.testing.assert_array_equal(found.labels[image], labels)
         np.testing.assert_array_equal(found.matched[image], matched)
         np.testing.assert_allclose(found.iou[image], iou, atol=1e-6)
-
-
-def test_rpn_targets_golden(golden):
-    """Detectron samples 256 of the labels afterwards: all of its positives are ours, its negatives are among ours."""
-    with np.load(golden / "ops.npz") as archive:
-        z = {name: archive[name] for name in archive.files if name.startswith("rpntgt/")}
-    height, width = z["rpntgt/im_hw"]
-    anchors, labels, targets = [], [], []
-    for level in range(2, 7):
-        cell = ops.cell_anchors(32.0 * 2 ** (level - 2), (0.2, 0.5, 1.0, 2.0, 5.0), stride=2**level, offset=1)
-        rows, columns = z[f"rpntgt/labels_P{level}"].shape[2:]
-        anchors.append(ops.grid_anchors(cell, (rows, columns), 2**level))
-        labels.append(z[f"rpntgt/labels_P{level}"][0].transpose(1, 2, 0).reshape(-1))
-        targets.append(
-            z[f"rpntgt/targets_P{level}"][0].reshape(5, 4, rows, columns).transpose(2, 3, 0, 1).reshape(-1, 4)
-        )
-    anchors, labels, targets = (np.concatenate(parts) for parts in (anchors, labels, targets))
-    inside = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] < width) & (anchors[:, 3] < height)
-    gt = z["rpntgt/gt"]
-    found = ops.assign(
-        anchors,
-        gt,
-        np.ones(len(gt), bool),
-        positive_iou=0.7,
-        negative_iou=0.3,
-        force_best=True,
-        boxes_valid=inside,
-        offset=1,
-    )
-    ours = np.asarray(found.labels)
-    np.testing.assert_array_equal(ours == POSITIVE, labels == POSITIVE)
-    assert (ours[labels == NEGATIVE] == NEGATIVE).all()
-    positive = ours == POSITIVE
-    encoded = ops.encode(gt[np.asarray(found.matched)[positive]], anchors[positive], offset=1)
-    np.testing.assert_allclose(encoded, targets[positive], atol=1e-4)

@@ -58,28 +58,6 @@ def test_vmap_against_naive():
         np.testing.assert_allclose(found_scores[image, :count], [s for _, s in expected], rtol=1e-4)
 
 
-@pytest.mark.parametrize("settings", ["sig0.5_nt0.5_st0.0001", "sig0.5_nt0.3_st0.001", "sig0.3_nt0.5_st0.05"])
-@pytest.mark.parametrize("method", ["linear", "gaussian", "hard"])
-def test_golden(golden, method, settings):
-    with np.load(golden / "ops.npz") as archive:
-        detections = archive["softnms/dets"]
-        expected, order = (archive[f"softnms/{method}_{settings}_{part}"] for part in ("dets", "inds"))
-    sigma, threshold, floor = (float(part.lstrip("signt")) for part in settings.split("_"))
-    indices, scores, valid = ops.soft_nms(
-        detections[:, :4],
-        detections[:, 4],
-        np.ones(len(detections), bool),
-        method=method,
-        iou_threshold=threshold,
-        sigma=sigma,
-        score_threshold=floor,
-        max_outputs=len(detections),
-        offset=1,
-    )
-    np.testing.assert_array_equal(np.asarray(indices)[np.asarray(valid)], order)
-    np.testing.assert_allclose(np.asarray(scores)[np.asarray(valid)], expected[:, 4], atol=1e-6)
-
-
 def test_unknown_method():
     with pytest.raises(ValueError, match="'median'"):
         ops.soft_nms(BOXES, SCORES, VALID, method="median", max_outputs=3)
@@ -112,23 +90,3 @@ def test_voting_without_voters_changes_nothing():
     boxes, scores = ops.box_voting(BOXES, SCORES, BOXES, SCORES, ~VALID, iou_threshold=0.5, method="avg")
     np.testing.assert_array_equal(boxes, BOXES)
     np.testing.assert_array_equal(scores, SCORES)
-
-
-@pytest.mark.parametrize("method", ["id", "temp_avg", "avg", "iou_avg", "generalized_avg", "quasi_sum"])
-def test_voting_golden(golden, method):
-    """The vectors were made with beta 1.3, as the sums of scores with their numbers of voters show."""
-    with np.load(golden / "ops.npz") as archive:
-        kept, voters, expected = (archive[f"vote/{name}"] for name in ("top", "all", f"{method.upper()}_0.6"))
-    boxes, scores = ops.box_voting(
-        kept[:, :4],
-        kept[:, 4],
-        voters[:, :4],
-        voters[:, 4],
-        np.ones(len(voters), bool),
-        iou_threshold=0.6,
-        method=method,
-        beta=1.3,
-        offset=1,
-    )
-    np.testing.assert_allclose(boxes, expected[:, :4], atol=1e-3)
-    np.testing.assert_allclose(scores, expected[:, 4], atol=1e-5)

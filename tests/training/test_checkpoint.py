@@ -1,4 +1,4 @@
-"""Checkpoints on a full disk and after a kill, and the metrics beside them."""
+"""Checkpoints on a full disk and after a kill, converted ones, and the metrics and the config beside them."""
 
 import errno
 import json
@@ -6,12 +6,14 @@ import os
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import tiny
 from toy import toy  # noqa: F401 (a fixture)
 
 from fsis_jax.errors import FsisError
 from fsis_jax.training.checkpoint import Checkpoints, has_checkpoint, open_run
+from fsis_jax.training.config_file import plain_config, read_config
 from fsis_jax.training.loop import train_and_evaluate
 from fsis_jax.training.metrics import MetricWriter
 
@@ -110,3 +112,97 @@ def test_other_errors_of_writing_are_not_taken_for_a_full_disk(config, tmp_path)
     (tmp_path / "run").write_text("a file")
     with pytest.raises(FsisError, match=f"cannot be written.*{os.strerror(errno.ENOTDIR)}"):
         train_and_evaluate(config, tmp_path / "run")
+
+
+# -- converted checkpoints: no data state, perhaps no optimiser ---------------------------------------------------
+
+
+def _save_toy(workdir, config, step, *, optimizer=False, **options):
+    """A checkpoint of the toy as a converter writes it: kernel and bias are 1."""
+    items = {"model": {"kernel": np.ones((3, 2), np.float32), "bias": np.ones(16, np.float32)}}
+    if optimizer:
+        with_optimizer = workdir.parent / "with_optimizer"
+        config.training.steps = step
+        train_and_evaluate(config, with_optimizer)
+        items["optimizer"] = Checkpoints(with_optimizer, read_only=True).arrays(step, "optimizer")
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save_items(step, items, config=config, **options)
+    checkpoints.close()
+
+
+def test_training_starts_from_a_model_without_an_optimiser(config, tmp_path, caplog):
+    _save_toy(tmp_path / "run", config, 0)
+    config.training.steps = 1
+    config.optimizer.learning_rate = 1e-6
+    with caplog.at_level("INFO", "fsis_jax"):
+        state = train_and_evaluate(config, tmp_path / "run")
+    assert "going on from step 0 of" in caplog.text
+    assert int(state.step) == 1
+    np.testing.assert_allclose(state.params["kernel"].get_value(), 1, atol=1e-5)
+
+
+def test_the_data_of_a_run_without_a_data_state_start_at_its_step(config, tmp_path):
+    _save_toy(tmp_path / "run", config, 5, optimizer=True)
+    config.training.steps = 6
+    config.training.checkpoint_every = 6
+    assert int(train_and_evaluate(config, tmp_path / "run").step) == 6
+    checkpoints, step = open_run(tmp_path / "run")
+    assert (step, checkpoints.meta(6)["data_state"]["step"]) == (6, 6)
+    checkpoints.close()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert {json.loads(line)["step"] for line in lines} == {6}
+
+
+def test_arrays_of_an_item_that_is_not_there(config, tmp_path):
+    _save_toy(tmp_path, config, 0)
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    assert checkpoints.arrays(0, "optimizer") == {}
+    assert {name: array.shape for name, array in checkpoints.arrays(0, "model").items()} == {
+        "kernel": (3, 2),
+        "bias": (16,),
+    }
+
+
+def test_a_partial_model_is_not_resumed(config, tmp_path):
+    _save_toy(tmp_path, config, 0, partial=True)
+    with pytest.raises(
+        FsisError, match=rf"{tmp_path}: holds weights to start from .*--config.init_from={tmp_path} and"
+    ):
+        train_and_evaluate(config, tmp_path)
+
+
+# -- config.json --------------------------------------------------------------------------------------------------
+
+
+def test_the_config_of_a_run_is_a_config_to_give(config, tmp_path):
+    config.training.steps = 1
+    train_and_evaluate(config, tmp_path)
+    assert read_config(tmp_path / "config.json").to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"not JSON \(Expecting property name"),
+        ("[]", "config is not a mapping"),
+        ('{"data": 3}', r"config\.data is not a mapping"),
+        ('{"model": {"rpn": {"sample": 3}}}', r"there is no key config\.model\.rpn\.sample; fsis_jax/config\.py lists"),
+    ],
+)
+def test_a_config_that_is_none(tmp_path, text, message):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(FsisError, match=f"{path}: {message}") as stop:
+        read_config(path)
+    assert "\n" not in str(stop.value)
+    with pytest.raises(FsisError, match=r"none\.json: cannot be read"):
+        read_config(tmp_path / "none.json")
+
+
+def test_a_part_of_a_config_changes_that_part(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"data": {"shots": 3, "train_canvases": [[64, 64]]}}')
+    config = read_config(path)
+    assert config.data.train_canvases == ((64, 64),)
+    assert plain_config(config)["data"]["shots"] == 3
+    assert config.optimizer.name == "sgd"

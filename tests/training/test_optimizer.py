@@ -142,7 +142,7 @@ def test_with_frozen_batch_norm_the_stem_and_first_stage_are_not_trained(detecto
     assert not [name for name in trained if name.startswith(("backbone/stem", "backbone/stages/0"))]
     assert [name for name in kept if name.startswith("backbone/stem")]
     assert {name.split("/")[2] for name in trained if name.startswith("backbone/stages")} == {"1", "2", "3"}
-    assert {"fpn", "co_attention", "rpn", "box_head", "mask_head"} <= {name.split("/")[0] for name in trained}
+    assert {"fpn", "matching", "rpn", "box_head", "mask_head"} <= {name.split("/")[0] for name in trained}
     frozen = nnx.state(model, FrozenStatistic)
     assert _names(frozen)
     assert not _names(frozen) & trained

@@ -44,6 +44,6 @@ def test_the_steps_do_something(arrays):
     one, start = _part(arrays, "one"), _part(arrays, "start")
     moved = {name for name, value in start.items() if not np.array_equal(value, one[name])}
     assert len(moved) > 0.9 * len(start)
-    assert {"co_attention/target_norm/mean", "co_attention/target_norm/var", "mask_head/first/kernel"} <= moved
+    assert {"matching/target_norm/mean", "matching/target_norm/var", "mask_head/first/kernel"} <= moved
     for term in ("rpn_class", "rpn_box", "box_class", "box_regression", "mask"):
         assert one[f"metrics/2/loss/{term}"] > 0

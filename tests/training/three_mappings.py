@@ -22,7 +22,7 @@ from fsis_jax.training.step import new_state
 def main(data: str, output: str) -> None:
     config = tiny.get_config()
     config.data.root = data
-    config.model.co_attention.norm = "batch"  # whose statistics run over all devices too
+    config.model.matching.norm = "batch"  # whose statistics run over all devices too
     # Feature maps of a few positions have hardly any variance for norms to divide by, and rounding grows with it.
     config.data.transform.reference_size = 128
     config.data.train_canvases = ((128, 128),)

@@ -1,0 +1,53 @@
+"""What check_config refuses, with the key and the remedy in the message."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from fsis_jax.config import base_config, c4_config, check_config, compact_config
+from fsis_jax.errors import FsisError
+
+
+@pytest.mark.parametrize("make", [base_config, c4_config, compact_config])
+def test_recipes_are_sound(make: Callable[[], ConfigDict]) -> None:
+    check_config(make())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "options"),
+    [
+        ("model.architecture", "c5", "fpn, c4"),
+        ("model.relation", "sum", "concat, compare, none"),
+        ("model.matching.kind", "l2", "co_attention, l1"),
+        ("model.matching.norm", "frozen", "batch, group"),
+        ("model.backbone.deformable", "yes", "none, interleaved, split"),
+        ("model.backbone.norm", "batch", "frozen, group"),
+        ("model.box_head.norm", "none", "frozen, batch, group"),
+    ],
+)
+@pytest.mark.parametrize("make", [base_config, c4_config])
+def test_wrong_choices(make: Callable[[], ConfigDict], key: str, value: str, options: str) -> None:
+    with pytest.raises(FsisError, match=f"^{re.escape(f'config.{key} is {value!r}; use one of: {options}')}$"):
+        check_config(changed(make(), key, value))
+
+
+@pytest.mark.parametrize("key", ["model.box_head.pooled", "model.mask_head.pooled", "data.shots"])
+def test_numbers_that_are_too_small(key: str) -> None:
+    with pytest.raises(FsisError, match=rf"^config\.{key} is 0; it must be at least 1$"):
+        check_config(changed(base_config(), key, 0))
+
+
+def test_anchor_sizes_of_a_pyramid_are_one_for_each_level() -> None:
+    """Without one, the single level has as many as are given."""
+    sizes = (8, 16, 32)
+    with pytest.raises(FsisError, match=r"anchor_sizes has 3 sizes; the pyramid has 5 levels \(2 to 6\)"):
+        check_config(changed(base_config(), "model.rpn.anchor_sizes", sizes))
+    check_config(changed(c4_config(), "model.rpn.anchor_sizes", sizes))
+
+
+def changed(config: ConfigDict, key: str, value: Any) -> ConfigDict:
+    config.update_from_flattened_dict({key: value})
+    return config
