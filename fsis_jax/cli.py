@@ -1,4 +1,4 @@
-"""The command line: `fsis train | evaluate | segment | data ...`. Thin: parse, call, print.
+"""The command line: `fsis train | evaluate | segment | convert | data ...`. Thin: parse, call, print.
 
 Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
@@ -18,6 +18,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsis_jax.config import check_config, user_path
+from fsis_jax.conversion.convert import convert as convert_file
+from fsis_jax.conversion.convert import to_pytorch
+from fsis_jax.conversion.sources import KINDS
 from fsis_jax.data.check import check, format_report
 from fsis_jax.data.from_config import held_out, open_split
 from fsis_jax.data.synthetic import generate
@@ -28,6 +31,7 @@ from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.exports import write_coco, write_labels, write_overlay
 from fsis_jax.io.files import write_failure
 from fsis_jax.io.images import read_image, to_rgb8
+from fsis_jax.training.config_file import read_config
 from fsis_jax.training.loop import train_and_evaluate
 
 Command = Callable[[Sequence[str]], None]
@@ -35,7 +39,13 @@ Command = Callable[[Sequence[str]], None]
 
 def main() -> NoReturn:
     """The installed command `fsis`."""
-    commands: dict[str, Command] = {"train": train, "evaluate": evaluate, "segment": segment, "data": data}
+    commands: dict[str, Command] = {
+        "train": train,
+        "evaluate": evaluate,
+        "segment": segment,
+        "convert": convert,
+        "data": data,
+    }
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in commands:
         asked = name in ("-h", "--help")
@@ -83,7 +93,9 @@ def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, p
         description="Any key of the config is changed by --config.a.b=VALUE; fsis_jax/config.py lists them.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="one of configs/, or a file of your own like them")
+    parser.add_argument(
+        "--config", metavar="FILE", help="one of configs/, a file of your own like them, or the config.json of a run"
+    )
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run; default: runs/NAME of the config file")
     options, changes = parser.parse_known_args(arguments)
     if options.config is None:
@@ -95,6 +107,8 @@ def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, p
 
 
 def _load_config(path: pathlib.Path) -> ConfigDict:
+    if path.suffix == ".json":
+        return read_config(path)
     spec = importlib.util.spec_from_file_location("fsis_jax_user_config", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise FsisError(f"{path}: no such config file; give a Python file like configs/quickstart.py")
@@ -201,6 +215,37 @@ def segment(arguments: Sequence[str]) -> None:
         found[os.path.basename(path)] = instances
         print(f"{path}: {len(instances)} cells")
     write_coco(output / "instances.json", found)
+
+
+# -- convert ------------------------------------------------------------------------------------------------------
+
+
+def convert(arguments: Sequence[str]) -> None:
+    """`convert SOURCE --output DIR`, or `convert RUN --to-pytorch FILE`."""
+    parser = argparse.ArgumentParser(prog="fsis convert", description="Weights of other projects to ours, and back.")
+    parser.add_argument(
+        "source", metavar="SOURCE", help=".pth, .pth.tar or .pkl; with --to-pytorch the folder of a run"
+    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--output", metavar="DIR", help="new folder for the checkpoint and config.json")
+    target.add_argument("--to-pytorch", metavar="FILE", help="new .pth file, as CA_FSIS_Cell saves its own")
+    parser.add_argument("--kind", choices=["auto", *KINDS], default="auto", help="default: told from the content")
+    parser.add_argument("--resume", action="store_true", help="also the momentum and the step of CA_FSIS_Cell")
+    parser.add_argument(
+        "--allow-missing", nargs="+", default=[], metavar="PATTERN", help="tensors that may be absent: 'Mask_Head.*'"
+    )
+    options = parser.parse_args(arguments)
+    source = user_path(options.source)
+    if options.to_pytorch is not None:
+        file = user_path(options.to_pytorch)
+        print(f"{to_pytorch(source, file)} tensors written to {file}")
+        return
+    output = user_path(options.output)
+    print(
+        convert_file(
+            source, output, kind=options.kind, resume=options.resume, allow_missing=options.allow_missing
+        ).report(output)
+    )
 
 
 # -- data ---------------------------------------------------------------------------------------------------------

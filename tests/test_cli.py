@@ -53,7 +53,7 @@ def _edit(path, change):
 def test_without_a_command_the_usage_is_an_error(fsis, capsys):
     outcome = fsis()
     assert outcome.status == 2
-    assert "usage: fsis {train,evaluate,segment,data} ..." in outcome.stderr
+    assert "usage: fsis {train,evaluate,segment,convert,data} ..." in outcome.stderr
     assert "usage: fsis" in fsis("--help").stdout
 
 
@@ -261,9 +261,10 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(tiny_run, small_disk
     """In a process of its own: the storage library's threads report what they meet on stderr themselves."""
     program = tmp_path / "train.py"
     program.write_text(
-        "import shutil, sys, toy, fsis_jax.training.loop as loop\n"
+        "import shutil, sys, toy, fsis_jax.training.loop as loop, fsis_jax.training.step as step\n"
         "from fsis_jax import cli\n"
         "loop.Detector = toy.ToyDetector\n"
+        "step.training_losses = toy.toy_losses\n"
         "loop.validate = lambda *_, **__: {'mask_ap50': 0.5, 'f1': 0.5, 'min_score': 0.25}\n"
         "usage = shutil.disk_usage('.')\n"
         "shutil.disk_usage = lambda _: usage\n"

@@ -4,36 +4,47 @@ A step folder has three items: `model` (what segmentation and fine-tuning need),
 config, the data state, and the score threshold found on the validation images). Arrays are stored under flat
 names, "backbone/stem/kernel", so that a checkpoint outlives the way in which modules nest, and so that one of
 another architecture is reported name by name. Saving is asynchronous and atomic; the last and the best stay.
+
+A checkpoint converted from other weights may be partial (`meta` says so: a backbone alone), which serves to start
+training from; one without `optimizer` starts with a fresh one.
 """
 
 import contextlib
 import dataclasses
 import errno
-import json
 import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
-from fsis_jax.config import base_config
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import write_failure
+from fsis_jax.training.config_file import config_of, plain_config
 from fsis_jax.training.step import TrainState
 
+logger = logging.getLogger("fsis_jax")
+
 Arrays = dict[str, jax.Array]
+Items = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
+"""Item of a step folder -> flat name -> array."""
 
 FOLDER = "checkpoints"
 OVERHEAD_BYTES = 1 << 20
 """Upper limit of what a checkpoint takes besides its arrays."""
 TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
+_RES5 = ("backbone/stages/3/", "box_head/embedding/blocks/")
+"""The last stage in a pyramid's backbone, and where the architecture without one has it."""
+_SILENT = ("stride_in_1x1", "padded_pool")
+"""Keys of config.model.backbone that change what its weights mean, but neither their names nor shapes."""
 
 
 def _names(part: nnx.State) -> Arrays:
@@ -59,7 +70,8 @@ def _with_model(state: TrainState, arrays: Arrays) -> TrainState:
     )
 
 
-def _flat_optimizer(state: TrainState) -> Arrays:
+def flat_optimizer(state: TrainState) -> Arrays:
+    """The arrays of the item `optimizer`: those of the optimiser by their place in it, and "step"."""
     leaves = jax.tree_util.tree_leaves_with_path(state.optimizer)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves} | {"step": state.step}
 
@@ -100,22 +112,31 @@ class Checkpoints:
         self, state: TrainState, *, config: ConfigDict, data_state: Any, validation: dict[str, float] | None
     ) -> None:
         """Start to save; `validation` (with "mask_ap50" and "min_score") makes it a candidate for the best."""
-        meta = {"config": json.loads(config.to_json_best_effort()), "data_state": data_state}
-        meta["validation"] = validation
-        model, optimizer = _flat_model(state), _flat_optimizer(state)
-        items = ocp.args.Composite(
-            model=ocp.args.StandardSave(model),
-            optimizer=ocp.args.StandardSave(optimizer),
-            meta=ocp.args.JsonSave(meta),
-        )
+        items = {"model": _flat_model(state), "optimizer": flat_optimizer(state)}
+        self.save_items(int(state.step), items, config=config, data_state=data_state, validation=validation)
+
+    def save_items(
+        self,
+        step: int,
+        items: Items,
+        *,
+        config: ConfigDict,
+        data_state: Any = None,
+        validation: dict[str, float] | None = None,
+        partial: bool = False,
+    ) -> None:
+        """Start to save a step folder with these items beside `meta`; `partial`: "model" is not a whole one."""
+        meta = {"config": plain_config(config), "data_state": data_state, "validation": validation, "partial": partial}
+        arguments = {name: ocp.args.StandardSave(dict(arrays)) for name, arrays in items.items()}
         self.wait()
         with _disk_errors(self.folder):
             # Found out now, since the threads that write would each report a full disk in many lines of their own.
-            needed = sum(x.nbytes for x in (*model.values(), *optimizer.values())) + OVERHEAD_BYTES
+            needed = sum(x.nbytes for arrays in items.values() for x in arrays.values()) + OVERHEAD_BYTES
             if shutil.disk_usage(self.folder).free < needed:
                 reason = f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {needed / 1e6:.1f} MB"
                 raise OSError(errno.ENOSPC, reason)
-            self._manager.save(int(state.step), args=items, metrics=validation)
+            composite = ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta))
+            self._manager.save(step, args=composite, metrics=validation)
 
     def wait(self) -> None:
         """Until what was started is on disk."""
@@ -139,18 +160,52 @@ class Checkpoints:
         """`like`, the whole state of a detector (shapes are enough), with the arrays of a step.
 
         Raises:
-            FsisError: if names or shapes differ, that is, if the checkpoint is of another architecture.
+            FsisError: if names or shapes differ, that is, if the checkpoint is of another architecture, or partial.
         """
+        self.check_whole(step)
         return _filled(like, self._restore(step, "model", _names(like)))
 
     def initialise(self, step: int, state: TrainState) -> TrainState:
-        """`state` with the model of a step, to fine-tune; raises as `restore_model` does."""
-        return _with_model(state, self._restore(step, "model", _flat_model(state)))
+        """`state` with the model of a step, to fine-tune; raises as `restore_model` does.
+
+        Of a partial one, what is there: at least the backbone, with all statistics of its norms. Its last stage
+        also starts the heads of the architecture "c4", and learned offsets stay as they are in `state`.
+        """
+        if not self.meta(step).get("partial", False):
+            return _with_model(state, self._restore(step, "model", _flat_model(state)))
+        path = self.folder / str(step) / "model"
+        stored = self.arrays(step, "model")
+        wanted = _flat_model(state)
+        found = {name: _stored_name(name, stored) for name in wanted}
+        needed = {
+            source: wanted[name].shape
+            for name, source in found.items()
+            if source in stored or (source.startswith("backbone/") and "/offsets" not in source)
+        }
+        _compare(needed, {name: array.shape for name, array in stored.items()}, path)
+        taken = {name: jax.numpy.asarray(stored[source]) for name, source in found.items() if source in stored}
+        return _with_model(state, wanted | taken)
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The whole state of a step, to go on with; raises as `restore_model` does."""
-        state = self.initialise(step, like)
-        return _with_optimizer(state, self._restore(step, "optimizer", _flat_optimizer(like)))
+        """The whole state of a step, to go on with; raises as `restore_model` does.
+
+        A converted model without an optimiser starts with that of `like`.
+        """
+        self.check_whole(step)
+        state = _with_model(like, self._restore(step, "model", _flat_model(like)))
+        if not (self.folder / str(step) / "optimizer").exists():
+            return state
+        return _with_optimizer(state, self._restore(step, "optimizer", flat_optimizer(like)))
+
+    def arrays(self, step: int, item: str) -> dict[str, np.ndarray]:
+        """All arrays of an item by their flat names; empty if the step does not have it."""
+        path = self.folder / str(step) / item
+        if not path.exists():
+            return {}
+        handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        names = dict(ocp.StandardCheckpointer().metadata(path).item_metadata)
+        as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+        return dict(handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy)))
 
     def close(self) -> None:
         """Wait for pending saves and let go of the folder."""
@@ -166,6 +221,15 @@ class Checkpoints:
             for path in self.folder.glob(f"*{TEMPORARY_SUFFIX}*"):
                 shutil.rmtree(path, ignore_errors=True)
 
+    def check_whole(self, step: int) -> None:
+        """Raise FsisError for a partial checkpoint."""
+        if self.meta(step).get("partial", False):
+            folder = self.folder.parent
+            raise FsisError(
+                f"{folder}: holds weights to start from (a backbone), not a trained detector; train one with "
+                f"--config.init_from={folder} and another --workdir"
+            )
+
     def _restore(self, step: int, item: str, like: Arrays) -> Arrays:
         path = self.folder / str(step) / item
         handler = ocp.StandardCheckpointer()
@@ -180,10 +244,21 @@ def has_checkpoint(workdir: pathlib.Path) -> bool:
     return any(path.name.isdigit() for path in (workdir / FOLDER).glob("*"))
 
 
-def initialise_from(path: pathlib.Path, state: TrainState) -> TrainState:
-    """`state` with the model of another run, for fine-tuning; `path` and errors as for `open_run` and `restore`."""
+def initialise_from(path: pathlib.Path, state: TrainState, config: ConfigDict) -> TrainState:
+    """`state` with the model of another run, for fine-tuning; `path` and errors as for `open_run` and `restore`.
+
+    Warns where `config` reads the weights of the backbone in another way than that run did.
+    """
     checkpoints, step = open_run(path)
     with contextlib.closing(checkpoints):
+        theirs = config_of(checkpoints.meta(step)).model.backbone
+        for key in _SILENT:
+            if theirs[key] != config.model.backbone[key]:
+                logger.warning(
+                    "config.model.backbone.%s is %s, but the weights of %s are made for %s; consider "
+                    "--config.model.backbone.%s=%s",
+                    *(key, config.model.backbone[key], path, theirs[key], key, theirs[key]),
+                )
         return checkpoints.initialise(step, state)
 
 
@@ -207,21 +282,12 @@ def open_run(path: pathlib.Path) -> tuple[Checkpoints, int]:
     return checkpoints, step
 
 
-def config_of(meta: dict[str, Any]) -> ConfigDict:
-    """The config stored in a checkpoint's meta, over today's defaults."""
-    config = base_config()
-    with config.unlocked():
-        config.update(ConfigDict(_tuples(meta["config"])))
-    return config
-
-
-def _tuples(value: Any) -> Any:
-    """JSON knows lists only; the config's sequences are tuples."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    return value
+def _stored_name(name: str, stored: Mapping[str, Any]) -> str:
+    """The name under which a partial checkpoint has the array `name` of a model."""
+    backbone, head = _RES5
+    if name.startswith(head) and name not in stored:
+        return backbone + name.removeprefix(head)
+    return name
 
 
 def _mask_ap50(metrics: dict[str, float]) -> float:

@@ -20,8 +20,8 @@ from fsis_jax.data.from_config import Splits, open_splits, training_batches
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.protocol import validate
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.io.files import atomic_write
 from fsis_jax.models.detector import Detector
+from fsis_jax.training import config_file
 from fsis_jax.training.checkpoint import Checkpoints, has_checkpoint, initialise_from
 from fsis_jax.training.metrics import MetricWriter
 from fsis_jax.training.parallel import DataParallel
@@ -58,14 +58,17 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     graph, state, per_device_step = new_state(config, model)
     parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
     if config.init_from and not resuming:
-        state = initialise_from(user_path(config.init_from), state)
+        state = initialise_from(user_path(config.init_from), state, config)
     with contextlib.ExitStack() as stack:
         batches = stack.enter_context(training_batches(config, splits, steps))
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
-        start = checkpoints.latest() or 0
-        if start:
+        start = checkpoints.latest()
+        if start is None:
+            start = 0
+        else:
             state = checkpoints.restore(start, state)
-            batches.set_state(checkpoints.meta(start)["data_state"])
+            # A converted checkpoint has no data state: the data start where a run of this config would be.
+            batches.set_state(checkpoints.meta(start)["data_state"] or {**batches.get_state(), "step": start})
             logger.info("going on from step %d of %s", start, workdir)
         _note_config(config, workdir)
         logger.info(
@@ -154,16 +157,14 @@ def _check_finite(step: int, metrics: dict[str, jax.Array], batch: Batch) -> dic
 
 def _note_config(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Keep the config beside the checkpoints; tell what differs from the one that the run began with."""
-    path = workdir / "config.json"
-    current = json.loads(config.to_json_best_effort())
+    path = workdir / config_file.NAME
     if path.exists():
         before = _flatten(json.loads(path.read_text()))
-        for key, value in _flatten(current).items():
+        for key, value in _flatten(config_file.plain_config(config)).items():
             if before.get(key) != value:
                 logger.warning("config.%s is now %r, was %r when the run began", key, value, before.get(key))
     else:
-        with atomic_write(path) as file:
-            file.write((json.dumps(current, indent=1) + "\n").encode())
+        config_file.write_config(config, workdir)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
