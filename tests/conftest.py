@@ -15,6 +15,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 import jax
 import pytest
 
+pytest_plugins = ["parity_table"]
+
 TESTS = pathlib.Path(__file__).parent
 TINY_CONFIG = TESTS / "tiny.py"
 
@@ -37,8 +39,8 @@ def cells_tiny() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def golden() -> pathlib.Path:
-    """Golden vectors of the PyTorch project."""
-    return _folder("FSIS_GOLDEN")
+    """Golden vectors of the PyTorch project: the folder that FSIS_GOLDEN names, else the compact copy."""
+    return _folder("FSIS_GOLDEN") if os.environ.get("FSIS_GOLDEN") else TESTS / "golden"
 
 
 @pytest.fixture(scope="session")
