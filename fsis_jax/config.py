@@ -322,7 +322,16 @@ def compact_config() -> ConfigDict:
 
 
 AT_LEAST = {
-    0: ("seed", "data.fold", "data.workers", "training.steps", "training.overlays", "eval.max_images", "eval.overlays"),
+    0: (
+        "seed",
+        "data.fold",
+        "data.workers",
+        "training.steps",
+        "training.overlays",
+        "eval.max_images",
+        "eval.overlays",
+        "model.backbone.group_width",
+    ),
     1: (
         "data.shots",
         "optimizer.accumulate",
@@ -338,6 +347,8 @@ AT_LEAST = {
         "model.box_head.pooled",
         "model.mask_head.pooled",
         "model.detections.max_instances",
+        "model.backbone.groups",
+        "model.mask_head.convs",
     ),
 }
 """Least values of numbers."""
@@ -382,6 +393,22 @@ def check_config(config: ConfigDict) -> None:
         raise FsisError(
             f"config.model.rpn.anchor_sizes has {len(config.model.rpn.anchor_sizes)} sizes; "
             f"the pyramid has {levels} levels (2 to {config.model.fpn.coarsest}), give one size for each"
+        )
+    model = config.model
+    if not model.rpn.anchor_sizes:
+        raise FsisError("config.model.rpn.anchor_sizes is empty; give at least one size")
+    if model.backbone.depth < 50 and (model.backbone.deformable != "none" or model.backbone.groups != 1):
+        raise FsisError(
+            f"config.model.backbone.depth is {model.backbone.depth}: deformable and grouped convolutions need a "
+            "depth of 50 or more"
+        )
+    if model.architecture == "fpn" and model.shifted_mask_references and model.fpn.coarsest < 6:
+        raise FsisError(
+            f"config.model.fpn.coarsest is {model.fpn.coarsest}; config.model.shifted_mask_references needs level 6"
+        )
+    if model.detections.legacy_pasting and not model.legacy_boxes:
+        raise FsisError(
+            "config.model.detections.legacy_pasting is for the boxes of config.model.legacy_boxes; set both"
         )
     for key in ("train_canvases", "test_canvases"):
         canvases = config.data[key]

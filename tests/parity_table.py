@@ -74,6 +74,12 @@ def parts_around(page: pathlib.Path) -> tuple[str, str]:
     return text.split(BEGIN)[0], text.split(END)[1]
 
 
+def _stages(text: str) -> set[str]:
+    """The stage and variant of every row of the table in `text`."""
+    table = text.split(BEGIN)[-1].split(END)[0]
+    return {", ".join(cell.strip() for cell in line.split("|")[1:3]) for line in table.splitlines() if "|" in line}
+
+
 _FIGURES = pytest.StashKey[Figures]()
 
 
@@ -105,5 +111,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         terminalreporter.write_line(f"{page} is left as it is: a test failed, or nothing was measured")
         return
     before, after = parts_around(page)
+    lost = sorted(_stages(page.read_text()) - _stages(collected.table()))
+    if lost:
+        terminalreporter.write_line(
+            f"{page} is left as it is: {len(lost)} of its rows were not measured ({lost[0]}, ...); run all of "
+            'tests/parity with -m "", or remove from the page what is measured no more'
+        )
+        return
     page.write_text(f"{before}{BEGIN}\n{collected.table()}\n{END}{after}")
     terminalreporter.write_line(f"written to {page}")

@@ -345,7 +345,9 @@ class Detector(nnx.Module):
             matches = self.match_levels(pyramid, references, extent, shift=1)
             matched = dataclasses.replace(matched, matches=matches)
         features = self.pool(matched, boxes * scales[:, None, None], self.config.mask_head.pooled)
-        return Detections(boxes=boxes, scores=scores, valid=valid, masks=jax.nn.sigmoid(self.segment(features)))
+        return Detections(
+            boxes=boxes, scores=scores, valid=valid, masks=jax.nn.sigmoid(self.mask_head.predict(features)[..., -1])
+        )
 
     def _suppress(
         self, rois: jax.Array, valid: jax.Array, scores: jax.Array, deltas: jax.Array, image_size: jax.Array

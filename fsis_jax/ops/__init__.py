@@ -13,6 +13,7 @@ from fsis_jax.ops.nms import nms
 from fsis_jax.ops.roi_align import assign_levels, multilevel_roi_align, roi_align
 from fsis_jax.ops.sampling import sample_indices, sample_labels
 from fsis_jax.ops.soft_nms import box_voting, soft_nms
+from fsis_jax.ops.winograd import conv3x3, transform_kernel
 
 __all__ = [
     "IGNORE",
@@ -26,6 +27,7 @@ __all__ = [
     "box_voting",
     "cell_anchors",
     "clip",
+    "conv3x3",
     "decode",
     "encode",
     "grid_anchors",
@@ -40,4 +42,5 @@ __all__ = [
     "sample_indices",
     "sample_labels",
     "soft_nms",
+    "transform_kernel",
 ]

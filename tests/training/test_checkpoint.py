@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -50,7 +49,6 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(config, small_disk, 
     (small_disk / "filler").write_bytes(bytes(1_480_000 - (1_500_000 - shutil.disk_usage(small_disk).free)))
     usage = shutil.disk_usage(small_disk)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 40))
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # as the command line does; see fsis_jax.cli
     config.training.steps = 4
     with pytest.raises(FsisError, match=r"cannot be written \(No space left"):
         train_and_evaluate(config, small_disk / "run")

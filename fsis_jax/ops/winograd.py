@@ -1,0 +1,67 @@
+"""3x3 convolutions by Winograd's minimal filtering (Lavin and Gray, arXiv 1509.09308), for CPUs.
+
+A tile of 3x3 outputs takes 25 products per pair of channels in the place of 81, the rest are additions. XLA's CPU
+convolution does not do this. On small maps with many channels, such as those of a mask head, it is about twice as fast,
+if what lies between the transforms stays in cache: call it on a few images at a time. The algebra is exact; in float32
+the result differs from a direct sum by some 1e-6 of its largest value. (Tiles of 4x4 save more products, but cost
+accuracy and, on 14x14 maps, padding.)
+
+Letters: N images, h w map, C channels, O output channels, T tiles along an axis.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+TILE = 3
+"""Side of a tile of outputs."""
+_POINTS = TILE + 2
+"""Products along an axis: at the points 0, 1, -1, 2 and infinity."""
+
+# The transforms of Toom and Cook for these points.
+_INPUT = np.array(
+    [[2, -1, -2, 1, 0], [0, -2, -1, 1, 0], [0, 2, -3, 1, 0], [0, -1, 0, 1, 0], [0, 2, -1, -2, 1]], np.float32
+)
+_KERNEL = np.array([[1 / 2, 0, 0], [-1 / 2] * 3, [-1 / 6, 1 / 6, -1 / 6], [1 / 6, 1 / 3, 2 / 3], [0, 0, 1]], np.float32)
+_OUTPUT = np.array([[1, 1, 1, 1, 0], [0, 1, -1, 2, 0], [0, 1, 1, 4, 1]], np.float32)
+
+
+def transform_kernel(kernel: jax.Array) -> jax.Array:
+    """(3, 3, C, O) -> (25, C, O), for `conv3x3`."""
+    both = jnp.einsum("ai,bj,ijco->abco", _KERNEL, _KERNEL, kernel, precision="highest")
+    return both.reshape(_POINTS**2, *kernel.shape[2:])
+
+
+def conv3x3(x: jax.Array, transformed: jax.Array) -> jax.Array:
+    """(N, h, w, C), padded by zeros, with a kernel from `transform_kernel`: (N, h, w, O)."""
+    number, height, width, channels = x.shape
+    tiles = -(-height // TILE), -(-width // TILE)  # (T, T)
+    # A tile reads one row before its first output and one after its last.
+    padded = jnp.pad(
+        x, [(0, 0), *[(1, count * TILE + 1 - side) for count, side in zip(tiles, (height, width), strict=True)], (0, 0)]
+    )
+    down, across = ((count - 1) * TILE + 1 for count in tiles)
+    # Without the barriers XLA computes the first sums again for each of the second.
+    rows = jax.lax.optimization_barrier(_combine([padded[:, i : i + down : TILE] for i in range(_POINTS)], _INPUT))
+    parts = [
+        part for row in rows for part in _combine([row[:, :, j : j + across : TILE] for j in range(_POINTS)], _INPUT)
+    ]  # 25 of (N, T, T, C)
+    parts = jax.lax.optimization_barrier(parts)
+    products = [part.reshape(-1, channels) @ transformed[i] for i, part in enumerate(parts)]
+    products = [product.reshape(number, *tiles, -1) for product in jax.lax.optimization_barrier(products)]
+    rows = [row for i in range(_POINTS) for row in _combine(products[i * _POINTS : (i + 1) * _POINTS], _OUTPUT)]
+    rows = jax.lax.optimization_barrier(rows)  # 5 x 3 of (N, T, T, O)
+    columns = [_combine(rows[j::TILE], _OUTPUT) for j in range(TILE)]  # [column][row]
+    y = jnp.stack([jnp.stack([column[i] for column in columns], axis=3) for i in range(TILE)], axis=2)
+    return y.reshape(number, tiles[0] * TILE, tiles[1] * TILE, -1)[:, :height, :width]
+
+
+def _combine(parts: Sequence[jax.Array], coefficients: np.ndarray) -> list[jax.Array]:
+    """For each row of coefficients the sum of the parts, each times its own."""
+    sums = []
+    for row in coefficients.tolist():
+        terms = [part if factor == 1 else part * factor for part, factor in zip(parts, row, strict=True) if factor]
+        sums.append(sum(terms[1:], terms[0]))
+    return sums
