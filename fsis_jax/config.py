@@ -99,6 +99,9 @@ def _model() -> ConfigDict:
     # How the heads see the references: "concat" (the original), "compare", or "none" (they are blind to them).
     model.relation = "concat"
     model.compute_dtype = "float32"
+    # What runs RoIAlign and NMS: "xla", "pallas" (GPU kernels; on a CPU interpreted, for tests) or "auto": the kernels
+    # on an NVIDIA GPU that they support, else XLA. "auto" is to become the default once they have run on a GPU.
+    model.ops = "xla"
     # The PyTorch weights' box convention: width = x2 - x1 + 1, RoIAlign without the half-pixel shift.
     model.legacy_boxes = True
     # Heads with a background box and mask output beside the foreground's (the PyTorch weights have them).
@@ -359,6 +362,7 @@ def check_config(config: ConfigDict) -> None:
     choices = {
         "parallel": (config.parallel, ("shard_map", "pmap")),
         "data.reference_source": (config.data.reference_source, ("other", "target", "any")),
+        "model.ops": (config.model.ops, ("auto", "xla", "pallas")),
         "model.compute_dtype": (config.model.compute_dtype, ("float32", "bfloat16", "float16")),
         "model.backbone.norm": (config.model.backbone.norm, ("frozen", "group")),
         "model.backbone.depth": (config.model.backbone.depth, (18, 34, 50, 101, 152)),

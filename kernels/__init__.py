@@ -1,1 +1,1 @@
-"""Optional Pallas GPU kernels, installed as `fsis_jax.kernels`. None are here yet: every op runs as XLA."""
+"""Optional Pallas GPU kernels, installed as `fsis_jax.kernels`; `fsis_jax.ops.dispatch` says when they run."""

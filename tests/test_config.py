@@ -20,6 +20,7 @@ def test_recipes_are_sound(make: Callable[[], ConfigDict]) -> None:
     ("key", "value", "options"),
     [
         ("model.architecture", "c5", "fpn, c4"),
+        ("model.ops", "cuda", "auto, xla, pallas"),
         ("model.relation", "sum", "concat, compare, none"),
         ("model.matching.kind", "l2", "co_attention, l1"),
         ("model.matching.norm", "frozen", "batch, group"),

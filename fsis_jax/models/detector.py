@@ -237,6 +237,7 @@ class Detector(nnx.Module):
             nms_threshold=rpn.nms_threshold,
             min_size=rpn.min_size,
             offset=self.offset,
+            backend=self.config.ops,
         )
         inside = {
             level: anchors_inside(extent, features, level, self._anchors_per_position)
@@ -284,6 +285,7 @@ class Detector(nnx.Module):
                 sampling_ratio=head.sampling_ratio,
                 aligned=self.aligned,
                 limits=limits,
+                backend=self.config.ops,
             )
 
         target = {level: match.target for level, match in matched.matches.items()}

@@ -58,8 +58,7 @@ class RelationMaskHead(nnx.Module):
         x = _conv3x3(pooled, kernel[:, :, :width])
         if self.relation:
             x = x + _of_roi(_conv3x3(features.references, kernel[:, :, width:]), features.level_index)
-        if self.first.bias is not None:
-            x = x + self.first.bias[...].astype(x.dtype)
+        x = x + _bias(self.first).astype(x.dtype)
         x = nnx.relu(x).reshape(batch * rois, side, side, -1)
         for layer in self.convs:
             x = nnx.relu(layer(x))
@@ -75,9 +74,9 @@ class RelationMaskHead(nnx.Module):
         """A few rois at a time go through all layers, so that what is between them stays in cache."""
         batch, rois, side, _, width = features.rois.shape
         kernel = self.first.kernel[...]  # (3, 3, C or 2C, channels)
-        bias = 0.0 if self.first.bias is None else self.first.bias[...]
+        bias = _bias(self.first)
         first = ops.transform_kernel(kernel[:, :, :width])
-        others = [(ops.transform_kernel(layer.kernel[...]), layer.bias[...]) for layer in self.convs]
+        others = [(ops.transform_kernel(layer.kernel[...]), _bias(layer)) for layer in self.convs]
         shift = jnp.zeros((batch * features.references.shape[1], 1, 1, 1)) + bias  # (B L, p or 1, p or 1, channels)
         if self.relation:
             of_level = _conv3x3(features.references, kernel[:, :, width:])
@@ -87,8 +86,8 @@ class RelationMaskHead(nnx.Module):
         def run(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
             x, row = chunk
             x = nnx.relu(ops.conv3x3(x, first) + shift[row])
-            for kernel, bias in others:
-                x = nnx.relu(ops.conv3x3(x, kernel) + bias)
+            for transformed, layer_bias in others:
+                x = nnx.relu(ops.conv3x3(x, transformed) + layer_bias)
             return _deconvolve(self, self.upsample(x))
 
         y = jax.lax.map(run, jax.tree.map(_in_chunks, (features.rois, row)))
@@ -139,6 +138,11 @@ def _deconvolve(head: RelationMaskHead | Res5MaskHead, x: jax.Array) -> jax.Arra
     x = x.reshape(number, 2 * side, 2 * side, -1)
     x = nnx.relu(x + head.upsample_bias[...].astype(x.dtype))
     return head.out(x).astype(jnp.float32)
+
+
+def _bias(layer: nnx.Conv) -> jax.Array:
+    assert layer.bias is not None
+    return layer.bias[...]
 
 
 def _in_chunks(x: jax.Array) -> jax.Array:

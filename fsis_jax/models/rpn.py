@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from fsis_jax import ops
 from fsis_jax.models.extent import Extent
 from fsis_jax.models.layers import conv
+from fsis_jax.ops.dispatch import Backend
 
 small_normal = jax.nn.initializers.normal(0.01)
 
@@ -65,6 +66,8 @@ class ProposalSettings:
     """Least width and height in canvas pixels."""
     offset: int
     """Box convention."""
+    backend: Backend = "xla"
+    """What runs NMS; see ops/dispatch.py."""
 
 
 def anchors_inside(extent: Extent | None, features: jax.Array, level: int, per_position: int) -> jax.Array | None:
@@ -129,5 +132,6 @@ def _propose_level(
         iou_threshold=settings.nms_threshold,
         max_outputs=min(settings.post_nms, count),
         offset=settings.offset,
+        backend=settings.backend,
     )
     return boxes[kept], scores[kept], kept_valid

@@ -5,6 +5,8 @@ keep[i] = valid[i] and no j < i with keep[j] and overlap[j, i], and iterating th
 boxes in order of the length of their chains of overlaps, a few rounds in practice and never more than N. The overlaps
 are packed 32 to a word, which makes a round cost N^2 / 32 operations.
 
+On a GPU that has them, the kernels of `kernels/nms.py` find the same solution box by box; see dispatch.py.
+
 Source of the result: Detectron `utils/cython_nms.pyx` (`nms`): suppression at IoU >= threshold.
 """
 
@@ -13,13 +15,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from fsis_jax.ops import dispatch
 from fsis_jax.ops.boxes import pairwise_iou
 from fsis_jax.ops.varying import varying_like
 
 _WORD = 32
 
 
-@functools.partial(jax.jit, static_argnames=("max_outputs", "offset"))
+@functools.partial(jax.jit, static_argnames=("max_outputs", "offset", "backend"))
 def nms(
     boxes: jax.Array,
     scores: jax.Array,
@@ -28,17 +31,24 @@ def nms(
     iou_threshold: float,
     max_outputs: int,
     offset: int = 0,
+    backend: dispatch.Backend = "xla",
 ) -> tuple[jax.Array, jax.Array]:
     """Indices of the boxes (N, 4) that no better one overlaps with IoU >= iou_threshold.
 
     Returns indices (max_outputs,) int32 in descending order of scores (N,), equal scores by lower index, and valid
     (max_outputs,) bool. Rows of padding have index 0. Boxes whose valid (N,) is false, or whose score is not a number,
-    take no part.
+    take no part. `backend`: see dispatch.py.
     """
     valid = valid & ~jnp.isnan(scores)
     order = jnp.argsort(jnp.where(valid, scores, -jnp.inf), descending=True, stable=True).astype(jnp.int32)
     sorted_valid = valid[order]
-    keep = _greedy(boxes[order], sorted_valid, iou_threshold, offset)
+    kernels = dispatch.choose(backend, "nms", boxes.shape[0])
+    if kernels is None:
+        keep = _greedy(boxes[order], sorted_valid, iou_threshold, offset)
+    else:
+        keep = kernels.module.keep_best(
+            boxes[order], sorted_valid, iou_threshold, offset=offset, interpret=kernels.interpret
+        )
     rank = jnp.cumsum(keep) - 1
     slot = jnp.where(keep, rank, max_outputs)
     indices = jnp.zeros(max_outputs, jnp.int32).at[slot].set(order, mode="drop")

@@ -11,6 +11,8 @@ Letters: R rois, h w feature map, C channels, o output side, T taps per output r
 Sources: Mask R-CNN (arXiv 1703.06870), section 3; borders and the legacy convention (`aligned=False`: no half-pixel
 shift, rois at least one feature pixel wide and high) as in Detectron's and torchvision's CUDA kernels; level assignment
 from FPN (arXiv 1612.03144), equation 1.
+
+On a GPU that has them, the kernels of `kernels/roi_align.py` add up the same taps; see dispatch.py.
 """
 
 import functools
@@ -22,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fsis_jax.ops import dispatch
 from fsis_jax.ops.boxes import area
 from fsis_jax.ops.varying import varying_like
 
@@ -56,7 +59,7 @@ class _Grid(NamedTuple):
     """(R,) int32, rows of the flattened features from one row of the roi's map to the next."""
 
 
-@functools.partial(jax.jit, static_argnames=("output_size", "sampling_ratio", "aligned"))
+@functools.partial(jax.jit, static_argnames=("output_size", "sampling_ratio", "aligned", "backend"))
 def roi_align(
     features: jax.Array,
     rois: jax.Array,
@@ -65,6 +68,7 @@ def roi_align(
     output_size: int,
     sampling_ratio: int = 2,
     aligned: bool = True,
+    backend: dispatch.Backend = "xla",
 ) -> jax.Array:
     """Features (R, o, o, C) of rois (R, 4) image pixels, read from one map `features` (h, w, C).
 
@@ -75,6 +79,7 @@ def roi_align(
       output_size: o.
       sampling_ratio: samples per cell and axis; 0 means ceil(roi side / o), roi by roi.
       aligned: False gives the legacy convention.
+      backend: see dispatch.py.
     """
     height, width, _ = features.shape
     number = rois.shape[0]
@@ -90,10 +95,10 @@ def roi_align(
         aligned=aligned,
     )
     flat = features.reshape(height * width, -1)
-    return _pool(output_size, sampling_ratio, flat.shape[0], flat.dtype, flat, grid)
+    return _dispatch(flat, grid, output_size, sampling_ratio, backend)
 
 
-@functools.partial(jax.jit, static_argnames=("output_size", "sampling_ratio", "aligned"))
+@functools.partial(jax.jit, static_argnames=("output_size", "sampling_ratio", "aligned", "backend"))
 def multilevel_roi_align(
     features: Mapping[int, jax.Array],
     rois: jax.Array,
@@ -103,6 +108,7 @@ def multilevel_roi_align(
     sampling_ratio: int = 2,
     aligned: bool = True,
     limits: jax.Array | None = None,
+    backend: dispatch.Backend = "xla",
 ) -> jax.Array:
     """Features (R, o, o, C) of rois (R, 4) image pixels, each read from its own level of a pyramid.
 
@@ -113,6 +119,7 @@ def multilevel_roi_align(
       levels: (R,) int32, see `assign_levels`; a level that `features` lacks reads the nearest one that it has.
       limits: (L, 2) int32, rows and columns of each level, from the finest on, at which its map is taken to end; the
         whole maps if None.
+      backend: see dispatch.py.
     """
     keys = sorted(features)
     maps = [features[level] for level in keys]
@@ -132,7 +139,7 @@ def multilevel_roi_align(
         aligned=aligned,
     )
     flat = jnp.concatenate([feature.reshape(-1, feature.shape[-1]) for feature in maps])
-    return _pool(output_size, sampling_ratio, flat.shape[0], flat.dtype, flat, grid)
+    return _dispatch(flat, grid, output_size, sampling_ratio, backend)
 
 
 @functools.partial(jax.jit, static_argnames=("min_level", "max_level", "offset"))
@@ -206,17 +213,21 @@ def _axis_taps(axis: _Axis, output_size: int, samples: Sequence[jax.Array | int]
     return jnp.stack(pixels, axis=-1), jnp.stack(weights, axis=-1)
 
 
+def _taps(grid: _Grid, output_size: int, y: Sequence[jax.Array | int], x: Sequence[jax.Array | int]) -> _Taps:
+    """The taps of these samples along y and x."""
+    rows, row_weights = _axis_taps(grid.y, output_size, y)
+    rows = rows * grid.pitch[:, None, None] + grid.first[:, None, None]
+    return _Taps(rows, row_weights, *_axis_taps(grid.x, output_size, x))
+
+
 def _for_each_pass(
     grid: _Grid, output_size: int, sampling_ratio: int, add: Callable[[jax.Array, _Taps], jax.Array], total: jax.Array
 ) -> jax.Array:
     """`add`s the taps of all samples to `total`: in one pass if they are few, else in one pass per sample."""
 
     def one_pass(total: jax.Array, y: Sequence[jax.Array | int], x: Sequence[jax.Array | int]) -> jax.Array:
-        rows, row_weights = _axis_taps(grid.y, output_size, y)
-        rows = rows * grid.pitch[:, None, None] + grid.first[:, None, None]
-        taps = _Taps(rows, row_weights, *_axis_taps(grid.x, output_size, x))
         # Without the barrier XLA computes the taps again for every channel of every output cell.
-        return add(total, jax.lax.optimization_barrier(taps))
+        return add(total, jax.lax.optimization_barrier(_taps(grid, output_size, y, x)))
 
     if 0 < sampling_ratio <= _UNROLLED_SAMPLES:
         return one_pass(total, range(sampling_ratio), range(sampling_ratio))
@@ -224,12 +235,31 @@ def _for_each_pass(
     return jax.lax.fori_loop(0, most_y * most_x, lambda i, t: one_pass(t, [i // most_x], [i % most_x]), total)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _dispatch(
+    features: jax.Array, grid: _Grid, output_size: int, sampling_ratio: int, backend: dispatch.Backend
+) -> jax.Array:
+    kernels = None
+    if 0 < sampling_ratio <= _UNROLLED_SAMPLES and grid.first.size:
+        kernels = dispatch.choose(backend, "roi_align", features.shape[1], features.dtype)
+    return _pool(output_size, sampling_ratio, features.shape[0], features.dtype, kernels, features, grid)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3, 4))
 def _pool(
-    output_size: int, sampling_ratio: int, num_pixels: int, dtype: jnp.dtype, features: jax.Array, grid: _Grid
+    output_size: int,
+    sampling_ratio: int,
+    num_pixels: int,
+    dtype: jnp.dtype,
+    kernels: dispatch.Kernels | None,
+    features: jax.Array,
+    grid: _Grid,
 ) -> jax.Array:
     """(R, o, o, C) of type `dtype` from flattened features (num_pixels, C) of the same type."""
     del num_pixels
+    if kernels is not None:
+        taps = _taps(grid, output_size, range(sampling_ratio), range(sampling_ratio))
+        pooled: jax.Array = kernels.module.pool(features, taps, interpret=kernels.interpret)
+        return pooled
 
     def add(total: jax.Array, taps: _Taps) -> jax.Array:
         for i, j in itertools.product(range(taps.rows.shape[-1]), range(taps.columns.shape[-1])):
@@ -244,14 +274,29 @@ def _pool(
 
 
 def _pool_forward(
-    output_size: int, sampling_ratio: int, num_pixels: int, dtype: jnp.dtype, features: jax.Array, grid: _Grid
+    output_size: int,
+    sampling_ratio: int,
+    num_pixels: int,
+    dtype: jnp.dtype,
+    kernels: dispatch.Kernels | None,
+    features: jax.Array,
+    grid: _Grid,
 ) -> tuple[jax.Array, _Grid]:
-    return _pool(output_size, sampling_ratio, num_pixels, dtype, features, grid), grid
+    return _pool(output_size, sampling_ratio, num_pixels, dtype, kernels, features, grid), grid
 
 
 def _pool_backward(
-    output_size: int, sampling_ratio: int, num_pixels: int, dtype: jnp.dtype, grid: _Grid, cotangent: jax.Array
+    output_size: int,
+    sampling_ratio: int,
+    num_pixels: int,
+    dtype: jnp.dtype,
+    kernels: dispatch.Kernels | None,
+    grid: _Grid,
+    cotangent: jax.Array,
 ) -> tuple[jax.Array, None]:
+    if kernels is not None:
+        taps = _taps(grid, output_size, range(sampling_ratio), range(sampling_ratio))
+        return kernels.module.scatter(cotangent, taps, num_pixels, dtype, interpret=kernels.interpret), None
     number, channels = cotangent.shape[0], cotangent.shape[-1]
 
     def scatter(total: jax.Array, rois: tuple[jax.Array, _Taps]) -> tuple[jax.Array, None]:
