@@ -10,6 +10,7 @@ import pytest
 from fsis_jax.kernels import nms as kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mosaic import mosaic_interpreter  # noqa: F401 (a fixture)
 
 from fsis_jax import ops
 
@@ -118,7 +119,7 @@ def test_vmap_with_a_threshold_for_each_image() -> None:
 
 
 @pytest.mark.parametrize("batched", [False, True])
-def test_in_the_interpreter_of_mosaic_gpu(mosaic_interpreter: Any, batched: bool) -> None:
+def test_in_the_interpreter_of_mosaic_gpu(mosaic_interpreter: Any, batched: bool) -> None:  # noqa: F811
     boxes, _, valid = crowded(9, 20)
     images = jnp.stack([boxes, boxes[::-1]]), jnp.stack([valid, valid[::-1]])
 

@@ -15,6 +15,7 @@ from fsis_jax.kernels import roi_align as kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, PartitionSpec
+from mosaic import mosaic_interpreter  # noqa: F401 (a fixture)
 
 from fsis_jax import ops
 
@@ -191,7 +192,7 @@ def test_vmap_and_shard_map() -> None:
 
 
 @pytest.mark.parametrize("batched", [False, True])
-def test_in_the_interpreter_of_mosaic_gpu(mosaic_interpreter: Any, batched: bool) -> None:
+def test_in_the_interpreter_of_mosaic_gpu(mosaic_interpreter: Any, batched: bool) -> None:  # noqa: F811
     rng = np.random.default_rng(8)
     flat = jnp.asarray(rng.standard_normal((2, 12, 128)), jnp.float32)
     rows = jnp.asarray(rng.integers(0, 3, (2, 2, 2, 4)) * 4, jnp.int32)
