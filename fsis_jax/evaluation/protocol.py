@@ -128,8 +128,10 @@ def segment_target(
     )
 
 
-def score(targets: Source, predictions: Sequence[Prediction], categories: Sequence[int]) -> dict[str, Any]:
-    """COCO average precision of boxes and masks.
+def score(
+    targets: Source, predictions: Sequence[Prediction], categories: Sequence[int], kinds: Sequence[str] = TABLE
+) -> dict[str, Any]:
+    """COCO average precision of the `kinds` of `KINDS`.
 
     Returns:
         {"mask": {"AP": ..., "AP50": ..., ...}, "box": {...}}, each the mean over the categories, with the same numbers
@@ -138,8 +140,8 @@ def score(targets: Source, predictions: Sequence[Prediction], categories: Sequen
     detections = _coco(predictions)
     images = {prediction.image_id for prediction in predictions}
     result = {}
-    for name, iou_type in KINDS.items():
-        scores = evaluate(targets.annotations, detections, iou_type=iou_type, images=images, categories=categories)
+    for name in kinds:
+        scores = evaluate(targets.annotations, detections, iou_type=KINDS[name], images=images, categories=categories)
         by_id = scores.pop("categories")
         result[name] = {**scores, "categories": {targets.categories[key]: value for key, value in by_id.items()}}
     return result
@@ -183,7 +185,7 @@ def run_protocol(
             max_images=settings.max_images,
             progress=f"repeat {repeat + 1}/{settings.repeats}",
         )
-        results.append(score(targets, predictions, categories))
+        results.append(score(targets, predictions, categories, tuple(KINDS)))
         if repeat == 0:
             save_overlays(overlays, targets, predictions, settings.overlays)
     return {"repeats": results, "mean": _across(results, np.mean), "sd": _across(results, np.std)}

@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+VARIANTS = ("V1_fpn_full", "V2_c4_full", "V3_fpn_l1", "V4_fpn_norel", "V5_fpn_deform")
+"""Folders of the networks."""
+
 
 class Vectors(Mapping[str, np.ndarray]):
     """Arrays of one .npz file by name, read when asked for. An absent name skips the test; `in` tells before."""

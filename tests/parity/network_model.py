@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from differences import largest, relative
 from flax import nnx
 from golden_files import existing
 from ml_collections import ConfigDict
@@ -22,8 +23,6 @@ from fsis_jax.conversion import ca_fsis
 from fsis_jax.models.co_attention import Match
 from fsis_jax.models.detector import Detector
 from fsis_jax.models.l1_match import L1Match
-
-VARIANTS = ("V1_fpn_full", "V2_c4_full", "V3_fpn_l1", "V4_fpn_norel", "V5_fpn_deform")
 
 Arrays = Mapping[str, np.ndarray]
 Path = tuple[str | int, ...]
@@ -115,16 +114,6 @@ def misread_maps() -> Iterator[None]:
         yield
 
 
-def relative(ours: Any, theirs: np.ndarray, largest: float | None = None) -> float:
-    """Largest difference over the largest magnitude of `theirs`."""
-    theirs = np.asarray(theirs, np.float64)
-    ours = np.asarray(ours, np.float64)
-    assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
-    if not theirs.size:
-        return 0.0
-    return float(np.abs(ours - theirs).max() / (np.abs(theirs).max() if largest is None else largest))
-
-
 def check_map(
     figures: Figures, stage: str, variant: str, ours: Any, expected: Arrays, key: str, tolerance: float
 ) -> None:
@@ -132,16 +121,16 @@ def check_map(
     height, width = expected[f"{key}__shape"][2:]
     full = np.asarray(ours, np.float64).transpose(0, 3, 1, 2)[:, :, :height, :width]
     assert full.shape == tuple(expected[f"{key}__shape"])
-    largest = float(expected[f"{key}__stat"][2]) if f"{key}__stat" in expected else float(np.abs(full).max())
+    scale = float(expected[f"{key}__stat"][2]) if f"{key}__stat" in expected else float(np.abs(full).max())
     if f"{key}__stat" in expected:
         statistics = np.array([full.mean(), full.std(ddof=1), np.abs(full).max()])
-        figures.check(stage, variant, relative(statistics, expected[f"{key}__stat"][:3], largest), tolerance)
+        figures.check(stage, variant, largest(statistics, expected[f"{key}__stat"][:3]) / scale, tolerance)
         norm = float(expected[f"{key}__stat"][3])
-        figures.check(stage, variant, relative(np.linalg.norm(full), np.array(norm), norm), tolerance)
+        figures.check(stage, variant, relative(np.linalg.norm(full), norm), tolerance)
     part = full
     if full.shape != expected[key].shape:
         part = full[:, ::8] if height * width <= 400 else full[:, ::8, ::2, ::2]
-    figures.check(stage, variant, relative(part, expected[key], largest), tolerance)
+    figures.check(stage, variant, largest(part, expected[key]) / scale, tolerance)
 
 
 def pairing(ours: np.ndarray, theirs: np.ndarray, scores: np.ndarray, tie: float = 1e-5) -> np.ndarray:

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pycocotools.mask
 import pytest
+from differences import relative
 from flax import nnx
-from golden_files import Vectors, load
-from network_model import VARIANTS, build, check_map, graph_of, misread_maps, pairing, parity_config, relative
+from golden_files import VARIANTS, Vectors, load
+from network_model import build, check_map, graph_of, misread_maps, pairing, parity_config
 from parity_table import Figures
 
 from fsis_jax.inference.instances import Instances

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from golden_files import load
+from golden_files import VARIANTS, load
 from ml_collections import ConfigDict
-from network_model import VARIANTS, load_rule, parity_config, shapes_of
+from network_model import load_rule, parity_config, shapes_of
 
 from fsis_jax.conversion.torch_writer import write_file
 

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from differences import relative
 from flax import nnx
-from golden_files import existing, load
-from network_model import VARIANTS, build, check_map, converted, empty, misread_maps, parity_config, relative
+from golden_files import VARIANTS, existing, load
+from network_model import build, check_map, converted, empty, misread_maps, parity_config
 from parity_table import Figures
 
 from fsis_jax import ops

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from differences import largest, one_minus_iou, relative, unequal
-from golden_files import Vectors, load
+from golden_files import VARIANTS, Vectors, load
 from parity_table import Figures
 
 from fsis_jax import ops
@@ -17,7 +17,6 @@ from fsis_jax.data.segmentation import compressed_counts
 from fsis_jax.data.windows import VisibleInstances, Window, decode_columns, visible_instances
 from fsis_jax.inference.instances import Instances
 
-VARIANTS = ("V1_fpn_full", "V2_c4_full", "V3_fpn_l1", "V4_fpn_norel", "V5_fpn_deform")
 GRID = 56
 """Side of the grid on which a batch holds an instance's mask."""
 DISAGREEMENT = 0.05

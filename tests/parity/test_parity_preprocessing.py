@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 import pytest
 from differences import largest, relative, unequal
-from golden_files import Vectors, load
+from golden_files import VARIANTS, Vectors, load
 from golden_fixture import open_fixture
 from parity_table import Figures
 
@@ -32,7 +32,6 @@ from fsis_jax.models.detector import EXTENT_MULTIPLE
 from fsis_jax.models.extent import Extent
 from fsis_jax.models.normalise import MEAN, STD, normalise
 
-VARIANTS = ("V1_fpn_full", "V2_c4_full", "V3_fpn_l1", "V4_fpn_norel", "V5_fpn_deform")
 TARGET, REFERENCE = "target pixels, levels of 255", "reference pixels, levels of 255"
 LEVEL = 1.0
 LAST_PIXEL = np.array([0, 0, 1, 1], np.float32)
