@@ -18,11 +18,11 @@ IGNORE = -1
 NEGATIVE = 0
 POSITIVE = 1
 
+_FAR = 1e9
+"""Pixels."""
+
 _COVERED_BY_IGNORED = 0.5
 """A box with at least this share of its area inside an ignored instance is not a negative."""
-
-
-_Columns = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 class Assignment(NamedTuple):
@@ -60,33 +60,46 @@ def assign(
         be NEGATIVE and overlaps one (IoU >= negative_iou, or half of the box inside) becomes IGNORE.
       boxes_valid: (N,) bool; the others are IGNORE and nobody's best.
     """
+    if gt_boxes.shape[0] == 0:
+        gt_boxes, gt_valid, gt_ignore = jnp.zeros((1, 4)), jnp.zeros(1, bool), None  # so that there is a row to index
+    boxes, gt_boxes = jax.lax.stop_gradient((boxes, gt_boxes))
+    if boxes_valid is not None:
+        # Turned inside out they overlap nothing.
+        boxes = jnp.where(boxes_valid[:, None], boxes, jnp.array([1.0, 1.0, -1.0, -1.0]) * _FAR)
     usable = gt_valid if gt_ignore is None else gt_valid & ~gt_ignore
 
-    # One instance at a time over all boxes: every step is a few vector operations on (N,), nothing of size N x G is
-    # stored, and on CPU this is several times faster than max and argmax over an (N, G) array.
-    def step(carry: _Columns, instance: _Columns) -> tuple[_Columns, None]:
-        best_iou, matched, forced, shadowed = carry
-        index, gt_box, is_usable, is_valid = instance
-        iou = pairwise_iou(gt_box[None], boxes, offset=offset)[0]  # (N,)
+    # One instance at a time over all boxes, those that are there alone: every step is a few vector operations on (N,),
+    # nothing of size N x G is stored, and on CPU this is several times faster than max and argmax over an (N, G) array.
+    def match(step: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        best_iou, matched, forced = state
+        row = usable_rows[step]
+        iou = pairwise_iou(gt_boxes[row][None], boxes, offset=offset)[0]  # (N,)
         # The barrier makes `iou == max(iou)` compare one stored value with itself, not two roundings of it.
         iou = jax.lax.optimization_barrier(iou)
-        if boxes_valid is not None:
-            iou = jnp.where(boxes_valid, iou, 0.0)
-        if gt_ignore is not None:
-            covered = pairwise_ioa(boxes, gt_box[None], offset=offset)[:, 0] >= _COVERED_BY_IGNORED
-            shadowed = shadowed | (is_valid & ~is_usable & (covered | (iou >= negative_iou)))
-        iou = jnp.where(is_usable, iou, 0.0)
         if force_best:
             forced = forced | ((iou == jnp.max(iou)) & (iou > 0.0))
         better = iou > best_iou
-        return (jnp.where(better, iou, best_iou), jnp.where(better, index, matched), forced, shadowed), None
+        return jnp.where(better, iou, best_iou), jnp.where(better, row, matched), forced
 
     number = boxes.shape[0]
     none = jnp.zeros(number, bool)
-    start = (jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.int32), none, none)
-    start = varying_like(start, (boxes, gt_boxes, usable, gt_valid, boxes_valid))
-    rows = jnp.arange(gt_boxes.shape[0], dtype=jnp.int32)
-    (iou, matched, forced, shadowed), _ = jax.lax.scan(step, start, (rows, gt_boxes, usable, gt_valid))
+    start = (jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.int32), none)
+    start = varying_like(start, (boxes, gt_boxes, usable))
+    usable_rows = _first(usable)
+    iou, matched, forced = jax.lax.fori_loop(0, jnp.sum(usable), match, start)
+
+    shadowed = none
+    if gt_ignore is not None:
+        ignored = gt_valid & gt_ignore
+        ignored_rows = _first(ignored)
+
+        def shadow(step: jax.Array, shadowed: jax.Array) -> jax.Array:
+            gt_box = gt_boxes[ignored_rows[step]][None]
+            covered = pairwise_ioa(boxes, gt_box, offset=offset)[:, 0] >= _COVERED_BY_IGNORED
+            return shadowed | covered | (pairwise_iou(gt_box, boxes, offset=offset)[0] >= negative_iou)
+
+        start_shadow = varying_like(none, (boxes, gt_boxes, ignored))
+        shadowed = jax.lax.fori_loop(0, jnp.sum(ignored), shadow, start_shadow)
 
     positive = (iou >= positive_iou) & (iou > 0.0) | forced
     negative = (iou < negative_iou) & ~shadowed
@@ -94,3 +107,8 @@ def assign(
     if boxes_valid is not None:
         labels = jnp.where(boxes_valid, labels, IGNORE)
     return Assignment(labels, matched, iou)
+
+
+def _first(chosen: jax.Array) -> jax.Array:
+    """Rows (G,) int32 with those that are chosen (G,) bool in front, in order."""
+    return jnp.argsort(~chosen, stable=True).astype(jnp.int32)

@@ -42,14 +42,20 @@ def pairwise_iou(a: jax.Array, b: jax.Array, *, offset: int = 0) -> jax.Array:
     """(N, M) intersection over union of boxes a (N, 4) and b (M, 4); 0 where both are empty."""
     intersection = _intersection(a, b, offset)
     union = area(a, offset=offset)[:, None] + area(b, offset=offset)[None, :] - intersection
-    return jnp.where(union > 0.0, intersection / jnp.where(union > 0.0, union, 1.0), 0.0)
+    return _ratio(intersection, union)
 
 
 @functools.partial(jax.jit, static_argnames=("offset",))
 def pairwise_ioa(a: jax.Array, b: jax.Array, *, offset: int = 0) -> jax.Array:
     """(N, M) intersection over the area of a, for boxes a (N, 4) and b (M, 4); 0 where a is empty."""
-    area_a = area(a, offset=offset)[:, None]
-    return jnp.where(area_a > 0.0, _intersection(a, b, offset) / jnp.where(area_a > 0.0, area_a, 1.0), 0.0)
+    return _ratio(_intersection(a, b, offset), area(a, offset=offset)[:, None])
+
+
+def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
+    """part / whole, 0 where whole is not positive. The division comes last: XLA ends a loop with it, and those who read
+    the result need not look at `whole` again."""
+    some = whole > 0.0
+    return jnp.where(some, part, 0.0) / jnp.where(some, whole, 1.0)
 
 
 @functools.partial(jax.jit, static_argnames=("weights", "offset"))
