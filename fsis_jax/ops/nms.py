@@ -1,9 +1,10 @@
 """Non-maximum suppression, exact and without a step per box.
 
-Greedy suppression keeps box i if no kept box before it (in descending score) overlaps it. That is the only solution of
-keep[i] = valid[i] and no j < i with keep[j] and overlap[j, i], and iterating the equation from keep = valid settles the
-boxes in order of the length of their chains of overlaps, a few rounds in practice and never more than N. The overlaps
-are packed 32 to a word, which makes a round cost N^2 / 32 operations.
+Boxes are taken in tiles, in descending order of score. The boxes that earlier tiles kept suppress those of a tile all at
+once. Within a tile greedy suppression keeps box i if no kept box before it overlaps it: the only solution of
+keep[i] = alive[i] and no j < i with keep[j] and overlap[j, i]. Iterating that equation from keep = alive settles the
+boxes in order of the length of their chains of overlaps, a few rounds in practice and never more than a tile has boxes.
+Every pair is compared once, which over all boxes at a time would be twice.
 
 On a GPU that has them, the kernels of `kernels/nms.py` find the same solution box by box; see dispatch.py.
 
@@ -19,7 +20,11 @@ from fsis_jax.ops import dispatch
 from fsis_jax.ops.boxes import pairwise_iou
 from fsis_jax.ops.varying import varying_like
 
-_WORD = 32
+_TILE = 512
+"""Boxes of a tile ..."""
+
+_MOST_TILES = 8
+"""... or more, since every tile is compiled."""
 
 
 @functools.partial(jax.jit, static_argnames=("max_outputs", "offset", "backend"))
@@ -58,31 +63,30 @@ def nms(
 def _greedy(boxes: jax.Array, valid: jax.Array, iou_threshold: float, offset: int) -> jax.Array:
     """keep (N,) bool for boxes (N, 4) in descending order of score."""
     number = boxes.shape[0]
-    words = -(-number // _WORD)
-    padded = jnp.pad(boxes, ((0, words * _WORD - number), (0, 0)))
-    # Bit b of word w stands for box b * words + w, so that a reduction over the first axis packs, in vector operations.
-    suppresses = pairwise_iou(padded, boxes, offset=offset) >= iou_threshold  # (32 * words, N)
-    earlier = jnp.arange(words * _WORD)[:, None] < jnp.arange(number)[None, :]
-    bits = (jnp.uint32(1) << jnp.arange(_WORD, dtype=jnp.uint32))[:, None, None]
-    overlap = jnp.sum(
-        jnp.where((suppresses & earlier).reshape(_WORD, words, number), bits, jnp.uint32(0)),
-        axis=0,
-        dtype=jnp.uint32,
-    )  # (words, N)
-    overlap = jax.lax.optimization_barrier(overlap)
+    tile = max(_TILE, -(-number // _MOST_TILES))
+    keep = jnp.zeros(0, bool)
+    for start in range(0, number, tile):
+        own, alive = boxes[start : start + tile], valid[start : start + tile]
+        if start:
+            overlaps = pairwise_iou(boxes[:start], own, offset=offset) >= iou_threshold  # (start, tile)
+            alive &= ~jnp.any(overlaps & keep[:, None], axis=0)
+        keep = jnp.concatenate([keep, _settle(own, alive, iou_threshold, offset)])
+    return keep
 
-    def pack(keep: jax.Array) -> jax.Array:
-        spread = jnp.pad(keep, (0, words * _WORD - number)).reshape(_WORD, words)
-        return jnp.sum(jnp.where(spread, bits[:, :, 0], jnp.uint32(0)), axis=0, dtype=jnp.uint32)
+
+def _settle(boxes: jax.Array, alive: jax.Array, iou_threshold: float, offset: int) -> jax.Array:
+    """keep (n,) bool of the boxes (n, 4) of a tile, of which those that are not `alive` (n,) take no part."""
+    earlier = jnp.arange(len(boxes))[:, None] < jnp.arange(len(boxes))
+    suppresses = (pairwise_iou(boxes, boxes, offset=offset) >= iou_threshold) & earlier  # row before column
+    suppresses = jax.lax.optimization_barrier(suppresses)
 
     def unsettled(state: tuple[jax.Array, jax.Array]) -> jax.Array:
         return state[1]
 
     def round_(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         keep, _ = state
-        suppressed = jnp.any((overlap & pack(keep)[:, None]) != 0, axis=0)
-        new = valid & ~suppressed
+        new = alive & ~jnp.any(suppresses & keep[:, None], axis=0)
         return new, jnp.any(new != keep)
 
-    keep, _ = jax.lax.while_loop(unsettled, round_, varying_like((valid, jnp.any(valid)), boxes))
+    keep, _ = jax.lax.while_loop(unsettled, round_, varying_like((alive, jnp.any(alive)), boxes))
     return keep
