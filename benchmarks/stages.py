@@ -61,7 +61,7 @@ def _gradient(function: Callable[..., Any], learnt: int) -> Callable[..., Any]:
     def loss(*arguments: Any) -> jax.Array:
         return sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(function(*arguments))), jnp.float32(0))
 
-    return jax.grad(loss, argnums=tuple(range(learnt)))
+    return jax.grad(loss, argnums=tuple(range(learnt)), allow_int=True)  # some features hold sizes of maps
 
 
 def training_rows(case: Case) -> list[Row]:
@@ -93,7 +93,8 @@ def _training_stages(rows: _Rows, case: Case, model: Detector, batch: Any) -> No
         """Rows for function(model, *features, *data) and its gradient, which does not reach the data."""
 
         def call(params: nnx.State, *arguments: Any) -> Any:
-            return function(nnx.merge(graph, params, rest), *arguments)
+            # Copies: the running statistics change within the trace of the gradient.
+            return function(nnx.merge(graph, params, rest, copy=True), *arguments)
 
         result = rows.measure(name, call, params, *features, *data)
         rows.measure(f"{name}, gradient", _gradient(call, 1 + len(features)), params, *features, *data)

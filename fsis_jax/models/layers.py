@@ -5,12 +5,14 @@ Norms compute in float32 whatever the compute dtype, and take the mask of `exten
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+
+from fsis_jax import ops
 
 EPSILON = 1e-5
 
@@ -42,7 +44,15 @@ def conv(
         rngs=rngs,
         kernel_init=kernel_init,
         feature_group_count=groups,
+        conv_general_dilated=_convolve,
     )
+
+
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], *_: object, feature_group_count: int, **__: object
+) -> jax.Array:
+    """What `nnx.Conv` calls; the padding and the layout are those that `conv` gives it."""
+    return ops.conv2d(x, kernel, stride=strides[0], groups=feature_group_count)
 
 
 @dataclasses.dataclass(frozen=True)

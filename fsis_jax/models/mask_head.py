@@ -160,5 +160,5 @@ def _of_roi(of_level: jax.Array, level_index: jax.Array) -> jax.Array:
 def _conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """(B, N, p, p, c) with (3, 3, c, o), zero-padded: (B, N, p, p, o)."""
     flat = x.reshape(-1, *x.shape[2:])
-    y = jax.lax.conv_general_dilated(flat, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    y = ops.conv2d(flat, kernel)
     return y.reshape(*x.shape[:2], *y.shape[1:])

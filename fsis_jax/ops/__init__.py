@@ -7,6 +7,7 @@ differentiated. Padded arrays travel with a boolean `valid`. Boxes are (x1, y1, 
 from fsis_jax.ops.anchors import cell_anchors, grid_anchors
 from fsis_jax.ops.assignment import IGNORE, NEGATIVE, POSITIVE, Assignment, assign
 from fsis_jax.ops.boxes import MAX_LOG_SCALE, area, clip, decode, encode, pairwise_ioa, pairwise_iou
+from fsis_jax.ops.convolution import conv2d
 from fsis_jax.ops.deform import sample_at_offsets
 from fsis_jax.ops.masks import paste_masks, roi_mask_targets
 from fsis_jax.ops.nms import nms
@@ -27,6 +28,7 @@ __all__ = [
     "box_voting",
     "cell_anchors",
     "clip",
+    "conv2d",
     "conv3x3",
     "decode",
     "encode",
