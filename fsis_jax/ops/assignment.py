@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fsis_jax.ops.boxes import pairwise_ioa, pairwise_iou
+from fsis_jax.ops.boxes import area, pairwise_intersection, pairwise_iou
 from fsis_jax.ops.varying import varying_like
 
 IGNORE = -1
@@ -95,9 +95,12 @@ def assign(
 
         def shadow(step: jax.Array, shadowed: jax.Array) -> jax.Array:
             gt_box = gt_boxes[ignored_rows[step]][None]
-            covered = pairwise_ioa(boxes, gt_box, offset=offset)[:, 0] >= _COVERED_BY_IGNORED
-            return shadowed | covered | (pairwise_iou(gt_box, boxes, offset=offset)[0] >= negative_iou)
+            shared = pairwise_intersection(gt_box, boxes, offset=offset)[0]  # (N,)
+            union = area(gt_box, offset=offset) + areas - shared
+            over = (shared >= _COVERED_BY_IGNORED * areas) | (shared >= negative_iou * union)
+            return shadowed | ((areas > 0.0) & over)
 
+        areas = area(boxes, offset=offset)
         start_shadow = varying_like(none, (boxes, gt_boxes, ignored))
         shadowed = jax.lax.fori_loop(0, jnp.sum(ignored), shadow, start_shadow)
 

@@ -28,8 +28,9 @@ def area(boxes: jax.Array, *, offset: int = 0) -> jax.Array:
     return sides[..., 0] * sides[..., 1]
 
 
-def _intersection(a: jax.Array, b: jax.Array, offset: int) -> jax.Array:
-    """(N, M) intersections of boxes (N, 4) and (M, 4). One coordinate at a time: the (N, M, 2) form is slow on CPU."""
+def pairwise_intersection(a: jax.Array, b: jax.Array, *, offset: int = 0) -> jax.Array:
+    """(N, M) intersections, in square pixels, of boxes a (N, 4) and b (M, 4)."""
+    # One coordinate at a time: the (N, M, 2) form is slow on CPU.
     ax1, ay1, ax2, ay2 = (a[:, i, None] for i in range(4))
     bx1, by1, bx2, by2 = (b[None, :, i] for i in range(4))
     width = jnp.minimum(ax2, bx2) - jnp.maximum(ax1, bx1) + offset
@@ -40,7 +41,7 @@ def _intersection(a: jax.Array, b: jax.Array, offset: int) -> jax.Array:
 @functools.partial(jax.jit, static_argnames=("offset",))
 def pairwise_iou(a: jax.Array, b: jax.Array, *, offset: int = 0) -> jax.Array:
     """(N, M) intersection over union of boxes a (N, 4) and b (M, 4); 0 where both are empty."""
-    intersection = _intersection(a, b, offset)
+    intersection = pairwise_intersection(a, b, offset=offset)
     union = area(a, offset=offset)[:, None] + area(b, offset=offset)[None, :] - intersection
     return _ratio(intersection, union)
 
@@ -48,7 +49,7 @@ def pairwise_iou(a: jax.Array, b: jax.Array, *, offset: int = 0) -> jax.Array:
 @functools.partial(jax.jit, static_argnames=("offset",))
 def pairwise_ioa(a: jax.Array, b: jax.Array, *, offset: int = 0) -> jax.Array:
     """(N, M) intersection over the area of a, for boxes a (N, 4) and b (M, 4); 0 where a is empty."""
-    return _ratio(_intersection(a, b, offset), area(a, offset=offset)[:, None])
+    return _ratio(pairwise_intersection(a, b, offset=offset), area(a, offset=offset)[:, None])
 
 
 def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:

@@ -17,6 +17,8 @@ import numpy as np
 
 TILE = 3
 """Side of a tile of outputs."""
+_CHUNK = 256
+"""Tiles that pass all steps together."""
 _POINTS = TILE + 2
 """Products along an axis: at the points 0, 1, -1, 2 and infinity."""
 
@@ -30,17 +32,29 @@ _OUTPUT = np.array([[1, 1, 1, 1, 0], [0, 1, -1, 2, 0], [0, 1, 1, 4, 1]], np.floa
 
 def transform_kernel(kernel: jax.Array) -> jax.Array:
     """(3, 3, C, O) -> (25, C, O), for `conv3x3`."""
-    both = jnp.einsum("ai,bj,ijco->abco", _KERNEL, _KERNEL, kernel, precision="highest")
-    return both.reshape(_POINTS**2, *kernel.shape[2:])
+    both = np.kron(_KERNEL, _KERNEL)  # (25, 9)
+    y = jnp.matmul(both, kernel.reshape(both.shape[1], -1), precision="highest")
+    return y.reshape(-1, *kernel.shape[2:])
 
 
-def conv3x3(x: jax.Array, transformed: jax.Array) -> jax.Array:
-    """(N, h, w, C), padded by zeros, with a kernel from `transform_kernel`: (N, h, w, O)."""
+def conv3x3(x: jax.Array, transformed: jax.Array, *, rows_padded: bool = False) -> jax.Array:
+    """(N, h, w, C), padded by zeros, with a kernel from `transform_kernel`: (N, h, w, O).
+
+    With `rows_padded`, x has a row above and one below that the output lacks: (N, h + 2, w, C).
+    """
     number, height, width, channels = x.shape
+    before = 0 if rows_padded else 1
+    height -= 2 * (1 - before)
     tiles = -(-height // TILE), -(-width // TILE)  # (T, T)
     # A tile reads one row before its first output and one after its last.
     padded = jnp.pad(
-        x, [(0, 0), *[(1, count * TILE + 1 - side) for count, side in zip(tiles, (height, width), strict=True)], (0, 0)]
+        x,
+        [
+            (0, 0),
+            (before, tiles[0] * TILE + 2 - before - x.shape[1]),
+            (1, tiles[1] * TILE + 1 - width),
+            (0, 0),
+        ],
     )
     down, across = ((count - 1) * TILE + 1 for count in tiles)
     # Without the barriers XLA computes the first sums again for each of the second.
@@ -56,6 +70,27 @@ def conv3x3(x: jax.Array, transformed: jax.Array) -> jax.Array:
     columns = [_combine(rows[j::TILE], _OUTPUT) for j in range(TILE)]  # [column][row]
     y = jnp.stack([jnp.stack([column[i] for column in columns], axis=3) for i in range(TILE)], axis=2)
     return y.reshape(number, tiles[0] * TILE, tiles[1] * TILE, -1)[:, :height, :width]
+
+
+def conv3x3_by_chunks(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """(N, h, w, C), padded by zeros, with a kernel (3, 3, C, O): (N, h, w, O). In chunks that stay in cache."""
+    number, height, width, channels = x.shape
+    across, down = -(-width // TILE), -(-height // TILE)
+    rows = min(max(_CHUNK // across, 1), down)  # of tiles
+    images = min(max(_CHUNK // (across * rows), 1), number)
+    strips, groups = -(-down // rows), -(-number // images)
+    rows *= TILE
+    # Zeros fill up the last chunks; a chunk reads one row before and one after its own.
+    padded = jnp.pad(x, [(0, groups * images - number), (1, strips * rows + 1 - height), (0, 0), (0, 0)])
+    transformed = transform_kernel(kernel)
+
+    def run(chunk: jax.Array) -> jax.Array:
+        start = chunk // strips * images, chunk % strips * rows, 0, 0
+        part = jax.lax.dynamic_slice(padded, start, (images, rows + 2, width, channels))
+        return conv3x3(part, transformed, rows_padded=True)
+
+    y = jax.lax.map(run, jnp.arange(groups * strips)).reshape(groups, strips, images, rows, width, -1)
+    return y.swapaxes(1, 2).reshape(groups * images, strips * rows, width, -1)[:number, :height]
 
 
 def _combine(parts: Sequence[jax.Array], coefficients: np.ndarray) -> list[jax.Array]:

@@ -38,9 +38,12 @@ SHAPES = [
     ((30, 14, 14, 2), (3, 3, 2, 3), 1, 1),
     ((2, 3, 1100, 2), (3, 3, 2, 3), 1, 1),
     ((2500, 1, 1, 2), (3, 3, 2, 3), 1, 1),
+    ((1, 85, 83, 256), (3, 3, 256, 257), 1, 1),
+    ((33, 14, 13, 257), (3, 3, 257, 256), 1, 1),
 ]
-"""Inputs, kernels, strides, groups. The last rows have more positions than one block of the kernel's gradient, and
-leave a part of the last block over along rows, images or both."""
+"""Inputs, kernels, strides, groups. Those in the middle have more positions than one block of the kernel's gradient,
+and leave a part of the last block over along rows, images or both; the last two are wide enough for Winograd's form,
+one map in strips and several together."""
 
 
 @pytest.mark.parametrize(("inputs", "kernels", "stride", "groups"), SHAPES)
@@ -53,6 +56,15 @@ def test_values_and_gradients_equal_the_plain_form(inputs, kernels, stride, grou
     for a, b in zip((found, *found_pull(cotangent)), (expected, *pull(cotangent)), strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
+
+
+def test_wide_maps_take_winograds_form_on_a_cpu(monkeypatch):
+    """Else the test above would compare the plain form with itself."""
+    monkeypatch.setattr(convolution, "conv3x3_by_chunks", lambda x, kernel: jnp.full((*x.shape[:3], 256), 7.0))
+    for channels, dtype, chosen in ((256, jnp.float32, True), (255, jnp.float32, False), (256, jnp.bfloat16, False)):
+        y = ops.conv2d(jnp.zeros((1, 84, 84, channels), dtype), jnp.zeros((3, 3, channels, 256), dtype))
+        assert bool((y == 7).all()) == (chosen and jax.default_backend() == "cpu")
+    jax.clear_caches()
 
 
 def test_the_gradient_by_blocks_is_what_large_maps_take_on_a_cpu(monkeypatch):

@@ -24,6 +24,15 @@ def test_equals_a_convolution(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+def test_a_row_above_and_below_may_be_given() -> None:
+    """The middle of a map, as a strip of it."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(1, 12, 7, 4)).astype(np.float32)
+    transformed = ops.transform_kernel(rng.normal(size=(3, 3, 4, 5)).astype(np.float32))
+    strip = ops.conv3x3(x[:, 3:10], transformed, rows_padded=True)
+    np.testing.assert_allclose(strip, ops.conv3x3(x, transformed)[:, 4:9], atol=1e-4)
+
+
 def test_one_pixel_by_hand() -> None:
     """A single 1 in the middle writes the kernel turned round."""
     x = np.zeros((1, 5, 5, 1), np.float32)
