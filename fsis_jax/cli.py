@@ -4,18 +4,21 @@ Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
 
 import argparse
+import collections
 import difflib
 import importlib.util
 import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from tqdm import tqdm
 
 from fsis_jax.config import check_config, user_path
 from fsis_jax.conversion.convert import convert as convert_file
@@ -27,10 +30,10 @@ from fsis_jax.data.synthetic import generate
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.protocol import format_table, run_protocol, write_results
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.inference.segmenter import References, Segmenter
 from fsis_jax.io.exports import write_coco, write_labels, write_overlay
 from fsis_jax.io.files import write_failure
-from fsis_jax.io.images import read_image, to_rgb8
+from fsis_jax.io.images import check_image, overview, read_image
 from fsis_jax.training.config_file import read_config
 from fsis_jax.training.loop import train_and_evaluate
 
@@ -193,13 +196,20 @@ def segment(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--min-score", type=float, help="least score of an instance; default: the best on the validation images"
     )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="side of the tiles of larger images, each prepared as an image of its own; default: as the model needs",
+    )
     options = parser.parse_args(arguments)
     names = [pathlib.Path(path).stem for path in options.images]
     for name in names:
         if names.count(name) > 1:
             raise FsisError(f"two images are called {name!r}: give them other names, or segment them into two folders")
     for path in options.images:
-        read_image(path)  # before anything is written
+        check_image(path)  # before anything is written
     crops = {path: read_image(path) for path in options.references}
     segmenter = Segmenter.from_checkpoint(options.checkpoint)
     if options.min_score is not None:
@@ -207,13 +217,32 @@ def segment(arguments: Sequence[str]) -> None:
     references = segmenter.encode_references(list(crops.values()), names=list(crops))
     output = user_path(options.output)
     found: dict[str, Instances] = {}
-    for name, path in zip(names, options.images, strict=True):
-        image = read_image(path)
-        instances = segmenter.segment(image, references).without_overlaps()
-        write_labels(output / f"{name}-labels.tif", instances.labels())
-        write_overlay(output / f"{name}-overlay.png", to_rgb8(image, stretch=True), instances, list(references.images))
-        found[os.path.basename(path)] = instances
-        print(f"{path}: {len(instances)} cells")
+    images: collections.deque[np.ndarray] = collections.deque()
+
+    def jobs() -> Iterator[tuple[np.ndarray, References]]:
+        for path in options.images:
+            images.append(read_image(path))
+            yield images[-1], references
+
+    with tqdm(total=len(names), unit="image", file=sys.stderr, disable=None) as bar:
+
+        def advance(tile: int, tiles: int) -> None:
+            if len(names) > 1:
+                bar.set_postfix_str(f"tile {tile}/{tiles}" if tiles > 1 else "")
+                return
+            bar.unit, bar.total = "tile", tiles
+            bar.update()
+
+        results = segmenter.segment_all(jobs(), tile=options.tile, progress=advance)
+        counted = (everything.without_overlaps() for everything in results)
+        for name, path, instances in zip(names, options.images, counted, strict=True):
+            picture, scale = overview(images.popleft())
+            write_labels(output / f"{name}-labels.tif", instances.labels())
+            write_overlay(output / f"{name}-overlay.png", picture, instances, list(references.images), scale=scale)
+            found[os.path.basename(path)] = instances
+            tqdm.write(f"{path}: {len(instances)} cells")
+            if len(names) > 1:
+                bar.update()
     write_coco(output / "instances.json", found)
 
 

@@ -57,6 +57,9 @@ def _data() -> ConfigDict:
     # Canvas shapes (height, width). Training uses `train_canvases`; evaluation and segmentation `test_canvases`.
     data.train_canvases = ((608, 800), (608, 1024), (800, 608), (1024, 608), (608, 608))
     data.test_canvases = ((608, 800), (608, 1024), (800, 608), (1024, 608), (608, 608))
+    # Overlap of the tiles that a large image is read in, in longest sides of a reference (of the largest one). A cell
+    # that is longer than the overlap may be cut; half a tile is the most.
+    data.tile_overlap = 2.0
     # Worker processes of the pipeline; 0: a thread of the main process.
     data.workers = 0
     data.transform = _transform()
@@ -337,6 +340,7 @@ AT_LEAST = {
     ),
     1: (
         "data.shots",
+        "data.tile_overlap",
         "optimizer.accumulate",
         "optimizer.reference_batch_size",
         "training.batch_size",

@@ -13,7 +13,7 @@ import numpy as np
 
 from fsis_jax.cli import run, train
 from fsis_jax.data.from_config import held_out, open_split
-from fsis_jax.evaluation.protocol import read_target, segment_target
+from fsis_jax.evaluation.protocol import read_target, segment_targets
 from fsis_jax.evaluation.selectivity import measure_selectivity
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.exports import write_png
@@ -38,7 +38,8 @@ def quickstart(_: Sequence[str]) -> None:
     image = to_rgb8(read_target(targets, position), stretch=True)
     pictures = []
     for category in sorted(set(targets.annotations[position].classes.tolist())):
-        found = segment_target(segmenter, targets, references, position, category, shots=1, references="train")
+        work = [(position, category)]
+        (found,) = segment_targets(segmenter, targets, references, work, shots=1, references="train")
         instances = found.instances.without_overlaps()
         print(
             f"{targets.annotations[position].file_name}, shown {targets.categories[category]}: {len(instances)} cells"

@@ -382,6 +382,18 @@ def test_segmentation_of_images_of_any_format(segment, pictures, tmp_path):
     )
 
 
+def test_a_large_image_in_tiles(segment, pictures, tmp_path):
+    grey = read_image(pictures / "grey.png")
+    large = np.tile(grey, (2, 3))
+    tifffile.imwrite(pictures / "large.tif", large)
+    outcome = segment("large.tif", extra=("--min-score", "0", "--tile", "64"))
+    assert outcome.status == 0, outcome.stderr
+    labels = tifffile.imread(tmp_path / "out" / "large-labels.tif")
+    assert labels.shape == large.shape
+    assert outcome.stdout == f"{pictures / 'large.tif'}: {labels.max()} cells\n"
+    assert labels.max() > 8  # the most that the model gives at once
+
+
 def test_an_image_without_a_cell_is_a_result_too(segment, tmp_path):
     outcome = segment("grey.png", extra=("--min-score", "1.01"))
     assert outcome.status == 0
@@ -398,6 +410,7 @@ def test_an_image_without_a_cell_is_a_result_too(segment, tmp_path):
         (["grey.png"], {"references": ("none.png",)}, "none.png: no such file"),
         (["grey.png"], {"references": ("crop.png", "dot.png")}, "dot.png: a reference of 1x1 pixels shows no cell"),
         (["grey.png", "other/grey.png"], {}, "two images are called 'grey': give them other names"),
+        (["grey.png"], {"extra": ("--tile", "5")}, "tiles of 5 pixels: give a side of at least 32"),
         (["grey.png"], {"checkpoint": "/nowhere"}, "/nowhere: no such folder; give the --workdir of a training run"),
     ],
 )

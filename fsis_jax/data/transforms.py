@@ -17,6 +17,7 @@ import numpy as np
 from fsis_jax.data.records import Annotations
 from fsis_jax.errors import FsisError
 from fsis_jax.io.images import to_rgb8
+from fsis_jax.io.levels import Image, Stretch, find_stretch
 
 Canvases = Sequence[tuple[int, int]]
 """Allowed canvas shapes (height, width)."""
@@ -175,11 +176,22 @@ def place(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
     return placed
 
 
-def to_levels(image: np.ndarray, config: TransformConfig) -> np.ndarray:
-    """A decoded image of any dtype as uint8: (h, w) if its channels are equal, else (h, w, 3)."""
-    levels = to_rgb8(image, stretch=config.intensity == "percentile", percentiles=config.percentiles)
+def to_levels(image: np.ndarray, config: TransformConfig, stretch: Stretch | None = None) -> np.ndarray:
+    """A decoded image of any dtype as uint8: (h, w) if its channels are equal, else (h, w, 3).
+
+    Args:
+        stretch: `target_stretch` of the whole image, where this is a part of it.
+    """
+    wanted = config.intensity == "percentile" if stretch is None else stretch
+    levels = to_rgb8(image, stretch=wanted, percentiles=config.percentiles)
     grey = image.ndim == 2 or np.array_equal(levels[..., :2], levels[..., 1:])
     return np.ascontiguousarray(levels[..., 0]) if grey else levels
+
+
+def target_stretch(image: Image, config: TransformConfig) -> Stretch | None:
+    """How `to_levels` stretches an image; None if it does not."""
+    stretched = config.intensity == "percentile" or image.dtype != np.uint8
+    return find_stretch(image, config.percentiles) if stretched else None
 
 
 def cut_reference(image: np.ndarray, box: Sequence[float], *, context: float = 1.0, legacy: bool = False) -> np.ndarray:

@@ -6,10 +6,11 @@ instances are compared with the cells of that category. Numbers are the mean ove
 repeats.
 """
 
+import collections
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from fsis_jax.data.transforms import cut_reference
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.inference.segmenter import References, Segmenter
 from fsis_jax.io.exports import write_overlay
 from fsis_jax.io.files import atomic_write
 from fsis_jax.io.images import decode_image, to_rgb8
@@ -84,48 +85,64 @@ def predict(
     ]
     if not work:
         raise FsisError(f"no image shows a cell of the categories {sorted(categories)}; check eval.split and data.fold")
-    return [
-        segment_target(
-            segmenter, targets, train, target, category, shots=shots, references=references, repeat=repeat, seed=seed
+    return list(
+        tqdm(
+            segment_targets(
+                segmenter, targets, train, work, shots=shots, references=references, repeat=repeat, seed=seed
+            ),
+            desc=progress,
+            total=len(work),
+            unit="image",
+            disable=not progress,
+            leave=False,
         )
-        for target, category in tqdm(work, desc=progress, unit="image", disable=not progress, leave=False)
-    ]
+    )
 
 
-def segment_target(
+def segment_targets(
     segmenter: Segmenter,
     targets: Source,
     train: Source,
-    target: int,
-    category: int,
+    work: Sequence[tuple[int, int]],
     *,
     shots: int,
     references: Literal["train", "target"],
     repeat: int = 0,
     seed: int = 0,
-) -> Prediction:
-    """Segment one target with references of `category`, which it may or may not show; arguments as for `predict`."""
-    boxes = evaluation_references(
-        targets.annotations,
-        train.annotations,
-        target,
-        category,
-        shots,
-        source=references,
-        repeat=repeat,
-        seed=seed,
-    )
-    legacy = segmenter.config.data.transform.legacy_reference_crop
-    crops = reference_crops(train if references == "train" else targets, boxes, legacy=legacy)
-    encoded = segmenter.encode_references(crops)
-    instances = segmenter.segment(read_target(targets, target), encoded)
-    return Prediction(
-        target=target,
-        image_id=targets.annotations[target].image_id,
-        category=category,
-        instances=dataclasses.replace(instances, category=targets.categories[category]),
-        references=encoded.images,
-    )
+) -> Iterator[Prediction]:
+    """Segment targets, each with references of a category that it may or may not show.
+
+    Args:
+        work: position of the target and category of each prediction; the others are as for `predict`.
+    """
+    shown: collections.deque[np.ndarray] = collections.deque()
+
+    def jobs() -> Iterator[tuple[np.ndarray, References]]:
+        legacy = segmenter.config.data.transform.legacy_reference_crop
+        for target, category in work:
+            boxes = evaluation_references(
+                targets.annotations,
+                train.annotations,
+                target,
+                category,
+                shots,
+                source=references,
+                repeat=repeat,
+                seed=seed,
+            )
+            crops = reference_crops(train if references == "train" else targets, boxes, legacy=legacy)
+            encoded = segmenter.encode_references(crops)
+            shown.append(encoded.images)
+            yield read_target(targets, target), encoded
+
+    for (target, category), instances in zip(work, segmenter.segment_all(jobs()), strict=True):
+        yield Prediction(
+            target=target,
+            image_id=targets.annotations[target].image_id,
+            category=category,
+            instances=dataclasses.replace(instances, category=targets.categories[category]),
+            references=shown.popleft(),
+        )
 
 
 def score(

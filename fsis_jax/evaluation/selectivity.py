@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsis_jax.data.records import Source, Subset
-from fsis_jax.evaluation.protocol import Prediction, predict, score, segment_target
+from fsis_jax.evaluation.protocol import Prediction, predict, score, segment_targets
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.segmenter import Segmenter
 
@@ -64,21 +64,18 @@ def measure_selectivity(
     found = sum(len(instances) for instances in counted)
 
     rng = np.random.default_rng(seed)
-    absent_found, absent_tests = 0, 0
+    absent_work = []
     for position, annotations in enumerate(mixed.annotations):
         absent = sorted(set(categories) - set(annotations.classes.tolist()))
         if absent:
-            category = int(rng.choice(absent))
-            prediction = segment_target(
-                segmenter, mixed, train, position, category, shots=shots, references="train", seed=seed
-            )
-            absent_found += len(prediction.instances.without_overlaps())
-            absent_tests += 1
+            absent_work.append((position, int(rng.choice(absent))))
+    shown_absent = segment_targets(segmenter, mixed, train, absent_work, shots=shots, references="train", seed=seed)
+    absent_found = sum(len(prediction.instances.without_overlaps()) for prediction in shown_absent)
     return Selectivity(
         images=len(mixed),
         mask_ap50=score(mixed, present, categories)["mask"]["AP50"],
         on_other=on_other / max(found, 1),
-        absent_ratio=(absent_found / max(absent_tests, 1)) / max(found / max(len(present), 1), 1e-9),
+        absent_ratio=(absent_found / max(len(absent_work), 1)) / max(found / max(len(present), 1), 1e-9),
     )
 
 

@@ -188,25 +188,30 @@ class Instances:
         By descending score, each takes what is left of its mask. One that finds over half of its mask taken, or
         has an empty mask, is dropped and takes nothing. Boxes stay as they are.
         """
-        if min_score is None:
-            min_score = self.min_score
-        taken = np.zeros(self.size, bool)
-        rows, masks = [], []
-        for row, crop in enumerate(self.masks[: np.count_nonzero(self.scores >= min_score)]):
-            free = crop.mask & ~taken[crop.slices]
-            left, area = np.count_nonzero(free), np.count_nonzero(crop.mask)
-            if area and 2 * left >= area:
-                taken[crop.slices] |= free
-                rows.append(row)
-                masks.append(CroppedMask(crop.y, crop.x, free))
+        rows, masks = self._share_out(np.zeros(self.size, bool), min_score)
         return dataclasses.replace(self, boxes=self.boxes[rows], scores=self.scores[rows], masks=tuple(masks))
 
     def labels(self, min_score: float | None = None) -> np.ndarray:
         """(H, W) int32: 0 for background, i + 1 for instance i of `without_overlaps(min_score)`."""
         image = np.zeros(self.size, np.int32)
-        for number, crop in enumerate(self.without_overlaps(min_score).masks, start=1):
-            image[crop.slices][crop.mask] = number
+        self._share_out(image, min_score)
         return image
+
+    def _share_out(self, taken: np.ndarray, min_score: float | None) -> tuple[list[int], list[CroppedMask]]:
+        """Rows and masks of `without_overlaps`; in `taken` (H, W), all 0, the pixels of the i-th become i + 1."""
+        if min_score is None:
+            min_score = self.min_score
+        rows: list[int] = []
+        masks: list[CroppedMask] = []
+        for row, crop in enumerate(self.masks[: np.count_nonzero(self.scores >= min_score)]):
+            place = taken[crop.slices]
+            free = crop.mask & (place == 0)
+            left, area = np.count_nonzero(free), np.count_nonzero(crop.mask)
+            if area and 2 * left >= area:
+                rows.append(row)
+                masks.append(CroppedMask(crop.y, crop.x, free))
+                place[free] = len(rows)
+        return rows, masks
 
     def rles(self) -> list[dict[str, Any]]:
         """Masks as compressed COCO run lengths over the whole image, with text counts as JSON needs them."""

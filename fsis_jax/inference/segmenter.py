@@ -4,14 +4,17 @@
     references = segmenter.encode_references([crop])
     instances = segmenter.segment(image, references)
 
-References are encoded once and reused for any number of images.
+References are encoded once and reused for any number of images and tiles. A large image is read in tiles (`tiling.py`).
+Host and device work at the same time, over the tiles of an image and over images: the device is given one batch ahead
+(JAX returns at once), and the host reads, resizes and pastes meanwhile.
 """
 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -20,15 +23,20 @@ from ml_collections import ConfigDict
 
 from fsis_jax.config import user_path
 from fsis_jax.data.from_config import transform_config
-from fsis_jax.data.transforms import choose_canvas, place, reference_image, resize, target_scale, to_levels
+from fsis_jax.data.transforms import reference_image
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.reading import Reading, plan_reading
+from fsis_jax.inference.tiling import Tile, merge, near_core
+from fsis_jax.io.levels import Image
 from fsis_jax.models.detector import Detections, Detector, Pyramid
 from fsis_jax.models.normalise import normalise
 from fsis_jax.training.checkpoint import config_of, open_run
 
 DEFAULT_MIN_SCORE = 0.5
 """Used where a checkpoint was never validated."""
+GPU_TILE_BATCH = 4
+"""Tiles in one call of a device other than a CPU, unless told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +51,18 @@ class References:
     """(k, S, S, 3) uint8, as the network saw them."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    """Tiles of one image that the device is at work on."""
+
+    reading: Reading
+    tiles: list[Tile]
+    detections: Detections
+    """Of the tiles, and of copies of the last one up to the size of the batch."""
+    parts: list[Instances]
+    """What was found in all tiles of the image so far."""
+
+
 class Segmenter:
     """A trained detector with its preprocessing.
 
@@ -50,12 +70,17 @@ class Segmenter:
         model: the detector.
         config: the config that it was trained with.
         min_score: score from which `Instances.labels` counts an instance by default.
+        tile_batch: tiles of a large image in one call of the device. 0: 1 on a CPU, else `GPU_TILE_BATCH`.
     """
 
-    def __init__(self, model: Detector, config: ConfigDict, *, min_score: float = DEFAULT_MIN_SCORE) -> None:
-        self._graph, self._state = nnx.split(model)
+    def __init__(
+        self, model: Detector, config: ConfigDict, *, min_score: float = DEFAULT_MIN_SCORE, tile_batch: int = 0
+    ) -> None:
+        self._graph, state = nnx.split(model)
+        self._state = jax.device_put(state)
         self.config = config
         self.min_score = min_score
+        self.tile_batch = tile_batch or (1 if jax.default_backend() == "cpu" else GPU_TILE_BATCH)
         self._transform = transform_config(config)
         self._offset = model.offset
 
@@ -99,46 +124,98 @@ class Segmenter:
         sides = np.array([crop.shape[:2] for crop in crops], np.float32)
         return References(features=features, sides=sides, images=images)
 
-    def segment(self, image: np.ndarray, references: References | Sequence[np.ndarray]) -> Instances:
+    def segment(self, image: Image, references: References | Sequence[np.ndarray], *, tile: int = 0) -> Instances:
         """Every cell like the references, of any score, with masks at the image's own resolution.
 
         Args:
-            image: (H, W) or (H, W, 3 or 4), any dtype.
+            image: (H, W) or (H, W, 3 or 4), any dtype; an array, or what is read when it is sliced.
             references: from `encode_references`, or crops.
+            tile: as for `segment_all`.
         """
-        if not isinstance(references, References):
-            references = self.encode_references(references)
-        scale = self._scale(image.shape[:2], references)
-        resized = resize(to_levels(image, self._transform), scale, antialias=self._transform.antialias)
-        canvas = choose_canvas(resized.shape[:2], self.config.data.test_canvases)
-        detections = jax.device_get(
-            _detect(
-                self._graph,
-                self._state,
-                place(resized, canvas)[None],
-                np.array([resized.shape[:2]], np.int32),
-                references.features,
-                np.array([scale], np.float32),
-                np.array([image.shape[:2]], np.int32),
-            )
-        )
-        return Instances.from_padded(
-            detections.boxes[0],
-            detections.scores[0],
-            detections.valid[0],
-            detections.masks[0],
-            image.shape[:2],
-            offset=self._offset,
-            min_score=self.min_score,
-            legacy=self.config.model.detections.legacy_pasting,
+        return next(self.segment_all([(image, references)], tile=tile))
+
+    def segment_all(
+        self,
+        jobs: Iterable[tuple[Image, References | Sequence[np.ndarray]]],
+        *,
+        tile: int = 0,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Iterator[Instances]:
+        """`segment` for one image after the other, in order, with the host and the device at work at the same time.
+
+        An image is taken from `jobs` while the device works on the one before it, and no sooner: at most two are held.
+
+        Where the scale follows the references, an image that is larger than the largest of `data.test_canvases` at that
+        scale is read in tiles, which overlap by `data.tile_overlap` times the longest side of a reference; the limit
+        `model.detections.max_instances` is then each tile's.
+
+        Args:
+            jobs: images, each with its references.
+            tile: largest side of tiles in pixels of the image. Each tile is then prepared as an image of its own, apart
+                from its intensities: so a model with a fixed shortest side reads large images. 0 leaves it to the
+                model.
+            progress: called with the number of finished tiles and of all tiles of an image, after each of them.
+
+        Raises:
+            FsisError: a shape that is no image's, a `tile` of less than 32 pixels; here and in `segment`.
+        """
+        before: _Batch | None = None
+        for batch in itertools.chain(self._batches(jobs, tile), [None]):
+            if before is not None:
+                yield from self._finish(before, progress)
+            before = batch
+
+    def _batches(self, jobs: Iterable[tuple[Image, References | Sequence[np.ndarray]]], tile: int) -> Iterator[_Batch]:
+        """Batches that the device was given, each prepared when it is asked for."""
+        for image, references in jobs:
+            if not isinstance(references, References):
+                references = self.encode_references(references)
+            reading = plan_reading(image, references.sides, self.config, self._transform, tile)
+            # An image that is read whole is a batch of its own: one alone and one of many run the same program.
+            size = self.tile_batch if len(reading.tiles) > 1 else 1
+            parts: list[Instances] = []
+            for start in range(0, len(reading.tiles), size):
+                chosen = reading.tiles[start : start + size]
+                yield _Batch(reading, chosen, self._dispatch(reading, chosen, references, size), parts)
+
+    def _dispatch(self, reading: Reading, chosen: Sequence[Tile], references: References, size: int) -> Detections:
+        """Prepare tiles and give them to the device, which is not waited for."""
+        images = [reading.prepare(tile) for tile in chosen]
+        images += images[-1:] * (size - len(images))
+        return _detect(
+            self._graph,
+            self._state,
+            np.stack(images),
+            np.array([reading.extent] * size, np.int32),
+            references.features,
+            np.array([reading.scale] * size, np.float32),
+            np.array([reading.window] * size, np.int32),
         )
 
-    def _scale(self, size: tuple[int, ...], references: References) -> float:
-        """Canvas pixels per image pixel: what the references ask for, or what the largest canvas still holds."""
-        height, width = size[:2]
-        scale = target_scale((height, width), references.sides, self._transform)
-        largest = max(min(rows / height, columns / width) for rows, columns in self.config.data.test_canvases)
-        return min(scale, largest)
+    def _finish(self, batch: _Batch, progress: Callable[[int, int], object] | None) -> Iterator[Instances]:
+        """Wait for a batch and paste its masks; the image's instances if these were its last tiles."""
+        reading, parts, detections = batch.reading, batch.parts, jax.device_get(batch.detections)
+        for row, tile in enumerate(batch.tiles):
+            boxes, valid = detections.boxes[row], detections.valid[row]
+            if len(reading.tiles) > 1:
+                valid = valid & near_core(boxes, tile, reading.margin)
+            found = Instances.from_padded(
+                boxes,
+                detections.scores[row],
+                valid,
+                detections.masks[row],
+                reading.window,
+                offset=self._offset,
+                min_score=self.min_score,
+                legacy=self.config.model.detections.legacy_pasting,
+            )
+            parts.append(found)
+            if progress is not None:
+                progress(len(parts), len(reading.tiles))
+        if len(parts) == len(reading.tiles):
+            whole = parts[0] if len(parts) == 1 else merge(parts, reading.tiles, reading.size, reading.margin)
+            parts.clear()  # whoever gets the result may take its time
+            yield whole
 
 
 @functools.partial(jax.jit, static_argnums=0)

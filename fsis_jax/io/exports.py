@@ -34,7 +34,7 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise ValueError(f"labels of shape {labels.shape} and type {labels.dtype}: give (H, W) integers")
     with atomic_write(path) as file:
-        tifffile.imwrite(file, labels.astype(np.int32), compression="zlib", photometric="minisblack")
+        tifffile.imwrite(file, labels.astype(np.int32, copy=False), compression="zlib", photometric="minisblack")
 
 
 def write_coco(path: Path, results: Mapping[str, Result]) -> None:
@@ -66,9 +66,10 @@ def write_overlay(
     references: Sequence[np.ndarray] = (),
     *,
     text: Literal["number", "score"] | None = "number",
+    scale: float = 1.0,
 ) -> None:
     """The picture of `draw_overlay`, which describes the arguments, as a PNG."""
-    write_png(path, draw_overlay(image, instances, references=references, text=text))
+    write_png(path, draw_overlay(image, instances, references=references, text=text, scale=scale))
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

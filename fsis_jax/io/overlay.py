@@ -65,6 +65,7 @@ def draw_overlay(
     *,
     references: Sequence[np.ndarray] = (),
     text: Literal["number", "score"] | None = "number",
+    scale: float = 1.0,
 ) -> np.ndarray:
     """A picture (H', W', 3) uint8 of the instances on the image, enlarged by a whole factor if it is small.
 
@@ -73,12 +74,14 @@ def draw_overlay(
         references: crops (h, w, 3) uint8, shown in a column on the left.
         text: written on every cell that has room for it: its number (from 1, the id in `Instances.labels` if these
             are `Instances.without_overlaps`), its score, or nothing.
+        scale: pixels of `image` per pixel that the masks lie in, where the image was shrunk (`overview`).
     """
     factor = min(max(-(-_LEAST_SIDE // max(image.shape[:2])), 1), _LARGEST_FACTOR)
     size = (image.shape[1] * factor, image.shape[0] * factor)
     picture = image if factor == 1 else cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
     colours = _colours(instances.masks)
-    outlines = [_outline(mask, factor) for mask in instances.masks]
+    zoom = factor * scale
+    outlines = [_outline(mask, zoom) for mask in instances.masks]
     fills = picture.copy()
     for contours, colour in zip(outlines, colours, strict=True):
         cv2.drawContours(fills, contours, -1, colour, cv2.FILLED)
@@ -92,55 +95,66 @@ def draw_overlay(
         cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
     if text is not None:
         for number, (mask, score) in enumerate(zip(instances.masks, instances.scores.tolist(), strict=True), start=1):
-            _write(picture, mask, factor, str(number) if text == "number" else f"{score:.2f}")
+            _write(picture, mask, zoom, str(number) if text == "number" else f"{score:.2f}")
     return _beside(_strip(references, picture.shape[0]), picture) if len(references) else picture
 
 
-def _outline(mask: Mask, factor: int) -> Sequence[np.ndarray]:
-    """Contours of a mask in the enlarged picture, without the stairs of its pixels."""
+def _outline(mask: Mask, zoom: float) -> Sequence[np.ndarray]:
+    """Contours of a mask in the enlarged or shrunk picture, without the stairs of its pixels."""
     if not mask.mask.any():
         return []
     cover = np.pad(mask.mask, 1).astype(np.float32)
-    enlarged = cv2.resize(cover, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) > 0.5
-    offset = ((mask.x - 1) * factor, (mask.y - 1) * factor)
-    return cv2.findContours(enlarged.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=offset)[0]
+    height, width = (max(round(side * zoom), 1) for side in cover.shape)
+    interpolation = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+    inside = cv2.resize(cover, (width, height), interpolation=interpolation) > 0.5
+    offset = (round((mask.x - 1) * zoom), round((mask.y - 1) * zoom))
+    return cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=offset)[0]
 
 
 def _colours(masks: Sequence[Mask]) -> list[tuple[int, int, int]]:
     """One colour per mask: as far on the circle of hues from its nearest neighbours as it can be."""
+    if not masks:
+        return []
     count = len(_PALETTE)
     steps = np.abs(np.arange(count)[:, None] - np.arange(count))
     apart = np.minimum(steps, count - steps)
-    centres = np.array([(m.y + m.mask.shape[0] / 2, m.x + m.mask.shape[1] / 2) for m in masks]).reshape(-1, 2)
+    centres = np.array([(m.y + m.mask.shape[0] / 2, m.x + m.mask.shape[1] / 2) for m in masks])
+    # Neighbours are looked for in squares of a few cells, not among all the thousands of a large image.
+    squares = (centres // max(4 * np.median([max(m.mask.shape) for m in masks]), 32)).astype(int).tolist()
+    earlier: dict[tuple[int, int], list[int]] = {}
     chosen = np.zeros(len(masks), np.int64)
     used = np.zeros(count)
-    for row in range(len(masks)):
-        distances = np.sum((centres[:row] - centres[row]) ** 2, axis=1)
-        nearest = chosen[:row][np.argsort(distances)[:4]]
-        contrast = apart[:, nearest].min(axis=1) if row else np.zeros(count)
+    for row, (y, x) in enumerate(squares):
+        near = [other for dy in (-1, 0, 1) for dx in (-1, 0, 1) for other in earlier.get((y + dy, x + dx), ())]
+        distances = np.sum((centres[near] - centres[row]) ** 2, axis=1)
+        nearest = chosen[near][np.argsort(distances)[:4]]
+        contrast = apart[:, nearest].min(axis=1, initial=count)
         chosen[row] = np.lexsort((used, -contrast))[0]
         used[chosen[row]] += 1
+        earlier.setdefault((y, x), []).append(row)
     return [tuple(_PALETTE[colour].tolist()) for colour in chosen]
 
 
-def _write(picture: np.ndarray, mask: Mask, factor: int, text: str) -> None:
+def _write(picture: np.ndarray, mask: Mask, zoom: float, text: str) -> None:
     """Text where a cell is widest, if it fits there."""
-    if not mask.mask.any():
+    (width, height), _ = cv2.getTextSize(text, _FONT, _TEXT, 1)
+    needed = np.hypot(width, height) / 2
+    if needed > min(mask.mask.shape) / 2 * zoom - 1 or not mask.mask.any():
         return
     depths = cv2.distanceTransform(np.pad(mask.mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
     row, column = np.unravel_index(np.argmax(depths), depths.shape)
-    (width, height), _ = cv2.getTextSize(text, _FONT, _TEXT, 1)
-    if np.hypot(width, height) / 2 > (depths[row, column] - 0.5) * factor - 1:  # within the outline
+    if needed > (depths[row, column] - 0.5) * zoom - 1:  # within the outline
         return
-    x = round((mask.x + int(column) - 0.5) * factor - width / 2)
-    y = round((mask.y + int(row) - 0.5) * factor + height / 2)
+    x = round((mask.x + int(column) - 0.5) * zoom - width / 2)
+    y = round((mask.y + int(row) - 0.5) * zoom + height / 2)
     for dx, dy in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
         cv2.putText(picture, text, (x + dx, y + dy), _FONT, _TEXT, (0, 0, 0), 1, cv2.LINE_AA)
     cv2.putText(picture, text, (x, y), _FONT, _TEXT, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _mix(picture: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    return cv2.addWeighted(picture, 1 - share, other, share, 0).astype(np.uint8, copy=False)
+    """In the memory of `other`."""
+    return cv2.addWeighted(picture, 1 - share, other, share, 0, dst=other).astype(np.uint8, copy=False)
 
 
 def _strip(references: Sequence[np.ndarray], height: int) -> np.ndarray:

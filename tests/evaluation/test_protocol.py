@@ -18,7 +18,7 @@ from fsis_jax.evaluation.protocol import (
     read_target,
     run_protocol,
     score,
-    segment_target,
+    segment_targets,
     validate,
     write_results,
 )
@@ -46,10 +46,11 @@ class Oracle:
             features={}, sides=np.zeros((len(crops), 2)), images=np.zeros((len(crops), 8, 8, 3), np.uint8)
         )
 
-    def segment(self, image, references):
-        annotations = self._images[image.tobytes()]
-        scores = np.where(annotations.classes == self.category_of(self.shown[-1]), *SCORES)
-        return Instances.from_rles(annotations.rles, image.shape[:2], boxes=annotations.boxes, scores=scores)
+    def segment_all(self, jobs):
+        for image, _ in jobs:
+            annotations = self._images[image.tobytes()]
+            scores = np.where(annotations.classes == self.category_of(self.shown[-1]), *SCORES)
+            yield Instances.from_rles(annotations.rles, image.shape[:2], boxes=annotations.boxes, scores=scores)
 
     def category_of(self, crops):
         for key, annotations in self._images.items():
@@ -160,7 +161,8 @@ def test_at_most_so_many_images_of_each_category(sources):
 def test_a_target_may_be_shown_what_it_does_not_hold(sources):
     targets, train = sources
     absent = next(c for c in targets.categories if c not in targets.annotations[0].classes)
-    prediction = segment_target(Oracle(targets, train), targets, train, 0, absent, shots=1, references="train")
+    oracle = Oracle(targets, train)
+    (prediction,) = segment_targets(oracle, targets, train, [(0, absent)], shots=1, references="train")
     assert (prediction.target, prediction.category) == (0, absent)
     assert (prediction.instances.scores == np.float32(SCORES[1])).all()
 

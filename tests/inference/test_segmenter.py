@@ -91,25 +91,9 @@ def test_a_crop_of_nothing_is_an_error_that_names_it(segmenter, image):
         segmenter.encode_references([image[:9, :9], image[:1, :9]])
 
 
-def test_targets_are_read_at_the_scale_of_the_references(segmenter, image):
-    """28 pixels is the size that config.data.transform.reference_pixels asks for."""
-
-    def scale(size, *sides):
-        return segmenter._scale(
-            size, module.References(features={}, sides=np.array(sides, np.float32), images=np.zeros(0))
-        )
-
-    assert scale((60, 80), (28, 28)) == pytest.approx(1)
-    assert scale((60, 80), (14, 56)) == pytest.approx(1)
-    assert scale((60, 80), (56, 56)) == pytest.approx(0.5)
-    assert scale((60, 80), (20, 20), (56, 56), (90, 90)) == pytest.approx(0.5)
-    assert scale((60, 80), (14, 14)) == pytest.approx(96 / 80)  # no canvas holds more
-    assert scale((1000, 40), (28, 28)) == pytest.approx(96 / 1000)
-
-
 def test_mixed_sizes_compile_at_most_once_for_each_canvas(segmenter, crop):
     rng = np.random.default_rng(1)
-    sizes = [(64, 64), (30, 60), (33, 95), (96, 96), (70, 71), (300, 200), (90, 400), (1, 5)]
+    sizes = [(64, 64), (30, 60), (33, 95), (96, 96), (70, 71), (150, 100), (40, 200), (1, 5)]  # two of them in tiles
     before = module._detect._cache_size()
     for size in sizes:
         found = segmenter.segment(rng.integers(0, 255, size, np.uint8), [crop])
@@ -120,6 +104,70 @@ def test_mixed_sizes_compile_at_most_once_for_each_canvas(segmenter, crop):
     other = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config)
     other.segment(rng.integers(0, 255, (50, 60), np.uint8), [crop])
     assert (module._detect._cache_size(), module._encode._cache_size()) == before
+
+
+def _tiled(rng):
+    return rng.integers(0, 255, (130, 150), np.uint8)  # of the tiny model, 16 tiles or more
+
+
+def test_a_large_image_is_segmented_in_tiles_by_one_program(segmenter, crop):
+    image = _tiled(np.random.default_rng(2))
+    references = segmenter.encode_references([crop])
+    segmenter.segment(image, references)
+    before = module._detect._cache_size()
+    steps = []
+    (found,) = segmenter.segment_all([(image, references)], progress=lambda done, total: steps.append((done, total)))
+    assert module._detect._cache_size() == before
+    assert steps == [(i + 1, len(steps)) for i in range(len(steps))]
+    assert len(steps) >= 16
+    assert found.size == image.shape
+    assert found.min_score == segmenter.min_score
+    assert len(found) > segmenter.config.model.detections.max_instances  # which is the limit of a tile
+    assert (found.boxes[:, 2:].max(axis=0) > 100).all()
+    assert found.labels(0.0).shape == image.shape
+
+
+def test_tiles_in_batches_give_the_same(segmenter, crop):
+    image = _tiled(np.random.default_rng(3))
+    batched = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config, tile_batch=5)
+    _same(batched.segment(image, [crop]), segmenter.segment(image, [crop]))
+
+
+def test_tiles_of_a_given_side(segmenter, image, crop):
+    steps = []
+    (found,) = segmenter.segment_all([(image, [crop])], tile=50, progress=lambda *step: steps.append(step))
+    assert len(steps) > 1
+    assert found.size == image.shape
+    _same(segmenter.segment(image, [crop], tile=80), segmenter.segment(image, [crop]))
+
+
+def test_a_stream_keeps_the_order_and_reads_one_image_ahead(segmenter, image, crop):
+    references = segmenter.encode_references([crop])
+    images = [image, _tiled(np.random.default_rng(4)), image[:40], image[:, :30]]
+    read = []
+
+    def jobs():
+        for number, pixels in enumerate(images):
+            read.append(number)
+            yield pixels, references
+
+    stream = segmenter.segment_all(jobs())
+    assert read == []
+    for number, pixels in enumerate(images):
+        found = next(stream)
+        assert read == list(range(min(number + 2, len(images))))
+        assert found.size == pixels.shape
+        _same(found, segmenter.segment(pixels, references))
+    assert next(stream, None) is None
+
+
+def test_the_next_batch_is_given_to_the_device_before_the_last_one_is_waited_for(segmenter, image, crop, monkeypatch):
+    events = []
+    detect, get = module._detect, module.jax.device_get
+    monkeypatch.setattr(module, "_detect", lambda *arguments: events.append("detect") or detect(*arguments))
+    monkeypatch.setattr(module.jax, "device_get", lambda tree: events.append("get") or get(tree))
+    list(segmenter.segment_all([(image[:, :60], segmenter.encode_references([crop]))] * 4))
+    assert events == ["detect", "detect", "get", "detect", "get", "detect", "get", "get"]
 
 
 def test_the_score_threshold_comes_from_the_validation(tiny_run, segmenter):

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.images import decode_image, read_image, to_rgb8
+from fsis_jax.io.images import check_image, decode_image, overview, read_image, to_rgb8
 
 HEIGHT, WIDTH = 40, 50
 
@@ -196,3 +196,40 @@ def test_stretch_of_odd_images() -> None:
 def test_to_rgb8_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(FsisError, match="an image of shape"):
         to_rgb8(np.zeros(shape, np.uint8))
+
+
+def test_an_overview_is_shrunk_by_a_whole_factor() -> None:
+    image = _random((700, 1003), np.uint16)
+    picture, scale = overview(image)
+    assert scale == 1
+    np.testing.assert_array_equal(picture, to_rgb8(image))
+    picture, scale = overview(image, longest=400)
+    assert scale == 1 / 3
+    assert picture.shape == (233, 334, 3)
+    whole = to_rgb8(image)[:699, :1002].reshape(233, 3, 334, 3, 3).mean((1, 3))
+    np.testing.assert_allclose(picture, whole, atol=0.51)
+
+
+@pytest.mark.parametrize(("name", "change"), [("a.png", None), ("a.jpg", None), ("a.tif", None), ("a.tif", 0.5)])
+def test_a_check_finds_what_was_cut_off_without_decoding(tmp_path: pathlib.Path, name: str, change: float) -> None:
+    image = _random((64, 48), np.uint8)
+    path = tmp_path / name
+    data = _tiff(image) if name == "a.tif" else _opencv(path.suffix, image)
+    path.write_bytes(data)
+    check_image(path)
+    path.write_bytes(data[: int(len(data) * (change or 0.9))])
+    with pytest.raises(FsisError, match=rf"{name}: truncated"):
+        check_image(path)
+
+
+def test_a_check_refuses_what_cannot_be_read(tmp_path: pathlib.Path) -> None:
+    for content, message in (
+        (_tiff(_random((5, 40, 50), np.uint8), photometric="minisblack"), r"\(axes QYX\): save one plane"),
+        (_tiff(np.zeros((4, 4), np.complex64)), "pixels of type complex64"),
+        (b"text", "not a PNG, JPEG or TIFF"),
+    ):
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(FsisError, match=f"x: .*{message}"):
+            check_image(tmp_path / "x")
+    with pytest.raises(FsisError, match="no such file"):
+        check_image(tmp_path / "none")

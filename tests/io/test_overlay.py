@@ -89,3 +89,19 @@ def test_an_empty_mask_is_no_trouble() -> None:
     empty = CroppedMask(0, 0, np.zeros((0, 0), bool))
     image = np.zeros((50, 50, 3), np.uint8)
     assert draw_overlay(image, _instances([empty, _disc(10, 10, 5)], (50, 50))).max() > 0
+
+
+def test_cells_lie_in_place_on_a_shrunk_image() -> None:
+    image = np.full((900, 1000, 3), 128, np.uint8)
+    picture = draw_overlay(image, _instances([_disc(1200, 1500, 150)], (2700, 3000)), text=None, scale=1 / 3)
+    changed = np.argwhere(np.abs(picture.astype(int) - 128).max(axis=2) > 60)
+    np.testing.assert_allclose(changed.min(axis=0), [400, 500], atol=3)
+    np.testing.assert_allclose(changed.max(axis=0), [500, 600], atol=3)
+
+
+def test_thousands_of_cells_are_coloured_by_their_neighbours() -> None:
+    masks = [_disc(y, x, 4) for y in range(0, 1000, 11) for x in range(0, 1000, 11)]
+    picture = draw_overlay(np.zeros((1000, 1000, 3), np.uint8), _instances(masks, (1000, 1000)), text=None)
+    centres = picture[4:994:11, 4:994:11].astype(int)
+    for axis in (0, 1):
+        assert np.abs(np.diff(centres, axis=axis)).max(axis=2).min() > 5

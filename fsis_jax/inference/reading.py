@@ -1,0 +1,127 @@
+"""How an image is given to the network: at which scale, on which canvas, whole or in tiles.
+
+An image that fits a canvas at its scale is read whole. A larger one is shrunk to the largest canvas where the scale
+follows the image's own sides, as the PyTorch project does; where it follows the references it is read in tiles, since
+shrinking would bring the cells out of the size that the network knows.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from fsis_jax.data.transforms import (
+    TransformConfig,
+    choose_canvas,
+    place,
+    resize,
+    scaled_size,
+    target_scale,
+    target_stretch,
+    to_levels,
+)
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.instances import Size
+from fsis_jax.inference.tiling import Tile, tiles
+from fsis_jax.io.levels import Image, Stretch, check_shape
+
+SMALLEST_TILE = 32
+"""Pixels of the image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One image and its tiles, which have one size, one scale and one canvas; a single tile is the whole image."""
+
+    image: Image
+    size: Size
+    transform: TransformConfig
+    stretch: Stretch | None
+    """Of the whole image."""
+    scale: float
+    """Canvas pixels per image pixel."""
+    canvas: Size
+    tiles: list[Tile]
+    margin: float
+    """As for `tiling.merge`."""
+
+    @property
+    def window(self) -> Size:
+        """Height and width of a tile in image pixels."""
+        return self.tiles[0].window.size
+
+    @property
+    def extent(self) -> Size:
+        """Height and width of a tile on its canvas."""
+        return scaled_size(self.window, self.scale)
+
+    def prepare(self, tile: Tile) -> np.ndarray:
+        """(H, W, 3) uint8, the canvas with a tile. No more of the image is read or copied than the tile."""
+        window = tile.window
+        pixels = np.asarray(self.image[window.y0 : window.y1, window.x0 : window.x1])
+        levels = to_levels(pixels, self.transform, self.stretch)
+        return place(resize(levels, self.scale, antialias=self.transform.antialias), self.canvas)
+
+
+def plan_reading(
+    image: Image, reference_sides: np.ndarray, config: ConfigDict, transform: TransformConfig, tile: int = 0
+) -> Reading:
+    """How an image is read whose references have `reference_sides` (k, 2), in pixels.
+
+    Args:
+        image: (H, W) or (H, W, C).
+        reference_sides: height and width of each reference.
+        config: canvases, the overlap of tiles and the most instances that the model may give.
+        transform: of the same config.
+        tile: largest side of tiles in pixels of the image, which are then prepared as images of their own; 0 leaves it
+            to the model.
+
+    Raises:
+        FsisError: a shape that is no image's, a `tile` of less than `SMALLEST_TILE`.
+    """
+    check_shape(image)
+    if tile and tile < SMALLEST_TILE:
+        raise FsisError(f"tiles of {tile} pixels: give a side of at least {SMALLEST_TILE}")
+    size = (image.shape[0], image.shape[1])
+    side, scale = _window(size, reference_sides, config, transform, tile)
+    tiled = [low for low, length in zip(side, size, strict=True) if low < length]
+    # Between tiles of half overlap every cell is in two; more would be twice the work.
+    wanted = math.ceil(config.data.tile_overlap * reference_sides.max())
+    overlap = min([wanted, *(low // 2 for low in tiled)]) if tiled else 0
+    layout = tiles(size, side, overlap)
+    return Reading(
+        image=image,
+        size=size,
+        transform=transform,
+        stretch=target_stretch(image, transform),
+        scale=scale,
+        canvas=choose_canvas(scaled_size(layout[0].window.size, scale), config.data.test_canvases),
+        tiles=layout,
+        margin=overlap / 4,
+    )
+
+
+def _window(
+    size: Size, reference_sides: np.ndarray, config: ConfigDict, transform: TransformConfig, tile: int
+) -> tuple[Size, float]:
+    """Height and width that are read at once of an image of `size`, and canvas pixels per image pixel."""
+    height, width = (min(tile or length, length) for length in size)
+    scale = target_scale((height, width), reference_sides, transform)
+    largest = max(min(rows / height, columns / width) for rows, columns in config.data.test_canvases)
+    if scale <= largest or transform.scale != "reference":
+        return (height, width), min(scale, largest)
+    rows, columns = _tile_canvas(scale, reference_sides, config)
+    return (min(int(rows / scale), height), min(int(columns / scale), width)), scale
+
+
+def _tile_canvas(scale: float, reference_sides: np.ndarray, config: ConfigDict) -> Size:
+    """The largest canvas on which no more cells like the references have room than the model may give; else the least.
+
+    It is the same for an image of any size, and so are the time and the memory that a tile takes.
+    """
+    cell = np.median(np.prod(reference_sides, axis=1, dtype=np.float64)) * scale**2
+    room = config.model.detections.max_instances * cell
+    canvases = sorted(config.data.test_canvases, key=math.prod)
+    rows, columns = [canvas for canvas in canvases if math.prod(canvas) <= room or canvas == canvases[0]][-1]
+    return rows, columns

@@ -1,0 +1,187 @@
+"""Large images by overlapping tiles: where they lie, and one result out of the tiles' results. Pure numpy.
+
+The *window* of a tile is what the network reads; the *cores* partition the image, with their borders in the middle of
+the overlaps. A cell belongs to the tile whose core holds the centre of its box. It is whole in that tile's window if it
+is not larger than the overlap.
+
+Two tiles may disagree by a little on where a centre is, so each also gives the instances whose centre lies within a
+margin of its core (`near_core`), and `merge` removes what two tiles found twice: of two instances of different tiles
+whose masks share more than half of the smaller one, the one stays that keeps its distance from the sides of its window,
+where cells are cut; where both do, the one with the higher score. A piece of a cell therefore gives way to the whole
+cell whatever the scores. Only instances that reach into another window are compared, and only with those nearby.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from fsis_jax.data.windows import Window
+from fsis_jax.inference.instances import CroppedMask, Instances, Size
+
+Box = tuple[float, float, float, float]
+"""(x1, y1, x2, y2), pixels of the image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """One of the tiles of an image."""
+
+    window: Window
+    """Whole pixels that are read."""
+    core: Box
+    """The part that the tile answers for."""
+    alone: Box
+    """The part that no other window holds; x1 > x2 or y1 > y2 if there is none."""
+
+
+def tiles(size: Size, side: Size, overlap: int) -> list[Tile]:
+    """Cover an image evenly by as few windows of `side` as overlap by `overlap` pixels or more.
+
+    All windows have one size: `side`, or the image's where that is less. They are listed by rows.
+
+    Args:
+        size: height and width of the image.
+        side: height and width of a window.
+        overlap: less than both sides.
+    """
+    if not 0 <= overlap < min(side):
+        raise ValueError(f"an overlap of {overlap} pixels in windows of {side}")
+    down, across = (_spans(length, extent, overlap) for length, extent in zip(size, side, strict=True))
+    return [
+        Tile(
+            window=Window(x.window[0], y.window[0], x.window[1], y.window[1]),
+            core=(x.core[0], y.core[0], x.core[1], y.core[1]),
+            alone=(x.alone[0], y.alone[0], x.alone[1], y.alone[1]),
+        )
+        for y, x in itertools.product(down, across)
+    ]
+
+
+def near_core(boxes: np.ndarray, tile: Tile, margin: float) -> np.ndarray:
+    """(n,) bool, which of `boxes` (n, 4) have their centre within `margin` of the tile's core.
+
+    Boxes are in pixels of the tile's window, as a detector gives them.
+    """
+    x1, y1, x2, y2 = tile.core
+    low = np.array([x1, y1]) - margin
+    high = np.array([x2, y2]) + margin
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + (tile.window.x0, tile.window.y0)
+    return np.asarray(np.all((centres >= low) & (centres <= high), axis=1))
+
+
+def merge(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, margin: float) -> Instances:
+    """The instances of an image, each cell once, out of those of its tiles.
+
+    Args:
+        parts: of each tile the instances `near_core`, in pixels of its window.
+        layout: the tiles.
+        size: height and width of the image.
+        margin: as for `near_core`; also the distance from a window's side at which an instance counts as whole.
+    """
+    counts = [len(part) for part in parts]
+    owners = np.repeat(np.arange(len(parts)), counts)
+    corners = np.array([(tile.window.x0, tile.window.y0) * 2 for tile in layout], np.float32)
+    boxes = np.concatenate([part.boxes for part in parts]) + corners[owners]
+    scores = np.concatenate([part.scores for part in parts])
+    masks = [
+        CroppedMask(crop.y + tile.window.y0, crop.x + tile.window.x0, crop.mask)
+        for part, tile in zip(parts, layout, strict=True)
+        for crop in part.masks
+    ]
+    extents = np.array([_extent(crop) for crop in masks], np.int64).reshape(-1, 4)
+    alone = np.array([tile.alone for tile in layout])[owners]
+    shared = np.flatnonzero(
+        np.any(extents[:, :2] < alone[:, :2], axis=1) | np.any(extents[:, 2:] > alone[:, 2:], axis=1)
+    )
+    room = np.minimum(_room(extents[shared], [layout[owner].window for owner in owners[shared]], size), margin)
+    areas = np.array([np.count_nonzero(crop.mask) for crop in masks], np.int64)
+    # As near to a side as each other, the larger one is less cut.
+    ranked = shared[np.lexsort((-scores[shared], np.where(room < margin, -areas[shared], 0), -room))]
+    keep = np.ones(len(masks), bool)
+    keep[_found_twice(ranked, owners, scores, masks, extents, areas)] = False
+    rows = np.flatnonzero(keep)
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    return dataclasses.replace(
+        parts[0], boxes=boxes[rows], scores=scores[rows], masks=tuple(masks[row] for row in rows), size=size
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Span:
+    """A tile along one axis, (start, stop) each."""
+
+    window: tuple[int, int]
+    core: tuple[float, float]
+    alone: tuple[float, float]
+
+
+def _spans(length: int, side: int, overlap: int) -> list[_Span]:
+    side = min(side, length)
+    steps = -(-(length - side) // (side - overlap)) if length > side else 0
+    starts = [step * (length - side) // max(steps, 1) for step in range(steps + 1)]
+    borders = [0, *((left + side + right) / 2 for left, right in itertools.pairwise(starts)), length]
+    stops = [0, *(start + side for start in starts)]
+    return [
+        _Span(
+            window=(start, start + side),
+            core=(borders[i], borders[i + 1]),
+            alone=(stops[i], starts[i + 1] if i < steps else length),
+        )
+        for i, start in enumerate(starts)
+    ]
+
+
+def _extent(crop: CroppedMask) -> tuple[int, int, int, int]:
+    height, width = crop.mask.shape
+    return crop.x, crop.y, crop.x + width, crop.y + height
+
+
+def _room(extents: np.ndarray, windows: Sequence[Window], size: Size) -> np.ndarray:
+    """(n,) pixels between an instance and the nearest side of its window that is not the image's."""
+    ends = np.array([(w.x0, w.y0, w.x1, w.y1) for w in windows], np.float64).reshape(-1, 4)
+    ends[:, :2][ends[:, :2] == 0] = -np.inf
+    ends[:, 2:][ends[:, 2:] == size[::-1]] = np.inf
+    return np.minimum(extents[:, :2] - ends[:, :2], ends[:, 2:] - extents[:, 2:]).min(axis=1)
+
+
+def _found_twice(
+    ranked: np.ndarray,
+    owners: np.ndarray,
+    scores: np.ndarray,
+    masks: Sequence[CroppedMask],
+    extents: np.ndarray,
+    areas: np.ndarray,
+) -> list[int]:
+    """Of the rows in `ranked`, best first, those that show what an earlier one of another tile shows."""
+    if not len(ranked):
+        return []
+    bucket = max(2 * int(np.median((extents[ranked, 2:] - extents[ranked, :2]).max(axis=1))), 16)
+    kept: dict[tuple[int, int], list[int]] = {}
+    dropped = []
+    for row, (x1, y1, x2, y2) in zip(ranked.tolist(), extents[ranked].tolist(), strict=True):
+        places = list(itertools.product(range(y1 // bucket, y2 // bucket + 1), range(x1 // bucket, x2 // bucket + 1)))
+        rivals = {other for place in places for other in kept.get(place, ()) if owners[other] != owners[row]}
+        # A fragment that scores less than what it lies in does not stand for it.
+        if any(
+            2 * _common(masks[other], masks[row]) > min(areas[other], areas[row])
+            and (scores[other] >= scores[row] or 2 * areas[other] >= areas[row])
+            for other in rivals
+        ):
+            dropped.append(row)
+        else:
+            for place in places:
+                kept.setdefault(place, []).append(row)
+    return dropped
+
+
+def _common(one: CroppedMask, two: CroppedMask) -> int:
+    """Pixels that two masks share."""
+    y1, y2 = max(one.y, two.y), min(one.slices[0].stop, two.slices[0].stop)
+    x1, x2 = max(one.x, two.x), min(one.slices[1].stop, two.slices[1].stop)
+    if y1 >= y2 or x1 >= x2:
+        return 0
+    first = one.mask[y1 - one.y : y2 - one.y, x1 - one.x : x2 - one.x]
+    second = two.mask[y1 - two.y : y2 - two.y, x1 - two.x : x2 - two.x]
+    return int(np.count_nonzero(first & second))

@@ -1,0 +1,131 @@
+"""At which scale, on which canvas and in which tiles images are read, and that no image is copied for it."""
+
+import dataclasses
+import tracemalloc
+
+import numpy as np
+import pytest
+import tiny
+
+from fsis_jax.config import base_config, compact_config
+from fsis_jax.data.from_config import transform_config
+from fsis_jax.data.transforms import resize, to_levels
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.reading import plan_reading
+
+
+@dataclasses.dataclass(frozen=True)
+class Lazy:
+    """A stand-in for a file that is read when it is sliced; notes the most pixels that were asked for at once."""
+
+    pixels: np.ndarray
+    asked: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def shape(self):
+        return self.pixels.shape
+
+    @property
+    def dtype(self):
+        return self.pixels.dtype
+
+    def __getitem__(self, window):
+        part = self.pixels[window]
+        self.asked.append(part.shape[0] * part.shape[1])
+        return part
+
+
+def plan(config, image, *sides, tile=0):
+    if isinstance(image, tuple):
+        image = np.zeros(image, np.uint8)
+    return plan_reading(image, np.array(sides, np.float32), config, transform_config(config), tile)
+
+
+def test_targets_are_read_at_the_scale_of_the_references():
+    """28 pixels is the size that config.data.transform.reference_pixels asks for; the canvases are 64 and 96."""
+    config = tiny.get_config()
+    for sides, scale in (([(28, 28)], 1), ([(14, 56)], 1), ([(56, 56)], 0.5), ([(20, 20), (56, 56), (90, 90)], 0.5)):
+        reading = plan(config, (60, 80), *sides)
+        assert reading.scale == pytest.approx(scale)
+        assert len(reading.tiles) == 1
+        assert reading.window == (60, 80)
+    assert plan(config, (60, 80), (56, 56)).canvas == (64, 64)
+    assert plan(config, (60, 80), (28, 28)).canvas == (96, 96)
+
+
+def test_a_larger_image_is_read_in_tiles_at_the_same_scale():
+    config = tiny.get_config()
+    reading = plan(config, (60, 80), (14, 14))
+    assert reading.scale == 2
+    # On 96x96 more cells of 28 pixels have room than the model may give, 8.
+    assert reading.canvas == reading.extent == (64, 64)
+    assert reading.window == (32, 32)
+    assert len(reading.tiles) == 3 * 4  # which overlap by half a window, not by the two cells that the config asks for
+    assert reading.margin == 4
+    narrow = plan(config, (1000, 40), (28, 28))
+    assert narrow.window == (64, 40)
+    assert narrow.scale == 1
+    assert narrow.extent == (64, 40)
+
+
+def test_the_canvas_of_tiles_does_not_depend_on_the_image():
+    config = compact_config()
+    for side in (1100, 2048, 8192):
+        reading = plan(config, (side, side), (28, 28))
+        # 400 cells of 28 pixels cover 560x560.
+        assert (reading.canvas, reading.extent) == ((512, 512), (512, 512))
+        assert all(
+            b.window.y0 - a.window.y0 <= 512 - 56 for a, b in zip(reading.tiles, reading.tiles[1:], strict=False)
+        )
+    assert plan(config, (1024, 1024), (28, 28)).canvas == (1024, 1024)
+    config.model.detections.max_instances = 2000
+    assert plan(config, (2048, 2048), (28, 28)).canvas == (1024, 1024)
+    config.data.tile_overlap = 3.0
+    assert plan(config, (2048, 2048), (20, 40), (28, 28)).margin == 3 * 40 / 4
+
+
+def test_models_with_a_fixed_shortest_side_read_tiles_when_told():
+    config = base_config()
+    whole = plan(config, (4000, 4000), (50, 50))
+    assert (len(whole.tiles), whole.scale, whole.canvas) == (1, 600 / 4000, (608, 608))
+    tiled = plan(config, (4000, 4000), (50, 50), tile=1200)
+    assert (tiled.window, tiled.scale, tiled.canvas) == ((1200, 1200), 0.5, (608, 608))
+    assert len(tiled.tiles) == 16
+    assert len(plan(config, (1000, 1200), (50, 50), tile=1200).tiles) == 1
+    with pytest.raises(FsisError, match="tiles of 20 pixels: give a side of at least 32"):
+        plan(config, (4000, 4000), (50, 50), tile=20)
+    with pytest.raises(FsisError, match=r"an image of shape \(4, 5, 2\): give"):
+        plan(config, (4, 5, 2), (2, 2))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_tile_is_a_part_of_the_stretched_image(dtype):
+    config = tiny.get_config()
+    rng = np.random.default_rng(0)
+    image = Lazy(np.cumsum(rng.random((300, 200, 3)), axis=0).astype(dtype))
+    reading = plan(config, image, (28, 28))
+    levels = to_levels(image.pixels, transform_config(config))
+    assert len(reading.tiles) > 20
+    for tile in reading.tiles:
+        part = levels[tile.window.y0 : tile.window.y1, tile.window.x0 : tile.window.x1]
+        np.testing.assert_array_equal(reading.prepare(tile), resize(part, reading.scale))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_memory_does_not_grow_with_the_image(dtype):
+    config = compact_config()
+
+    def peak(side):
+        image = Lazy(np.zeros((side, side), dtype))
+        image.pixels[::3] = 7
+        tracemalloc.start()
+        reading = plan(config, image, (28, 28))
+        for tile in reading.tiles[:3]:
+            reading.prepare(tile)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert max(image.asked) <= 2**20
+        return most
+
+    small, large = peak(2048), peak(4096)
+    assert large < 1.1 * small
