@@ -102,6 +102,9 @@ def _model() -> ConfigDict:
     # How the heads see the references: "concat" (the original), "compare", or "none" (they are blind to them).
     model.relation = "concat"
     model.compute_dtype = "float32"
+    # Keep only the inputs of residual blocks in training and compute the rest again for the gradient (gradient
+    # checkpointing): less memory, a longer step.
+    model.remat = False
     # What runs RoIAlign and NMS: "xla", "pallas" (GPU kernels; on a CPU interpreted, for tests) or "auto": the kernels
     # on an NVIDIA GPU that they support, else XLA. "auto" is to become the default once they have run on a GPU.
     model.ops = "xla"

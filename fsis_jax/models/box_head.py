@@ -68,11 +68,13 @@ class Res5(nnx.Module):
     Args:
         stage: its blocks.
         channels: that the stage gives.
+        remat: see `run_stage`.
     """
 
-    def __init__(self, stage: nnx.List[Block], channels: int) -> None:
+    def __init__(self, stage: nnx.List[Block], channels: int, *, remat: bool = False) -> None:
         self.blocks = stage
         self.channels = channels
+        self.remat = remat
 
     def maps(
         self, features: RoiFeatures, valid: jax.Array | None = None, training: Training | None = None
@@ -97,7 +99,7 @@ class Res5(nnx.Module):
         """(B, N, p, p, C), each counted as often as (B, N) weights say."""
         if training is not None:
             training = dataclasses.replace(training, weights=weights.reshape(-1))
-        y = run_stage(self.blocks, x.reshape(-1, *x.shape[2:]), None, 1, training)
+        y = run_stage(self.blocks, x.reshape(-1, *x.shape[2:]), None, 1, training, remat=self.remat)
         return y.reshape(*x.shape[:2], *y.shape[1:])
 
     def __call__(self, maps: jax.Array) -> jax.Array:

@@ -92,6 +92,7 @@ class Detector(nnx.Module):
             style=style,
             padded_pool=backbone.padded_pool,
             stages=4 if config.architecture == "fpn" else 3,
+            remat=config.remat,
             rngs=rngs,
         )
         embedding: FullyConnected | Res5
@@ -122,7 +123,7 @@ class Detector(nnx.Module):
                 style=dataclasses.replace(style, norm=box_head.norm),
                 rngs=rngs,
             )
-            embedding = Res5(res5, width)
+            embedding = Res5(res5, width, remat=config.remat)
         if config.matching.kind == "co_attention":
             self.matching = CoAttention(channels, norm=config.matching.norm, dtype=dtype, rngs=rngs)
         else:

@@ -50,11 +50,28 @@ def make_stage(
 
 
 def run_stage(
-    stage: Sequence[Block], x: jax.Array, extent: Extent | None, pixels: int, training: Training | None = None
+    stage: Sequence[Block],
+    x: jax.Array,
+    extent: Extent | None,
+    pixels: int,
+    training: Training | None = None,
+    *,
+    remat: bool = False,
 ) -> jax.Array:
-    """The blocks one after the other; `pixels` image pixels per pixel of x."""
+    """The blocks one after the other.
+
+    Args:
+        stage: the blocks.
+        x, extent, training: as for a block.
+        pixels: image pixels per pixel of x.
+        remat: keep nothing of a block but its input, and compute it again for the gradient.
+    """
     for block in stage:
-        x = block(x, extent, pixels, training)
+
+        def run(block: Block, x: jax.Array, pixels: int = pixels) -> jax.Array:
+            return block(x, extent, pixels, training)
+
+        x = nnx.remat(run, static_argnums=2)(block, x, pixels) if remat else run(block, x)
         pixels *= block.stride
     return x
 
@@ -65,6 +82,7 @@ class ResNet(nnx.Module):
     style: of the blocks. Offsets, if any, are learned from the second stage on.
     padded_pool: pad the stem's max pool by one pixel.
     stages: how many; 4 down to stride 32.
+    remat: see `run_stage`.
     """
 
     def __init__(
@@ -76,11 +94,13 @@ class ResNet(nnx.Module):
         style: BlockStyle,
         padded_pool: bool = False,
         stages: int = 4,
+        remat: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
         if depth not in BLOCKS:
             raise ValueError(f"backbone depth is {depth}; it must be one of {sorted(BLOCKS)}")
         self.padded_pool = padded_pool
+        self.remat = remat
         self.stem = conv(3, width, 7, stride=2, use_bias=False, dtype=style.dtype, rngs=rngs)
         self.stem_norm = make_norm(style.norm, width)
         channels = width
@@ -110,7 +130,7 @@ class ResNet(nnx.Module):
             x = x * extent.mask(x, 4)
         outputs = {}
         for level, stage in enumerate(self.stages, start=2):
-            x = run_stage(stage, x, extent, 4 if level == 2 else 2 ** (level - 1))
+            x = run_stage(stage, x, extent, 4 if level == 2 else 2 ** (level - 1), remat=self.remat)
             outputs[level] = x
         return outputs
 

@@ -78,7 +78,10 @@ class Losses:
     params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in VARIANTS],
 )
 def losses(request: pytest.FixtureRequest) -> Losses:
-    config = VARIANTS[request.param]()
+    return compile_losses(request.param, VARIANTS[request.param]())
+
+
+def compile_losses(name: str, config: ConfigDict) -> Losses:
     config.model.rpn.samples = 4096  # all anchors, so that every level is surely among them
     graph, params, rest = nnx.split(tiny_detector(config), nnx.Param, ...)
 
@@ -92,7 +95,7 @@ def losses(request: pytest.FixtureRequest) -> Losses:
 
         return jax.grad(loss, has_aux=True)(params)
 
-    return Losses(request.param, functools.partial(run, params, rest))
+    return Losses(name, functools.partial(run, params, rest))
 
 
 def test_every_parameter_learns(losses: Losses) -> None:
@@ -125,6 +128,21 @@ def test_running_statistics_move(losses: Losses) -> None:
     assert {path[0] for path in before} == ({"matching", "box_head"} if losses.name == "c4, batch" else set())
     for path, after in nnx.to_flat_state(statistics):
         assert not np.array_equal(after[...], before[path][...]), path
+
+
+def test_remat_changes_what_is_kept_alone() -> None:
+    """Losses, gradients and running statistics stay; less is kept for the gradient."""
+    checkpoints, results = [], []
+    for remat in (False, True):
+        config = c4_batch()
+        config.model.remat = remat
+        run = compile_losses("c4, batch", config).run
+        weights = dict.fromkeys(TERMS, 1.0)
+        results.append(run(tiny_batch(), weights))
+        checkpoints.append(str(run.func.trace(*run.args, tiny_batch(), weights).jaxpr).count("remat2["))
+    assert checkpoints[0] == 0
+    assert checkpoints[1] >= 8  # blocks of a ResNet-18, res5 on rois and on references among them
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *results)
 
 
 @pytest.mark.parametrize(("pooled", "times"), [(7, 2), (14, 4)])
