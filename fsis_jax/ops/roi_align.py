@@ -31,8 +31,9 @@ from fsis_jax.ops.varying import varying_like
 _UNROLLED_SAMPLES = 2
 """Up to this sampling ratio all pairs of taps are unrolled; above, a loop runs over the samples."""
 
-_SCATTER_ELEMENTS = 1 << 18
-"""Elements scattered at a time, per image, in the gradient (1 MiB: larger temporaries leave the CPU's cache)."""
+_SCATTER_ELEMENTS = {"cpu": 1 << 18, "default": 1 << 25}
+"""Elements scattered at a time, per image, in the gradient: on a CPU 1 MiB, since larger temporaries leave its cache;
+elsewhere as many as memory is no trouble for, since few large scatters are quicker than many small ones."""
 
 
 class _Axis(NamedTuple):
@@ -306,9 +307,9 @@ def _pool_backward(
         update = weight[..., None] * cotangent[:, :, :, None, None, :].astype(jnp.float32)
         return total.at[index.reshape(-1)].add(update.reshape(-1, channels), mode="promise_in_bounds"), None
 
-    def add(total: jax.Array, taps: _Taps) -> jax.Array:
+    def add_by_chunks(elements: int, total: jax.Array, cotangent: jax.Array, taps: _Taps) -> jax.Array:
         per_roi = output_size**2 * taps.rows.shape[-1] * taps.columns.shape[-1] * channels
-        chunk = min(max(_SCATTER_ELEMENTS // per_roi, 1), max(number, 1))
+        chunk = min(max(elements // per_roi, 1), max(number, 1))
         chunks = -(-number // chunk)
 
         def split(value: jax.Array) -> jax.Array:
@@ -317,6 +318,11 @@ def _pool_backward(
             return jnp.pad(value, padding).reshape(chunks, chunk, *value.shape[1:])
 
         return jax.lax.scan(scatter, total, jax.tree.map(split, (cotangent, taps)))[0]
+
+    forms = {platform: functools.partial(add_by_chunks, elements) for platform, elements in _SCATTER_ELEMENTS.items()}
+
+    def add(total: jax.Array, taps: _Taps) -> jax.Array:
+        return jax.lax.platform_dependent(total, cotangent, taps, **forms)
 
     zeros = varying_like(jnp.zeros((num_pixels, channels), jnp.float32), (cotangent, grid))
     return _for_each_pass(grid, output_size, sampling_ratio, add, zeros).astype(dtype), None
