@@ -19,6 +19,9 @@ from fsis_jax.models.detector import Detector
 CELL_SIDE = 28
 """Pixels of a random cell."""
 
+CELLS = 100
+"""On an image of a training batch, if it has as many rows."""
+
 RESIDUAL_SCALE = 0.2
 """Of the last norm of each residual branch with frozen statistics: with 1, activations double from block to block."""
 
@@ -92,7 +95,7 @@ def cell_boxes(rng: np.random.Generator, count: int, size: tuple[int, int]) -> n
 
 
 def random_batch(config: ConfigDict, canvas: tuple[int, int], batch_size: int) -> Batch:
-    """Noise, covered with `max_instances` boxes an image."""
+    """Noise, with `CELLS` boxes an image, half of them of another category than the references'."""
     rng = np.random.default_rng(config.seed)
     transform = config.data.transform
     rows, side, cells = transform.max_instances, transform.reference_size, transform.mask_size
@@ -105,7 +108,7 @@ def random_batch(config: ConfigDict, canvas: tuple[int, int], batch_size: int) -
         contrast_classes=np.zeros(batch_size, np.int32),
         reference_present=np.ones(batch_size, bool),
         gt_boxes=np.concatenate([corners, corners + CELL_SIDE], -1).astype(np.float32),
-        gt_valid=np.ones((batch_size, rows), bool),
+        gt_valid=np.tile(np.arange(rows) < CELLS, (batch_size, 1)),
         gt_classes=np.ones((batch_size, rows), np.int32),
         gt_matches=rng.random((batch_size, rows)) < 0.5,
         gt_ignore=np.zeros((batch_size, rows), bool),

@@ -2,12 +2,15 @@
 
 import functools
 import math
+import sys
+import time
 
 import numpy as np
 
-from benchmarks.cases import Case, crops, segmenter
-from benchmarks.measure import Row, best_times
+from benchmarks.cases import Case, crops, image, segmenter
+from benchmarks.measure import Row, best_times, device_peak, host_now, host_peak, reset_peak
 from benchmarks.segment import segment_row
+from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.models.detector import Pyramid
 
@@ -17,13 +20,38 @@ INSTANCES = (10, 100, 500, 1000)
 
 
 def area_rows(case: Case) -> list[Row]:
-    """Over image area. There is no tiling yet: an image larger than the largest canvas is shrunk to it, so that the
-    network's work stops growing there, and what grows is the host's (resize, paste)."""
+    """Over image area: an image larger than a canvas is read in tiles. "host MB beyond" is the most that the process
+    held during a call, less what it held before (the image among it) and less the instances that the call returned."""
     network, result = segmenter(case.config), []
-    for megapixels in MEGAPIXELS[: 3 if case.quick else None]:
+    shown = network.encode_references(crops(1))
+    network.segment(image(case.image_size), shown)
+    for megapixels in MEGAPIXELS[: 2 if case.quick else None]:
         side = round(math.sqrt(megapixels) * 1024)
-        result.append({"Mpx": megapixels, "image": f"{side}x{side}"} | segment_row(case, network, size=(side, side)))
+        pixels, tiles = image((side, side)), 0
+
+        def count(_: int, number: int) -> None:
+            nonlocal tiles
+            tiles = number
+
+        for _ in range(2):  # the first time compiles
+            before = host_now()
+            reset_peak()
+            start = time.perf_counter()
+            (found,) = network.segment_all([(pixels, shown)], progress=count)
+            seconds = time.perf_counter() - start
+            beyond = host_peak() - before - _megabytes(found)
+        row = {"Mpx": megapixels, "image": f"{side}x{side}", "tiles": tiles, "instances": len(found)}
+        row |= {"s": seconds, "ms a tile": seconds / tiles * 1e3, "host MB beyond": beyond}
+        on_device = device_peak()
+        result.append(row if on_device is None else row | {"device peak MB": on_device})
+        del found
     return result
+
+
+def _megabytes(instances: Instances) -> float:
+    """That the result of a call takes."""
+    masks = sum(crop.mask.nbytes + sys.getsizeof(crop) + sys.getsizeof(crop.mask) for crop in instances.masks)
+    return (masks + instances.boxes.nbytes + instances.scores.nbytes) / 1e6
 
 
 def reference_rows(case: Case) -> list[Row]:

@@ -16,13 +16,15 @@ def rows(case: Case) -> list[Row]:
     which the device computed; the host resizes and pastes in the rest. Memory is the process's, compiler included."""
     network, result = segmenter(case.config), []
     for shots in SHOTS:
-        result.append({"shots": shots, "image": _size(case.image_size)} | segment_row(case, network, shots))
+        result.append(
+            {"shots": shots, "image": "x".join(map(str, case.image_size))} | segment_row(case, network, shots)
+        )
     return result
 
 
-def segment_row(case: Case, network: Segmenter, shots: int = 1, size: tuple[int, int] | None = None) -> Row:
+def segment_row(case: Case, network: Segmenter, shots: int = 1) -> Row:
     """The columns of one setting, after a first call that compiles."""
-    pixels = image(size or case.image_size)
+    pixels = image(case.image_size)
     start = time.perf_counter()
     references = network.encode_references(crops(shots))
     instances = network.segment(pixels, references)
@@ -45,7 +47,3 @@ def segment_row(case: Case, network: Segmenter, shots: int = 1, size: tuple[int,
     }
     on_device = device_peak()
     return row if on_device is None else row | {"device peak MB": on_device}
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

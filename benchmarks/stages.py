@@ -16,13 +16,14 @@ from benchmarks.cases import Case, detector, random_batch
 from benchmarks.matmul import peak
 from benchmarks.measure import Row, best_times, compiled
 from fsis_jax import ops
+from fsis_jax.batch import Batch
 from fsis_jax.models.detector import Detector, Matched, Pyramid
 from fsis_jax.models.layers import Training
 from fsis_jax.models.normalise import normalise
 from fsis_jax.models.objective import sampling_settings
 from fsis_jax.models.targets import assign_roles, roi_targets, rpn_targets
 from fsis_jax.training.parallel import DataParallel
-from fsis_jax.training.step import new_state
+from fsis_jax.training.step import TrainState, new_state
 
 
 class _Rows(list[Row]):
@@ -32,19 +33,18 @@ class _Rows(list[Row]):
         super().__init__()
         self._case = case
 
-    def measure(self, name: str, function: Callable[..., Any], *arguments: Any, gflop: float | None = None) -> Any:
-        """Compile and time a stage; returns its result. `gflop` where the compiler's count is not that of the work."""
+    def measure(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Compile and time a stage; returns its result."""
         program = compiled(function, *arguments)
         result = jax.block_until_ready(program.call(*arguments))
         call = functools.partial(program.call, *arguments)
         seconds = best_times({name: call}, self._case.repeats, warm_up=False)[name]
-        gflop = program.gflop if gflop is None else gflop
-        rate = gflop / seconds
+        rate = program.gflop / seconds
         self.append(
             {
                 "stage": name,
                 "ms": seconds * 1e3,
-                "GFLOP": gflop,
+                "GFLOP": program.gflop,
                 "GFLOP/s": rate,
                 "% of peak": 100 * rate / peak(self._case.config.model.compute_dtype),
                 "MB moved": program.moved,
@@ -67,23 +67,32 @@ def _gradient(function: Callable[..., Any], learnt: int) -> Callable[..., Any]:
 def training_rows(case: Case) -> list[Row]:
     """One training step on one device. "gradient" rows are forward and backward together; --quick: the step alone."""
     config, rows, model = case.config, _Rows(case), detector(case.config)
-    batch = jax.device_put(random_batch(config, config.data.train_canvases[0], config.training.batch_size))
     if not case.quick:
-        _training_stages(rows, case, model, batch)
-    _, train_state, per_device_step = new_state(config, model)
-    parallel = DataParallel(
-        per_device_step, "shard_map", batch_size=config.training.batch_size, devices=jax.local_devices()[:1]
-    )
-    name = f"whole step, batch {config.training.batch_size}"
-    # Jitted once more the state is not donated, so that the step can be run again on the same one.
-    rows.measure(
-        name, jax.jit(lambda *a: parallel.step(*a)), parallel.put_state(train_state), parallel.put_batch(batch)
-    )
+        _training_stages(rows, case, model)
+    rows.measure(f"whole step, batch {config.training.batch_size}", *_step(case, model))
     return rows
 
 
-def _training_stages(rows: _Rows, case: Case, model: Detector, batch: Any) -> None:
+def training_step(case: Case, model: Detector) -> Callable[[], Any]:
+    """A call that runs a whole step, on one device, always from the same state."""
+    function, *arguments = _step(case, model)
+    return functools.partial(compiled(function, *arguments).call, *arguments)
+
+
+def _step(case: Case, model: Detector) -> tuple[Callable[..., Any], TrainState, Batch]:
+    """A jitted step, a state and a batch."""
     config = case.config
+    size = config.training.batch_size
+    _, state, per_device_step = new_state(config, model)
+    parallel = DataParallel(per_device_step, "shard_map", batch_size=size, devices=jax.local_devices()[:1])
+    batch = parallel.put_batch(random_batch(config, config.data.train_canvases[0], size))
+    # Jitted once more the state is not donated, so that the step can be run again on the same one.
+    return jax.jit(lambda *a: parallel.step(*a)), parallel.put_state(state), batch
+
+
+def _training_stages(rows: _Rows, case: Case, model: Detector) -> None:
+    config = case.config
+    batch = jax.device_put(random_batch(config, config.data.train_canvases[0], config.training.batch_size))
     sizes = jnp.asarray(batch.image_sizes)
     extent = model.extent(sizes)
     graph, *states = nnx.split(model, nnx.Param, ...)
@@ -140,7 +149,7 @@ def _predict_masks(model: Detector, matched: Matched, rois: jax.Array) -> jax.Ar
 
 def inference_rows(case: Case) -> list[Row]:
     """Segmenting one image. Both heads include their RoIAlign; "whole detection" is one program with all but the
-    references. GFLOP of the mask head are those of direct convolutions, whatever computes them."""
+    references."""
     config, rows, model = case.config, _Rows(case), detector(case.config)
     batch = random_batch(config, config.data.test_canvases[0], 1)
     sizes = jnp.asarray(batch.image_sizes)
@@ -151,8 +160,8 @@ def inference_rows(case: Case) -> list[Row]:
     def call(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda state, *arguments: function(nnx.merge(graph, state), *arguments)
 
-    def stage(name: str, function: Callable[..., Any], *arguments: Any, gflop: float | None = None) -> Any:
-        return rows.measure(name, call(function), state, *arguments, gflop=gflop)
+    def stage(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        return rows.measure(name, call(function), state, *arguments)
 
     references: Pyramid = stage("references (once)", Detector.encode_references, shown)
     pyramid: Pyramid = stage("pyramid", lambda model, x: model.pyramid(x, extent), images)
@@ -172,8 +181,6 @@ def inference_rows(case: Case) -> list[Row]:
     scores = jax.nn.softmax(logits)[..., 1]
     kept, _, _ = rows.measure("soft-NMS", jax.vmap(suppress), proposals.boxes, scores, proposals.valid)
     rois = jnp.take_along_axis(proposals.boxes, kept[..., None], 1)
-    direct = compiled(call(_mask_head), state, matched, rois).gflop
-    stage("mask head", _predict_masks, matched, rois, gflop=direct)
-    total = sum(row["GFLOP"] for row in rows[1:])
-    stage("whole detection", Detector.detect, images, sizes, references, gflop=total)
+    stage("mask head", _predict_masks, matched, rois)
+    stage("whole detection", Detector.detect, images, sizes, references)
     return rows

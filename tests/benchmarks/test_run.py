@@ -45,6 +45,15 @@ def test_inference_tables(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_stages_of_training(tmp_path: pathlib.Path) -> None:
+    """Without --quick, which leaves them out."""
+    arguments = ("--suite", "cpu", "--config", "tests/tiny.py", "--out", str(tmp_path), "--only", "training")
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert all(f"| {name} " in result.stdout for name in ("pyramid, gradient", "RPN targets", "mask head, gradient"))
+
+
+@pytest.mark.slow
 def test_all_other_tables(tmp_path: pathlib.Path) -> None:
     found = tables(tmp_path, "matmul,training,area,references,instances,nms,soft_nms")
     assert len(found) == 7
