@@ -86,7 +86,7 @@ def test_forms_of_suppression_agree(load: Callable[[str], ModuleType]) -> None:
     boxes, scores = module.crowded_boxes(0, 200)
     kept, count = module.ours(boxes, scores)
     assert 20 < count < 150
-    for form in (module.sequential_greedy, module.fixpoint_of_booleans):
+    for form in (module.sequential_greedy, module.fixpoint_of_all):
         these, number = form(jnp.asarray(boxes), jnp.asarray(scores))
         assert number == count
         np.testing.assert_array_equal(these[:number], kept[:count])
