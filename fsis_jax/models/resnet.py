@@ -66,12 +66,13 @@ def run_stage(
         pixels: image pixels per pixel of x.
         remat: keep nothing of a block but its input, and compute it again for the gradient.
     """
+
+    def run(block: Block, x: jax.Array, pixels: int) -> jax.Array:
+        return block(x, extent, pixels, training)
+
+    call = nnx.remat(run, static_argnums=2) if remat else run
     for block in stage:
-
-        def run(block: Block, x: jax.Array, pixels: int = pixels) -> jax.Array:
-            return block(x, extent, pixels, training)
-
-        x = nnx.remat(run, static_argnums=2)(block, x, pixels) if remat else run(block, x)
+        x = call(block, x, pixels)
         pixels *= block.stride
     return x
 

@@ -77,7 +77,7 @@ def assign(
         # The barrier makes `iou == max(iou)` compare one stored value with itself, not two roundings of it.
         iou = jax.lax.optimization_barrier(iou)
         if force_best:
-            forced = forced | ((iou == jnp.max(iou)) & (iou > 0.0))
+            forced = forced | ((iou == jnp.max(iou, initial=0.0)) & (iou > 0.0))
         better = iou > best_iou
         return jnp.where(better, iou, best_iou), jnp.where(better, row, matched), forced
 
@@ -85,13 +85,13 @@ def assign(
     none = jnp.zeros(number, bool)
     start = (jnp.zeros(number, jnp.float32), jnp.zeros(number, jnp.int32), none)
     start = varying_like(start, (boxes, gt_boxes, usable))
-    usable_rows = _first(usable)
+    usable_rows = _chosen_first(usable)
     iou, matched, forced = jax.lax.fori_loop(0, jnp.sum(usable), match, start)
 
     shadowed = none
     if gt_ignore is not None:
         ignored = gt_valid & gt_ignore
-        ignored_rows = _first(ignored)
+        ignored_rows = _chosen_first(ignored)
 
         def shadow(step: jax.Array, shadowed: jax.Array) -> jax.Array:
             gt_box = gt_boxes[ignored_rows[step]][None]
@@ -112,6 +112,6 @@ def assign(
     return Assignment(labels, matched, iou)
 
 
-def _first(chosen: jax.Array) -> jax.Array:
+def _chosen_first(chosen: jax.Array) -> jax.Array:
     """Rows (G,) int32 with those that are chosen (G,) bool in front, in order."""
     return jnp.argsort(~chosen, stable=True).astype(jnp.int32)

@@ -32,10 +32,13 @@ _BLOCK = 1024
 def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, groups: int = 1) -> jax.Array:
     """(N, h, w, C) with a kernel (k, k, C / groups, O) of odd side k: (N, ceil(h / stride), ceil(w / stride), O).
 
-    Padded by k // 2 zeros on every side, as PyTorch's `padding=k // 2`. Differentiable once, in reverse mode.
+    Padded by k // 2 zeros on every side, as PyTorch's `padding=k // 2`. Both of one dtype. Differentiable once, in
+    reverse mode.
     """
     if kernel.shape[:2] == (1, 1) and groups == 1:
         return x[:, ::stride, ::stride] @ kernel[0, 0]
+    if _suits_blocks(stride, groups, x, kernel):
+        kernel = varying_like(kernel, x)  # the gradients of both forms then have one type
     return _conv(stride, groups, x, kernel)
 
 
@@ -59,6 +62,12 @@ def _suits_winograd(stride: int, groups: int, x: jax.Array, kernel: jax.Array) -
     tiles = number * -(-height // TILE) * -(-width // TILE)
     wide = min(channels, kernel.shape[-1]) >= _WINOGRAD_CHANNELS and tiles >= _WINOGRAD_TILES
     return wide and kernel.shape[0] == 3 and (stride, groups) == (1, 1) and x.dtype == jnp.float32
+
+
+def _suits_blocks(stride: int, groups: int, x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether the kernel's gradient has more than one block."""
+    positions = x.shape[0] * x.shape[1] * x.shape[2]
+    return kernel.shape[:2] == (3, 3) and (stride, groups) == (1, 1) and positions >= 2 * _BLOCK
 
 
 def _direct(stride: int, groups: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -98,10 +107,9 @@ def _backward(
         (of_kernel,) = jax.linear_transpose(lambda kernel: direct(x, kernel), kernel)(cotangent)
         return of_kernel
 
-    positions = x.shape[0] * x.shape[1] * x.shape[2]
-    if kernel.shape[:2] != (3, 3) or stride != 1 or groups != 1 or positions < 2 * _BLOCK:
-        return of_x, transposed(x, cotangent)
-    return of_x, jax.lax.platform_dependent(x, cotangent, cpu=_kernel_gradient_3x3, default=transposed)
+    if _suits_blocks(stride, groups, x, kernel):
+        return of_x, jax.lax.platform_dependent(x, cotangent, cpu=_kernel_gradient_3x3, default=transposed)
+    return of_x, transposed(x, cotangent)
 
 
 _conv.defvjp(_forward, _backward)

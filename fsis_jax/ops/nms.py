@@ -4,7 +4,7 @@ Boxes are taken in tiles, in descending order of score. The boxes that earlier t
 at once. Within a tile greedy suppression keeps box i if no kept box before it overlaps it: the only solution of
 keep[i] = alive[i] and no j < i with keep[j] and overlap[j, i]. Iterating that equation from keep = alive settles the
 boxes in order of the length of their chains of overlaps, a few rounds in practice and never more than a tile has boxes.
-Every pair is compared once, which over all boxes at a time would be twice.
+Every pair of tiles is compared once; over all boxes at a time it would be twice.
 
 On a GPU that has them, the kernels of `kernels/nms.py` find the same solution box by box; see dispatch.py.
 

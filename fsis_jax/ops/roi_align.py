@@ -31,7 +31,7 @@ from fsis_jax.ops.varying import varying_like
 _UNROLLED_SAMPLES = 2
 """Up to this sampling ratio all pairs of taps are unrolled; above, a loop runs over the samples."""
 
-_SCATTER_ELEMENTS = {"cpu": 1 << 18, "default": 1 << 25}
+_SCATTER_ELEMENTS = {"cpu": 1 << 18, "default": 1 << 22}
 """Elements scattered at a time, per image, in the gradient: on a CPU 1 MiB, since larger temporaries leave its cache;
 elsewhere as many as memory is no trouble for, since few large scatters are quicker than many small ones."""
 

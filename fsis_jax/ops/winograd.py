@@ -1,10 +1,10 @@
 """3x3 convolutions by Winograd's minimal filtering (Lavin and Gray, arXiv 1509.09308), for CPUs.
 
 A tile of 3x3 outputs takes 25 products per pair of channels in the place of 81, the rest are additions. XLA's CPU
-convolution does not do this. On small maps with many channels, such as those of a mask head, it is about twice as fast,
-if what lies between the transforms stays in cache: call it on a few images at a time. The algebra is exact; in float32
-the result differs from a direct sum by some 1e-6 of its largest value. (Tiles of 4x4 save more products, but cost
-accuracy and, on 14x14 maps, padding.)
+convolution does not do this. On maps with many channels, such as those of a mask head, it is up to twice as fast, if
+what lies between the transforms stays in cache: `conv3x3` is for a few small maps or a strip at a time, and
+`conv3x3_by_chunks` takes care of that. The algebra is exact; in float32 the result differs from a direct sum by less
+than 1e-5 of its largest value. (Tiles of 4x4 save more products, but cost accuracy and, on 14x14 maps, padding.)
 
 Letters: N images, h w map, C channels, O output channels, T tiles along an axis.
 """

@@ -130,8 +130,8 @@ def test_running_statistics_move(losses: Losses) -> None:
         assert not np.array_equal(after[...], before[path][...]), path
 
 
-def test_remat_changes_what_is_kept_alone() -> None:
-    """Losses, gradients and running statistics stay; less is kept for the gradient."""
+def test_remat_changes_no_number() -> None:
+    """Losses, gradients and running statistics stay; blocks are computed again."""
     checkpoints, results = [], []
     for remat in (False, True):
         config = c4_batch()
@@ -143,6 +143,22 @@ def test_remat_changes_what_is_kept_alone() -> None:
     assert checkpoints[0] == 0
     assert checkpoints[1] >= 8  # blocks of a ResNet-18, res5 on rois and on references among them
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *results)
+
+
+@pytest.mark.slow
+def test_bfloat16_computes_nearly_the_same() -> None:
+    """Parameters, losses and gradients stay float32; the losses are those of float32 within bfloat16's rounding."""
+    results = []
+    for dtype in ("float32", "bfloat16"):
+        config = tiny_config()
+        config.model.compute_dtype = dtype
+        results.append(compile_losses(dtype, config)(tiny_batch()))
+    (expected, _, _), (terms, _, gradients) = results
+    for name, term in terms.items():
+        assert term.dtype == jnp.float32
+        np.testing.assert_allclose(term, expected[name], rtol=0.05, err_msg=name)
+    assert all(gradient.dtype == np.float32 for gradient in gradients.values())
+    assert [path for path, gradient in gradients.items() if not 1e-6 < np.abs(gradient).max() < np.inf] == []
 
 
 @pytest.mark.parametrize(("pooled", "times"), [(7, 2), (14, 4)])

@@ -64,8 +64,8 @@ def test_boxes_valid():
     np.testing.assert_array_equal(found.labels, [POSITIVE, IGNORE, NEGATIVE, IGNORE, POSITIVE, NEGATIVE])
 
 
-def naive(boxes, gt, valid, positive_iou, negative_iou):
-    iou = np.where(valid[None], np.asarray(ops.pairwise_iou(boxes, gt)), 0.0)
+def naive(boxes, gt, valid, positive_iou, negative_iou, offset=0):
+    iou = np.where(valid[None], np.asarray(ops.pairwise_iou(boxes, gt, offset=offset)), 0.0)
     best = iou.max(axis=1)
     labels = np.where(best >= positive_iou, POSITIVE, np.where(best < negative_iou, NEGATIVE, IGNORE))
     for column in range(len(gt)):
@@ -91,3 +91,42 @@ def test_vmap_against_naive():
         np.testing.assert_array_equal(found.labels[image], labels)
         np.testing.assert_array_equal(found.matched[image], matched)
         np.testing.assert_allclose(found.iou[image], iou, atol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_vmap_with_ignored_instances_and_invalid_boxes(offset):
+    """Each image has another number of either."""
+    rng = np.random.default_rng(1)
+    low = rng.uniform(0, 80, (3, 307, 2))
+    boxes = np.concatenate([low, low + rng.uniform(5, 40, low.shape)], -1).astype(np.float32)
+    gt, valid = boxes[:, :9] + 1.5, rng.random((3, 9)) < [[0.4], [0.7], [1.0]]
+    ignore, boxes_valid = rng.random((3, 9)) < 0.5, rng.random((3, 307)) < 0.8
+    assert len({int(row.sum()) for row in valid & ignore}) == len({int(row.sum()) for row in valid & ~ignore}) == 3
+
+    @jax.jit
+    @jax.vmap
+    def batched(boxes, gt, valid, ignore, boxes_valid):
+        return ops.assign(
+            boxes,
+            gt,
+            valid,
+            positive_iou=0.6,
+            negative_iou=0.3,
+            force_best=True,
+            gt_ignore=ignore,
+            boxes_valid=boxes_valid,
+            offset=offset,
+        )
+
+    found = batched(boxes, gt, valid, ignore, boxes_valid)
+    for image in range(3):
+        there = np.flatnonzero(boxes_valid[image])
+        own, shadows = valid[image] & ~ignore[image], gt[image][valid[image] & ignore[image]]
+        labels, matched, iou = naive(boxes[image][there], gt[image], own, 0.6, 0.3, offset)
+        over = np.asarray(ops.pairwise_iou(boxes[image][there], shadows, offset=offset)) >= 0.3
+        over |= np.asarray(ops.pairwise_ioa(boxes[image][there], shadows, offset=offset)) >= 0.5
+        labels[(labels == NEGATIVE) & over.any(axis=1)] = IGNORE
+        np.testing.assert_array_equal(found.labels[image][there], labels)
+        np.testing.assert_array_equal(found.matched[image][there], matched)
+        np.testing.assert_allclose(found.iou[image][there], iou, atol=1e-6)
+        assert (np.delete(found.labels[image], there) == IGNORE).all()

@@ -1,8 +1,13 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from fsis_jax import ops
+
+tiling = sys.modules["fsis_jax.ops.nms"]  # the name in the package is the function's
 
 
 def naive(boxes, scores, valid, threshold, offset=0):
@@ -71,6 +76,22 @@ def test_vmap_against_naive():
     for image in range(3):
         expected = naive(boxes[image], scores[image], valid[image], thresholds[image])
         np.testing.assert_array_equal(kept_indices((indices[image], kept[image])), expected)
+
+
+@pytest.mark.parametrize(("tile", "most"), [(16, 100), (16, 4), (200, 8)])
+def test_over_several_tiles(monkeypatch, tile, most):
+    """Random boxes, and a chain in which each box overlaps its neighbours alone, over the borders of tiles."""
+    monkeypatch.setattr(tiling, "_TILE", tile)
+    monkeypatch.setattr(tiling, "_MOST_TILES", most)
+    jax.clear_caches()
+    boxes, scores, valid = crowded(3, 150)
+    found = ops.nms(boxes, scores, valid, iou_threshold=0.3, max_outputs=150)
+    np.testing.assert_array_equal(kept_indices(found), naive(boxes, scores, valid, 0.3))
+    start = np.arange(150.0)[:, None] * 6
+    chain = np.concatenate([start, 0 * start, start + 10, 0 * start + 10], axis=1).astype(np.float32)
+    found = ops.nms(chain, -np.arange(150.0), np.ones(150, bool), iou_threshold=0.2, max_outputs=150)
+    np.testing.assert_array_equal(kept_indices(found), np.arange(0, 150, 2))
+    jax.clear_caches()
 
 
 def test_fewer_outputs_are_the_best_ones():

@@ -32,7 +32,14 @@ def roi_align_gradient(features, boxes, scores):
     return jax.grad(loss)(features)
 
 
-@pytest.mark.parametrize("function", [nms, soft_nms, assign, roi_align_gradient])
+def convolution_gradient(features, boxes, scores):
+    """The map has more positions than one block of the kernel's gradient."""
+    x = jnp.tile(features[:1, :1], (50, 50, 1))[None] * jnp.linspace(-1.0, 1.0, 50)[:, None]
+    kernel = jnp.linspace(-0.5, 1.0, 54).reshape(3, 3, 3, 2)  # the same on every device
+    return jax.grad(lambda kernel: jnp.mean(ops.conv2d(x, kernel) ** 2))(kernel)
+
+
+@pytest.mark.parametrize("function", [nms, soft_nms, assign, roi_align_gradient, convolution_gradient])
 def test_under_shard_map(function):
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 30, (2, 20, 2))
