@@ -209,7 +209,7 @@ def segment(arguments: Sequence[str]) -> None:
         if names.count(name) > 1:
             raise FsisError(f"two images are called {name!r}: give them other names, or segment them into two folders")
     for path in options.images:
-        check_image(path)  # before anything is written
+        check_image(path)  # now, and not hours later; damaged pixels are found when it is their turn
     crops = {path: read_image(path) for path in options.references}
     segmenter = Segmenter.from_checkpoint(options.checkpoint)
     if options.min_score is not None:
@@ -235,15 +235,22 @@ def segment(arguments: Sequence[str]) -> None:
 
         results = segmenter.segment_all(jobs(), tile=options.tile, progress=advance)
         counted = (everything.without_overlaps() for everything in results)
-        for name, path, instances in zip(names, options.images, counted, strict=True):
-            picture, scale = overview(images.popleft())
-            write_labels(output / f"{name}-labels.tif", instances.labels())
-            write_overlay(output / f"{name}-overlay.png", picture, instances, list(references.images), scale=scale)
-            found[os.path.basename(path)] = instances
-            tqdm.write(f"{path}: {len(instances)} cells")
-            if len(names) > 1:
-                bar.update()
-    write_coco(output / "instances.json", found)
+        try:
+            for name, path, instances in zip(names, options.images, counted, strict=True):
+                picture, scale = overview(images.popleft())
+                write_labels(output / f"{name}-labels.tif", instances.labels())
+                write_overlay(output / f"{name}-overlay.png", picture, instances, list(references.images), scale=scale)
+                found[os.path.basename(path)] = instances
+                tqdm.write(f"{path}: {len(instances)} cells")
+                if len(names) > 1:
+                    bar.update()
+        except FsisError as error:
+            if not found:
+                raise
+            raise FsisError(f"{error}; {output} has the {len(found)} of {len(names)} images before it") from error
+        finally:
+            if found:
+                write_coco(output / "instances.json", found)
 
 
 # -- convert ------------------------------------------------------------------------------------------------------

@@ -334,6 +334,9 @@ def pictures(tiny_run, tmp_path_factory):
     cv2.imwrite(str(folder / "photo.jpg"), cv2.merge([grey, grey, grey]))
     cv2.imwrite(str(folder / "dot.png"), grey[:1, :1])
     (folder / "cut.png").write_bytes((folder / "grey.png").read_bytes()[:-200])
+    whole = (folder / "grey.png").read_bytes()
+    header, end = whole[:33], whole[-12:]
+    (folder / "hollow.png").write_bytes(header + end)  # sound chunks, but no pixels
     (folder / "other").mkdir()
     cv2.imwrite(str(folder / "other" / "grey.png"), grey)
     return folder
@@ -407,6 +410,7 @@ def test_an_image_without_a_cell_is_a_result_too(segment, tmp_path):
     [
         (["none.png"], {}, "none.png: no such file: check the path"),
         (["grey.png", "cut.png"], {}, "cut.png: "),
+        (["hollow.png", "grey.png"], {}, "hollow.png: damaged or unknown image data"),
         (["grey.png"], {"references": ("none.png",)}, "none.png: no such file"),
         (["grey.png"], {"references": ("crop.png", "dot.png")}, "dot.png: a reference of 1x1 pixels shows no cell"),
         (["grey.png", "other/grey.png"], {}, "two images are called 'grey': give them other names"),
@@ -417,6 +421,16 @@ def test_an_image_without_a_cell_is_a_result_too(segment, tmp_path):
 def test_bad_input_is_one_line_and_writes_nothing(segment, tmp_path, images, options, message):
     assert message in segment(*images, **options).error
     assert not (tmp_path / "out").exists()
+
+
+def test_damaged_pixels_cost_no_image_before_them(segment, tmp_path):
+    outcome = segment("grey.png", "rgba.png", "hollow.png", "photo.jpg")
+    assert "hollow.png: damaged or unknown image data" in outcome.error
+    assert outcome.error.endswith(f"; {tmp_path / 'out'} has the 2 of 4 images before it")
+    assert [line.split(":")[0].rsplit("/")[-1] for line in outcome.stdout.splitlines()] == ["grey.png", "rgba.png"]
+    results = COCO(tmp_path / "out" / "instances.json")
+    assert [image["file_name"] for image in results.loadImgs(results.getImgIds())] == ["grey.png", "rgba.png"]
+    assert len(list((tmp_path / "out").iterdir())) == 5
 
 
 def test_missing_options_are_named(fsis):

@@ -2,12 +2,16 @@
 
 The measure is that of pycocotools' COCOeval with the true IoU of masks or boxes. (The PyTorch project's "segm" AP is
 computed from the IoU of the masks' boxes, since its evaluator asks a flag that is never set: our "mask_bbox".) What
-differs from COCOeval is how it is driven: nothing is printed, up to 500 detections count, and the matching looks only
-at pairs that overlap enough, which is many times faster where an image holds hundreds of cells.
+differs from COCOeval is how it is driven: nothing is printed, up to 500 detections count per image and category, and
+the matching looks only at pairs that overlap enough, which is many times faster where an image holds hundreds of cells.
+An image that is segmented in tiles may have more than 500: those of least score then do not count, which is logged.
 """
 
 import contextlib
+import functools
 import io
+import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -46,7 +50,8 @@ def evaluate(
         detections: of these images; those on other images or of other categories do not count.
         iou_type: "segm" (masks), "bbox", or "mask_bbox": the tight boxes of the detected masks, with the boxes of the
             instances; what the PyTorch project reports as "segm".
-        max_dets: how many detections per image and category count for each AR; the largest one holds for AP.
+        max_dets: how many detections per image and category, by descending score, count for each AR; the largest one
+            holds for AP, and a warning is logged once if there are more.
         area_splits: instances of at most the first are small, from the second on large (pixels).
         images: ids of the images that count; None: all of `ground_truth`.
         categories: ids of the categories that count; None: all that `ground_truth` has on those images.
@@ -97,7 +102,8 @@ def best_f1_score(
 
     Within an image and category, detections take instances greedily by descending score, so that the matches of those
     above a threshold do not depend on those below it. The threshold lies half-way between the last score that counts
-    and the next. (0.5, 0.0) if there is no true positive at all.
+    and the next. (0.5, 0.0) if there is no true positive at all. `max_dets` detections per image and category count, by
+    descending score; a warning is logged once if there are more.
     """
     evaluator = _Evaluator(ground_truth, detections, iou_type, images, categories, ignore)
     evaluator.run([(0, np.inf)], [max_dets], np.array([iou_threshold]))
@@ -125,6 +131,11 @@ def _mean(values: np.ndarray) -> float:
     """Mean of the values that are defined: neither -1 (COCOeval's mark) nor NaN."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else float("nan")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logging.getLogger("fsis_jax").warning(message)
 
 
 class _Evaluator(COCOeval):
@@ -164,6 +175,12 @@ class _Evaluator(COCOeval):
         with contextlib.redirect_stdout(io.StringIO()):
             self.evaluate()
             self.accumulate()
+        counted = itertools.product(self.params.imgIds, self.params.catIds)
+        if any(len(self._dts[key]) > max_dets[-1] for key in counted):
+            _warn_once(
+                f"an image has more than {max_dets[-1]} detections of a category: AP, AR and F1 count those of the "
+                "highest scores; cut large images into parts to count all"
+            )
 
     def _prepare(self) -> None:
         """COCOeval's hook that lists the instances and detections of each (image, category)."""

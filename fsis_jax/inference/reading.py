@@ -118,7 +118,8 @@ def _window(
 def _tile_canvas(scale: float, reference_sides: np.ndarray, config: ConfigDict) -> Size:
     """The largest canvas on which no more cells like the references have room than the model may give; else the least.
 
-    It is the same for an image of any size, and so are the time and the memory that a tile takes.
+    It does not depend on the image, so that the time and the memory of a tile do not either. Only tiles that an image's
+    own side makes narrower may find room on a smaller one.
     """
     cell = np.median(np.prod(reference_sides, axis=1, dtype=np.float64)) * scale**2
     room = config.model.detections.max_instances * cell

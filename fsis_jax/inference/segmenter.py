@@ -12,7 +12,6 @@ Host and device work at the same time, over the tiles of an image and over image
 import contextlib
 import dataclasses
 import functools
-import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -144,6 +143,7 @@ class Segmenter:
         """`segment` for one image after the other, in order, with the host and the device at work at the same time.
 
         An image is taken from `jobs` while the device works on the one before it, and no sooner: at most two are held.
+        If that fails, the result of the one before is given first, and then the error raised.
 
         Where the scale follows the references, an image that is larger than the largest of `data.test_canvases` at that
         scale is read in tiles, which overlap by `data.tile_overlap` times the longest side of a reference; the limit
@@ -160,9 +160,15 @@ class Segmenter:
             FsisError: a shape that is no image's, a `tile` of less than 32 pixels; here and in `segment`.
         """
         before: _Batch | None = None
-        for batch in itertools.chain(self._batches(jobs, tile), [None]):
-            if before is not None:
-                yield from self._finish(before, progress)
+        batches = self._batches(jobs, tile)
+        while True:
+            try:
+                batch = next(batches, None)
+            finally:
+                if before is not None:
+                    yield from self._finish(before, progress)
+            if batch is None:
+                return
             before = batch
 
     def _batches(self, jobs: Iterable[tuple[Image, References | Sequence[np.ndarray]]], tile: int) -> Iterator[_Batch]:

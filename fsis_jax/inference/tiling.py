@@ -6,9 +6,10 @@ is not larger than the overlap.
 
 Two tiles may disagree by a little on where a centre is, so each also gives the instances whose centre lies within a
 margin of its core (`near_core`), and `merge` removes what two tiles found twice: of two instances of different tiles
-whose masks share more than half of the smaller one, the one stays that keeps its distance from the sides of its window,
-where cells are cut; where both do, the one with the higher score. A piece of a cell therefore gives way to the whole
-cell whatever the scores. Only instances that reach into another window are compared, and only with those nearby.
+whose masks share more than half of the smaller one, the one stays that its window does not cut; where neither is cut,
+the one with the higher score. A piece of a cell therefore gives way to the whole cell whatever the scores, and the
+instance that stays takes the higher score of the two: that the cell is there was seen, whichever outline is better.
+Only instances that reach into another window are compared, and only with those nearby.
 """
 
 import dataclasses
@@ -19,6 +20,9 @@ import numpy as np
 
 from fsis_jax.data.windows import Window
 from fsis_jax.inference.instances import CroppedMask, Instances, Size
+
+CUT = 0.25
+"""An instance is taken for cut where it ends nearer than this share of the margin to a side of its window."""
 
 Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2), pixels of the image."""
@@ -44,10 +48,8 @@ def tiles(size: Size, side: Size, overlap: int) -> list[Tile]:
     Args:
         size: height and width of the image.
         side: height and width of a window.
-        overlap: less than both sides.
+        overlap: less than each side that is less than the image's.
     """
-    if not 0 <= overlap < min(side):
-        raise ValueError(f"an overlap of {overlap} pixels in windows of {side}")
     down, across = (_spans(length, extent, overlap) for length, extent in zip(size, side, strict=True))
     return [
         Tile(
@@ -78,7 +80,7 @@ def merge(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, margin
         parts: of each tile the instances `near_core`, in pixels of its window.
         layout: the tiles.
         size: height and width of the image.
-        margin: as for `near_core`; also the distance from a window's side at which an instance counts as whole.
+        margin: as for `near_core`; `CUT` is a share of it.
     """
     counts = [len(part) for part in parts]
     owners = np.repeat(np.arange(len(parts)), counts)
@@ -95,13 +97,16 @@ def merge(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, margin
     shared = np.flatnonzero(
         np.any(extents[:, :2] < alone[:, :2], axis=1) | np.any(extents[:, 2:] > alone[:, 2:], axis=1)
     )
-    room = np.minimum(_room(extents[shared], [layout[owner].window for owner in owners[shared]], size), margin)
+    free = CUT * margin
+    room = np.minimum(_room(extents[shared], [layout[owner].window for owner in owners[shared]], size), free)
     areas = np.array([np.count_nonzero(crop.mask) for crop in masks], np.int64)
     # As near to a side as each other, the larger one is less cut.
-    ranked = shared[np.lexsort((-scores[shared], np.where(room < margin, -areas[shared], 0), -room))]
-    keep = np.ones(len(masks), bool)
-    keep[_found_twice(ranked, owners, scores, masks, extents, areas)] = False
-    rows = np.flatnonzero(keep)
+    ranked = shared[np.lexsort((-scores[shared], np.where(room < free, -areas[shared], 0), -room))]
+    keep, highest = np.ones(len(masks), bool), scores.copy()
+    for row, other in _found_twice(ranked, owners, scores, masks, extents, areas):
+        keep[row] = False
+        highest[other] = max(highest[other], scores[row])
+    scores, rows = highest, np.flatnonzero(keep)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     return dataclasses.replace(
         parts[0], boxes=boxes[rows], scores=scores[rows], masks=tuple(masks[row] for row in rows), size=size
@@ -119,6 +124,8 @@ class _Span:
 
 def _spans(length: int, side: int, overlap: int) -> list[_Span]:
     side = min(side, length)
+    if length > side and not 0 <= overlap < side:
+        raise ValueError(f"an overlap of {overlap} pixels in windows of {side}")
     steps = -(-(length - side) // (side - overlap)) if length > side else 0
     starts = [step * (length - side) // max(steps, 1) for step in range(steps + 1)]
     borders = [0, *((left + side + right) / 2 for left, right in itertools.pairwise(starts)), length]
@@ -153,27 +160,32 @@ def _found_twice(
     masks: Sequence[CroppedMask],
     extents: np.ndarray,
     areas: np.ndarray,
-) -> list[int]:
-    """Of the rows in `ranked`, best first, those that show what an earlier one of another tile shows."""
+) -> list[tuple[int, int]]:
+    """Of the rows in `ranked`, best first, those that show what an earlier one of another tile shows, and that one.
+
+    Where several do, as a detector leaves doubtful doubles beside a cell, the one with the highest score.
+    """
     if not len(ranked):
         return []
     bucket = max(2 * int(np.median((extents[ranked, 2:] - extents[ranked, :2]).max(axis=1))), 16)
     kept: dict[tuple[int, int], list[int]] = {}
-    dropped = []
+    twice = []
     for row, (x1, y1, x2, y2) in zip(ranked.tolist(), extents[ranked].tolist(), strict=True):
         places = list(itertools.product(range(y1 // bucket, y2 // bucket + 1), range(x1 // bucket, x2 // bucket + 1)))
         rivals = {other for place in places for other in kept.get(place, ()) if owners[other] != owners[row]}
         # A fragment that scores less than what it lies in does not stand for it.
-        if any(
-            2 * _common(masks[other], masks[row]) > min(areas[other], areas[row])
-            and (scores[other] >= scores[row] or 2 * areas[other] >= areas[row])
+        same = [
+            other
             for other in rivals
-        ):
-            dropped.append(row)
+            if 2 * _common(masks[other], masks[row]) > min(areas[other], areas[row])
+            and (scores[other] >= scores[row] or 2 * areas[other] >= areas[row])
+        ]
+        if same:
+            twice.append((row, max(same, key=lambda other: (scores[other], -other))))
         else:
             for place in places:
                 kept.setdefault(place, []).append(row)
-    return dropped
+    return twice
 
 
 def _common(one: CroppedMask, two: CroppedMask) -> int:

@@ -112,7 +112,8 @@ def _count(image: Image, prefixes: set[int], known: int) -> dict[int, np.ndarray
         upper = keys >> shift
         for prefix, histogram in counts.items():
             chosen = upper if not known else upper[(upper >> _PASS_BITS) == prefix]
-            histogram += np.bincount(chosen & (size - 1) if known else chosen, minlength=size)
+            digits = chosen & (size - 1) if known else chosen
+            histogram += np.bincount(digits.astype(np.intp), minlength=size)  # uint64 is refused before NumPy 2.3
     return counts
 
 

@@ -172,6 +172,20 @@ def test_ap_counts_as_many_detections_as_the_largest_max_dets() -> None:
     assert evaluate(truths, found, max_dets=(100,))["AP"] < 0.7
 
 
+def test_detections_that_do_not_count_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    truth = [_truth(1, [(0, 0, 10, 10)], [1])]
+    found = [_found(1, 1, (0, 0, 10, 10), 0.9 - i / 10) for i in range(8)]
+    evaluate(truth, found, max_dets=(1, 8))
+    evaluate(truth, [*found, _found(2, 1, (0, 0, 10, 10), 0.1)], max_dets=(1, 8))  # of an image that does not count
+    assert not caplog.messages
+    evaluate(truth, found, max_dets=(1, 7))
+    best_f1_score(truth, found, max_dets=7)
+    (message,) = caplog.messages
+    assert message.startswith(
+        "an image has more than 7 detections of a category: AP, AR and F1 count those of the highest"
+    )
+
+
 def test_masks_and_boxes_are_measured_by_their_own_iou() -> None:
     truths = [_truth(1, [(0, 0, 20, 20)], [1])]
     hollow = _found(1, 1, (0, 0, 20, 20), 0.9)

@@ -1,6 +1,7 @@
 """At which scale, on which canvas and in which tiles images are read, and that no image is copied for it."""
 
 import dataclasses
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -74,14 +75,34 @@ def test_the_canvas_of_tiles_does_not_depend_on_the_image():
         reading = plan(config, (side, side), (28, 28))
         # 400 cells of 28 pixels cover 560x560.
         assert (reading.canvas, reading.extent) == ((512, 512), (512, 512))
-        assert all(
-            b.window.y0 - a.window.y0 <= 512 - 56 for a, b in zip(reading.tiles, reading.tiles[1:], strict=False)
-        )
+        for starts in ({tile.window.y0 for tile in reading.tiles}, {tile.window.x0 for tile in reading.tiles}):
+            assert len(starts) > 1
+            assert all(b - a <= 512 - 56 for a, b in itertools.pairwise(sorted(starts)))
     assert plan(config, (1024, 1024), (28, 28)).canvas == (1024, 1024)
     config.model.detections.max_instances = 2000
     assert plan(config, (2048, 2048), (28, 28)).canvas == (1024, 1024)
     config.data.tile_overlap = 3.0
     assert plan(config, (2048, 2048), (20, 40), (28, 28)).margin == 3 * 40 / 4
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "overlap"),
+    [
+        ((2048, 50), 28, 56),
+        ((50, 2048), 28, 56),
+        ((2048, 56), 28, 56),
+        ((3000, 1), 28, 56),
+        ((1, 3000), 28, 56),
+        ((5000, 100), 60, 120),
+    ],
+)
+def test_thin_images_are_read_in_a_row_of_tiles(size, side, overlap):
+    """An overlap of more than the image's own width."""
+    reading = plan(compact_config(), size, (side, side))
+    assert len(reading.tiles) > 1
+    assert min(reading.window) == min(size)
+    assert reading.margin == overlap / 4
+    assert reading.prepare(reading.tiles[-1]).shape == (*reading.canvas, 3)
 
 
 def test_models_with_a_fixed_shortest_side_read_tiles_when_told():
@@ -92,6 +113,7 @@ def test_models_with_a_fixed_shortest_side_read_tiles_when_told():
     assert (tiled.window, tiled.scale, tiled.canvas) == ((1200, 1200), 0.5, (608, 608))
     assert len(tiled.tiles) == 16
     assert len(plan(config, (1000, 1200), (50, 50), tile=1200).tiles) == 1
+    assert plan(config, (2000, 100), (50, 50), tile=400).window == (400, 100)
     with pytest.raises(FsisError, match="tiles of 20 pixels: give a side of at least 32"):
         plan(config, (4000, 4000), (50, 50), tile=20)
     with pytest.raises(FsisError, match=r"an image of shape \(4, 5, 2\): give"):

@@ -161,6 +161,21 @@ def test_a_stream_keeps_the_order_and_reads_one_image_ahead(segmenter, image, cr
     assert next(stream, None) is None
 
 
+@pytest.mark.parametrize("tiled", [False, True])
+def test_an_image_that_cannot_be_read_does_not_take_the_one_before_it_along(segmenter, image, crop, tiled):
+    references = segmenter.encode_references([crop])
+    first = _tiled(np.random.default_rng(5)) if tiled else image
+
+    def jobs():
+        yield first, references
+        raise FsisError("second.png: damaged")
+
+    stream = segmenter.segment_all(jobs())
+    _same(next(stream), segmenter.segment(first, references))
+    with pytest.raises(FsisError, match=r"second\.png: damaged"):
+        next(stream)
+
+
 def test_the_next_batch_is_given_to_the_device_before_the_last_one_is_waited_for(segmenter, image, crop, monkeypatch):
     events = []
     detect, get = module._detect, module.jax.device_get

@@ -18,7 +18,7 @@ sizes = st.tuples(st.integers(1, 240), st.integers(1, 240))
 @settings(deadline=None)
 @given(size=sizes, side=st.tuples(st.integers(20, 120), st.integers(20, 120)), share=st.floats(0, 0.5))
 def test_tiles_cover_the_image_evenly(size, side, share):
-    overlap = int(share * min(side))
+    overlap = int(share * min([low for low, length in zip(side, size, strict=True) if low < length], default=200))
     layout = tiles(size, side, overlap)
     assert len({tile.window.size for tile in layout}) == 1
     assert layout[0].window.size == tuple(min(pair) for pair in zip(size, side, strict=True))
@@ -51,6 +51,7 @@ def test_a_layout_by_hand():
     ]
     assert len(tiles((100, 181), (100, 100), 20)) == 3
     assert len(tiles((101, 100), (100, 100), 99)) == 2
+    assert len(tiles((200, 10), (100, 10), 50)) == 3  # an overlap of more than the image's own width
     with pytest.raises(ValueError, match="an overlap of 100 pixels in windows of"):
         tiles((300, 300), (100, 200), 100)
 
@@ -190,16 +191,37 @@ def test_who_stays_of_two_by_hand():
     assert scores(_found((100, 100), (0.9, whole_left)), _found((100, 100), (0.8, whole_right))) == [0.9]
     assert scores(_found((100, 100), (0.8, whole_left)), _found((100, 100), (0.9, whole_right))) == [0.9]
     assert scores(_found((100, 100), (0.8, whole_left)), nothing) == [0.8]
-    # A piece gives way to the whole cell, though it scores more ...
+    # A piece gives way to the whole cell, though it scores more, but not to a fragment.
     piece = CroppedMask(30, 85, np.ones((20, 15), bool))
-    assert scores(_found((100, 100), (0.9, piece)), _found((100, 100), (0.5, _square(30, 25, 20)))) == [0.5]
-    # ... but not to a fragment.
+    assert scores(_found((100, 100), (0.9, piece)), _found((100, 100), (0.5, _square(30, 25, 20)))) == [0.9]
     fragment = _found((100, 100), (0.1, _square(35, 27, 5)))
     assert scores(_found((100, 100), (0.9, piece)), fragment) == pytest.approx([0.9, 0.1])
     # What one tile says twice is its own affair, and so is what lies beside.
     assert scores(_found((100, 100), (0.9, whole_left), (0.7, whole_left)), nothing) == pytest.approx([0.9, 0.7])
     beside = _found((100, 100), (0.8, _square(30, 25, 20)))
     assert scores(_found((100, 100), (0.9, whole_left)), beside) == pytest.approx([0.9, 0.8])
+
+
+def test_no_certain_cell_is_lost_to_a_doubtful_one():
+    """Detectors give instances of scores down to 1e-4, so that outlines and scores must be chosen apart."""
+    layout, size = tiles((100, 160), (100, 100), 40), (100, 160)
+
+    def rows(left, right):
+        merged = merge([_found((100, 100), *left), _found((100, 100), *right)], layout, size, 10)
+        assert (np.diff(merged.scores) <= 0).all()
+        found = zip(merged.scores.tolist(), merged.masks, strict=True)
+        return [(score, crop.x, crop.mask.shape) for score, crop in found]
+
+    # Five pixels from a side nothing is cut: the higher score decides.
+    doubtful = CroppedMask(30, 18, np.ones((20, 14), bool))
+    assert rows([(0.99, _square(30, 75, 20))], [(0.001, doubtful)]) == [(0.99, 75, (20, 20))]
+    # A piece leaves its score to the whole cell, which may bring that before others ...
+    piece, whole = CroppedMask(30, 85, np.ones((20, 15), bool)), _square(30, 25, 20)
+    other = (0.6, _square(70, 70, 20))
+    assert rows([(0.9, piece)], [other, (0.3, whole)]) == [(0.9, 85, (20, 20)), (0.6, 130, (20, 20))]
+    # ... and none to the doubtful double that soft-NMS leaves of it.
+    double = CroppedMask(30, 25, np.ones((20, 15), bool))
+    assert rows([(0.9, piece)], [(0.7, whole), (0.02, double)]) == [(0.9, 85, (20, 20)), (0.02, 85, (20, 15))]
 
 
 def test_a_hundred_thousand_instances_are_merged_in_seconds():
