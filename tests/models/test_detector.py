@@ -147,16 +147,17 @@ def test_remat_changes_no_number() -> None:
 
 @pytest.mark.slow
 def test_bfloat16_computes_nearly_the_same() -> None:
-    """Parameters, losses and gradients stay float32; the losses are those of float32 within bfloat16's rounding."""
+    """Losses and gradients stay float32. The RPN's losses are nearly those of float32; the heads' depend on which rois
+    are drawn, which rounding changes."""
     results = []
     for dtype in ("float32", "bfloat16"):
         config = tiny_config()
         config.model.compute_dtype = dtype
         results.append(compile_losses(dtype, config)(tiny_batch()))
     (expected, _, _), (terms, _, gradients) = results
-    for name, term in terms.items():
-        assert term.dtype == jnp.float32
-        np.testing.assert_allclose(term, expected[name], rtol=0.05, err_msg=name)
+    for name in ("rpn_class", "rpn_box"):
+        np.testing.assert_allclose(terms[name], expected[name], rtol=0.05, err_msg=name)
+    assert all(term.dtype == jnp.float32 and 0 < term < np.inf for term in terms.values())
     assert all(gradient.dtype == np.float32 for gradient in gradients.values())
     assert [path for path, gradient in gradients.items() if not 1e-6 < np.abs(gradient).max() < np.inf] == []
 
