@@ -94,12 +94,9 @@ def _backward(
     x, kernel = saved
     direct = functools.partial(_direct, stride, groups)
 
-    def turned(kernel: jax.Array) -> jax.Array:
-        """That of the convolution which the gradient of x is."""
-        return kernel[::-1, ::-1].swapaxes(2, 3)
-
-    if _suits_winograd(stride, groups, cotangent, turned(kernel)):
-        of_x = _conv(stride, groups, cotangent, turned(kernel))
+    if _suits_winograd(stride, groups, x, kernel):
+        # It is a convolution too, of the same shape but for the order of the channels.
+        of_x = _conv(stride, groups, cotangent, kernel[::-1, ::-1].swapaxes(2, 3))
     else:
         (of_x,) = jax.linear_transpose(lambda x: direct(x, kernel), x)(cotangent)
 
