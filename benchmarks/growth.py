@@ -6,6 +6,7 @@ import sys
 import time
 
 import numpy as np
+from fsis_jax.inference.job import Job
 
 from benchmarks.cases import Case, crops, image, segmenter
 from benchmarks.measure import Row, best_times, device_peak, host_now, host_peak, reset_peak
@@ -31,14 +32,14 @@ def area_rows(case: Case) -> list[Row]:
         side = _side(megapixels)
         pixels, tiles = image((side, side)), 0
 
-        def count(_: int, number: int) -> None:
+        def count(_: Job, done: int, number: int) -> None:
             nonlocal tiles
             tiles = number
 
         before = host_now()
         reset_peak()
         start = time.perf_counter()
-        (found,) = network.segment_all([(pixels, shown)], progress=count)
+        ((_, found),) = network.segment_all([Job(pixels, shown)], progress=count)
         seconds = time.perf_counter() - start
         beyond = host_peak() - before - _megabytes(found)
         row = {"Mpx": megapixels, "image": f"{side}x{side}", "tiles": tiles, "instances": len(found)}

@@ -60,6 +60,9 @@ def _data() -> ConfigDict:
     # Overlap of the tiles that a large image is read in, in longest sides of a reference (of the largest one). A cell
     # that is longer than the overlap may be cut; half a tile is the most.
     data.tile_overlap = 2.0
+    # A tile of a large image is background, and not given to the network, if the means over squares of a quarter of a
+    # cell differ by no more than this, in levels of 0 to 255. 0: all tiles are.
+    data.background_contrast = 8.0
     # Worker processes of the pipeline; 0: a thread of the main process.
     data.workers = 0
     data.transform = _transform()
@@ -337,6 +340,7 @@ AT_LEAST = {
         "data.workers",
         "training.steps",
         "training.overlays",
+        "data.background_contrast",
         "eval.max_images",
         "eval.overlays",
         "model.backbone.group_width",

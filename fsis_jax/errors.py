@@ -1,4 +1,4 @@
-"""The one exception that a user of the command line is meant to see."""
+"""The exceptions that a user of the command line is meant to see."""
 
 
 class FsisError(Exception):
@@ -6,3 +6,7 @@ class FsisError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class OutputError(FsisError):
+    """A result cannot be written: no reason to go on with other images."""

@@ -1,7 +1,9 @@
 """Fixtures that all tests share: the compilation cache, tiny training data and runs, and the folders of real images."""
 
 import dataclasses
+import functools
 import gc
+import json
 import os
 import pathlib
 import shutil
@@ -13,7 +15,9 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "fsis_jax_tests_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import cv2
 import jax
+import numpy as np
 import pytest
 
 pytest_plugins = ["parity_table"]
@@ -52,6 +56,12 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return generate(
         tmp_path_factory.mktemp("tiny") / "data", images_per_category=4, two_category_images=8, sides=(64, 96)
     )
+
+
+@pytest.fixture
+def data(tiny_data: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the synthetic cells that a test may damage."""
+    return pathlib.Path(shutil.copytree(tiny_data, tmp_path / "data"))
 
 
 def script(name: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
@@ -112,6 +122,45 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     gc.collect()
     sys.unraisablehook = hook
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def cell(tiny_run: Run) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """A test image in grey, and the box of a cell of it."""
+    content = json.loads((tiny_run.data / "annotations/test.json").read_text())
+    row = content["annotations"][0]
+    name = next(image["file_name"] for image in content["images"] if image["id"] == row["image_id"])
+    grey = cv2.imread(str(tiny_run.data / "images" / name), cv2.IMREAD_GRAYSCALE)
+    x, y, width, height = map(int, row["bbox"])
+    return grey, (x, y, x + width, y + height)
+
+
+@pytest.fixture
+def desk(
+    tiny_run: Run,
+    cell: tuple[np.ndarray, tuple[int, int, int, int]],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> pathlib.Path:
+    """The working folder of a user: the image `good.png`, `crop.png` of a cell of it, and the trained model `W`."""
+    grey, (x1, y1, x2, y2) = cell
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "good.png"), grey)
+    cv2.imwrite(str(folder / "crop.png"), grey[y1:y2, x1:x2])
+    (folder / "W").symlink_to(tiny_run.workdir)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def read_once() -> Iterator[None]:
+    """A model is read from its checkpoint once for all tests of a module, which must not change it."""
+    from fsis_jax.inference.segmenter import Segmenter
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segmenter, "from_checkpoint", functools.cache(Segmenter.from_checkpoint))
+        yield
 
 
 @dataclasses.dataclass(frozen=True)

@@ -194,7 +194,7 @@ def target_stretch(image: Image, config: TransformConfig) -> Stretch | None:
     return find_stretch(image, config.percentiles) if stretched else None
 
 
-def cut_reference(image: np.ndarray, box: Sequence[float], *, context: float = 1.0, legacy: bool = False) -> np.ndarray:
+def cut_reference(image: Image, box: Sequence[float], *, context: float = 1.0, legacy: bool = False) -> np.ndarray:
     """The part of a decoded image inside `box` (x1, y1, x2, y2), which first grows about its centre by `context`.
 
     Every pixel that the box touches is part of it; at least one. `legacy`: x2 and y2 name the last pixel inside, and
@@ -208,7 +208,7 @@ def cut_reference(image: np.ndarray, box: Sequence[float], *, context: float = 1
     height, width = image.shape[:2]
     left, top = (min(max(math.floor(v), 0), limit - 1) for v, limit in ((x1 - grow_x, width), (y1 - grow_y, height)))
     right, bottom = max(upper(x2 + grow_x), left + 1), max(upper(y2 + grow_y), top + 1)
-    return image[top:bottom, left:right]
+    return np.asarray(image[top:bottom, left:right])
 
 
 def reference_image(

@@ -6,7 +6,6 @@ instances are compared with the cells of that category. Numbers are the mean ove
 repeats.
 """
 
-import collections
 import dataclasses
 import json
 import pathlib
@@ -23,7 +22,9 @@ from fsis_jax.data.transforms import cut_reference
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.segmenter import References, Segmenter
+from fsis_jax.inference.job import Job
+from fsis_jax.inference.references import References
+from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.exports import write_overlay
 from fsis_jax.io.files import atomic_write
 from fsis_jax.io.images import decode_image, to_rgb8
@@ -99,6 +100,13 @@ def predict(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Episode(Job):
+    references: References
+    target: int = -1
+    category: int = -1
+
+
 def segment_targets(
     segmenter: Segmenter,
     targets: Source,
@@ -115,9 +123,8 @@ def segment_targets(
     Args:
         work: position of the target and category of each prediction; the others are as for `predict`.
     """
-    shown: collections.deque[np.ndarray] = collections.deque()
 
-    def jobs() -> Iterator[tuple[np.ndarray, References]]:
+    def jobs() -> Iterator[_Episode]:
         legacy = segmenter.config.data.transform.legacy_reference_crop
         for target, category in work:
             boxes = evaluation_references(
@@ -132,16 +139,15 @@ def segment_targets(
             )
             crops = reference_crops(train if references == "train" else targets, boxes, legacy=legacy)
             encoded = segmenter.encode_references(crops)
-            shown.append(encoded.images)
-            yield read_target(targets, target), encoded
+            yield _Episode(read_target(targets, target), encoded, target=target, category=category)
 
-    for (target, category), instances in zip(work, segmenter.segment_all(jobs()), strict=True):
+    for episode, instances in segmenter.segment_all(jobs()):
         yield Prediction(
-            target=target,
-            image_id=targets.annotations[target].image_id,
-            category=category,
-            instances=dataclasses.replace(instances, category=targets.categories[category]),
-            references=shown.popleft(),
+            target=episode.target,
+            image_id=targets.annotations[episode.target].image_id,
+            category=episode.category,
+            instances=dataclasses.replace(instances, category=targets.categories[episode.category]),
+            references=episode.references.images,
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pycocotools.mask
 
 from fsis_jax.data.windows import decode_columns
+from fsis_jax.inference.neighbours import Neighbours
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -32,6 +33,23 @@ class CroppedMask(NamedTuple):
         """Where the mask lies: `image[crop.slices]` has the shape of `mask`."""
         height, width = self.mask.shape
         return slice(self.y, self.y + height), slice(self.x, self.x + width)
+
+    @property
+    def extent(self) -> tuple[int, int, int, int]:
+        """(x1, y1, x2, y2) of the cropped part."""
+        height, width = self.mask.shape
+        return self.x, self.y, self.x + width, self.y + height
+
+    def shared(self, other: "CroppedMask") -> tuple[np.ndarray, np.ndarray] | None:
+        """Views of the two masks where both lie; None where their extents do not meet."""
+        y1, y2 = max(self.y, other.y), min(self.y + self.mask.shape[0], other.y + other.mask.shape[0])
+        x1, x2 = max(self.x, other.x), min(self.x + self.mask.shape[1], other.x + other.mask.shape[1])
+        if y1 >= y2 or x1 >= x2:
+            return None
+        return (
+            self.mask[y1 - self.y : y2 - self.y, x1 - self.x : x2 - self.x],
+            other.mask[y1 - other.y : y2 - other.y, x1 - other.x : x2 - other.x],
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +80,11 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    @classmethod
+    def none(cls, size: Size, min_score: float = 0.0) -> "Instances":
+        """No instance, of an image of `size`."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), (), size, min_score=min_score)
 
     @classmethod
     def from_padded(
@@ -185,33 +208,35 @@ class Instances:
     def without_overlaps(self, min_score: float | None = None) -> "Instances":
         """The instances that score at least `min_score` (None: the field's), every pixel in at most one mask.
 
-        By descending score, each takes what is left of its mask. One that finds over half of its mask taken, or
-        has an empty mask, is dropped and takes nothing. Boxes stay as they are.
+        By descending score, each takes what is left of its mask, of that the largest connected part. One that finds
+        over half of its mask taken, or has an empty mask, is dropped and takes nothing. Boxes stay as they are. The
+        memory that it takes depends on the instances, not on the size of the image.
         """
-        rows, masks = self._share_out(np.zeros(self.size, bool), min_score)
-        return dataclasses.replace(self, boxes=self.boxes[rows], scores=self.scores[rows], masks=tuple(masks))
+        if min_score is None:
+            min_score = self.min_score
+        candidates = self.masks[: np.count_nonzero(self.scores >= min_score)]
+        extents = np.array([crop.extent for crop in candidates], np.int64).reshape(-1, 4)
+        placed = Neighbours(extents)
+        kept: dict[int, CroppedMask] = {}
+        for row, crop in enumerate(candidates):
+            free = crop._replace(mask=crop.mask.copy())
+            for other in placed.near(row):
+                views = free.shared(kept[other])
+                if views is not None:
+                    views[0][views[1]] = False
+            left, area = np.count_nonzero(free.mask), np.count_nonzero(crop.mask)
+            if area and 2 * left >= area:
+                kept[row] = free if left == area else free._replace(mask=_largest_part(free.mask))
+                placed.add(row)
+        rows = np.array(list(kept), np.intp)
+        return dataclasses.replace(self, boxes=self.boxes[rows], scores=self.scores[rows], masks=tuple(kept.values()))
 
     def labels(self, min_score: float | None = None) -> np.ndarray:
         """(H, W) int32: 0 for background, i + 1 for instance i of `without_overlaps(min_score)`."""
         image = np.zeros(self.size, np.int32)
-        self._share_out(image, min_score)
+        for number, crop in enumerate(self.without_overlaps(min_score).masks, start=1):
+            image[crop.slices][crop.mask] = number
         return image
-
-    def _share_out(self, taken: np.ndarray, min_score: float | None) -> tuple[list[int], list[CroppedMask]]:
-        """Rows and masks of `without_overlaps`; in `taken` (H, W), all 0, the pixels of the i-th become i + 1."""
-        if min_score is None:
-            min_score = self.min_score
-        rows: list[int] = []
-        masks: list[CroppedMask] = []
-        for row, crop in enumerate(self.masks[: np.count_nonzero(self.scores >= min_score)]):
-            place = taken[crop.slices]
-            free = crop.mask & (place == 0)
-            left, area = np.count_nonzero(free), np.count_nonzero(crop.mask)
-            if area and 2 * left >= area:
-                rows.append(row)
-                masks.append(CroppedMask(crop.y, crop.x, free))
-                place[free] = len(rows)
-        return rows, masks
 
     def rles(self) -> list[dict[str, Any]]:
         """Masks as compressed COCO run lengths over the whole image, with text counts as JSON needs them."""
@@ -234,6 +259,14 @@ class Instances:
                 bboxes, self.scores.tolist(), self.areas().tolist(), self.rles(), strict=True
             )
         ]
+
+
+def _largest_part(mask: np.ndarray) -> np.ndarray:
+    """The 4-connected part of a mask with the most pixels."""
+    count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    if count <= 2:
+        return mask
+    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel(), minlength=count)[1:]))
 
 
 def _paste(probabilities: np.ndarray, box: Sequence[float], size: Size, threshold: float, offset: int) -> CroppedMask:

@@ -3,11 +3,17 @@
 An image that fits a canvas at its scale is read whole. A larger one is shrunk to the largest canvas where the scale
 follows the image's own sides, as the PyTorch project does; where it follows the references it is read in tiles, since
 shrinking would bring the cells out of the size that the network knows.
+
+A tile without anything in it is not given to the network: one whose means over squares of a quarter of a cell differ by
+no more than `data.background_contrast` levels, of 255 between the limits of the whole image's stretch. In a pyramid
+that is seen in a coarser level, so that the empty part of a slide costs little.
 """
 
 import dataclasses
+import functools
 import math
 
+import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -21,13 +27,16 @@ from fsis_jax.data.transforms import (
     target_stretch,
     to_levels,
 )
+from fsis_jax.data.windows import Window
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Size
 from fsis_jax.inference.tiling import Tile, tiles
-from fsis_jax.io.levels import Image, Stretch, check_shape
+from fsis_jax.io.levels import Image, Stretch, check_shape, coarsest
 
 SMALLEST_TILE = 32
 """Pixels of the image."""
+_MEASURED = 1 << 22
+"""Pixels of the level of a pyramid, at least, that the limits of the stretch are taken from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +46,21 @@ class Reading:
     image: Image
     size: Size
     transform: TransformConfig
-    stretch: Stretch | None
-    """Of the whole image."""
     scale: float
     """Canvas pixels per image pixel."""
     canvas: Size
     tiles: list[Tile]
     margin: float
     """As for `tiling.merge`."""
+    grain: float
+    """Image pixels of a quarter of a cell."""
+    background_contrast: float
+
+    @functools.cached_property
+    def stretch(self) -> Stretch | None:
+        """Of the whole image; of a pyramid, of its coarsest level with enough pixels."""
+        height, width = self.size
+        return target_stretch(coarsest(self.image, math.sqrt(height * width / _MEASURED)), self.transform)
 
     @property
     def window(self) -> Size:
@@ -56,12 +72,34 @@ class Reading:
         """Height and width of a tile on its canvas."""
         return scaled_size(self.window, self.scale)
 
-    def prepare(self, tile: Tile) -> np.ndarray:
-        """(H, W, 3) uint8, the canvas with a tile. No more of the image is read or copied than the tile."""
-        window = tile.window
-        pixels = np.asarray(self.image[window.y0 : window.y1, window.x0 : window.x1])
-        levels = to_levels(pixels, self.transform, self.stretch)
+    def prepare(self, tile: Tile) -> np.ndarray | None:
+        """(H, W, 3) uint8, the canvas with a tile; None if it is one of several and shows nothing.
+
+        No more of the image is read or copied than the tile.
+        """
+        level = coarsest(self.image, self.grain)
+        if level is not self.image and self._shows_nothing(self._levels(level, tile.window), level):
+            return None
+        levels = self._levels(self.image, tile.window)
+        if self._shows_nothing(levels, self.image):
+            return None
         return place(resize(levels, self.scale, antialias=self.transform.antialias), self.canvas)
+
+    def _levels(self, image: Image, window: Window) -> np.ndarray:
+        """(h, w) or (h, w, 3) uint8, a window in the pixels of one of the image's levels, stretched."""
+        rows, columns = (image.shape[axis] / self.size[axis] for axis in (0, 1))
+        top, left = int(window.y0 * rows), int(window.x0 * columns)
+        bottom, right = math.ceil(window.y1 * rows), math.ceil(window.x1 * columns)
+        return to_levels(np.asarray(image[top:bottom, left:right]), self.transform, self.stretch)
+
+    def _shows_nothing(self, levels: np.ndarray, image: Image) -> bool:
+        """No square of `grain` in a window of one of the image's levels stands out."""
+        if len(self.tiles) == 1 or not self.background_contrast:
+            return False
+        scale = min(self.size[0] / image.shape[0] / self.grain, 1)
+        size = (max(round(levels.shape[1] * scale), 1), max(round(levels.shape[0] * scale), 1))
+        means = cv2.resize(levels, size, interpolation=cv2.INTER_AREA).reshape(size[0] * size[1], -1)
+        return bool((np.ptp(means.astype(np.int16), axis=0) <= self.background_contrast).all())
 
 
 def plan_reading(
@@ -94,11 +132,12 @@ def plan_reading(
         image=image,
         size=size,
         transform=transform,
-        stretch=target_stretch(image, transform),
         scale=scale,
         canvas=choose_canvas(scaled_size(layout[0].window.size, scale), config.data.test_canvases),
         tiles=layout,
         margin=overlap / 4,
+        grain=float(np.median(reference_sides)) / 4,
+        background_contrast=config.data.background_contrast,
     )
 
 

@@ -12,8 +12,11 @@ Host and device work at the same time, over the tiles of an image and over image
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic
 
 import jax
 import numpy as np
@@ -25,8 +28,10 @@ from fsis_jax.data.from_config import transform_config
 from fsis_jax.data.transforms import reference_image
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.reading import Reading, plan_reading
-from fsis_jax.inference.tiling import Tile, merge, near_core
+from fsis_jax.inference.job import J, Job, Work
+from fsis_jax.inference.reading import plan_reading
+from fsis_jax.inference.references import References
+from fsis_jax.inference.tiling import near_core
 from fsis_jax.io.levels import Image
 from fsis_jax.models.detector import Detections, Detector, Pyramid
 from fsis_jax.models.normalise import normalise
@@ -39,27 +44,13 @@ GPU_TILE_BATCH = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class References:
-    """k encoded references."""
-
-    features: Pyramid
-    """{level: (1, h, w, C)}, the mean over the references."""
-    sides: np.ndarray
-    """(k, 2) float32, height and width of the crops in pixels; they give the scale at which targets are read."""
-    images: np.ndarray
-    """(k, S, S, 3) uint8, as the network saw them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Batch:
+class _Batch(Generic[J]):
     """Tiles of one image that the device is at work on."""
 
-    reading: Reading
-    tiles: list[Tile]
-    detections: Detections
-    """Of the tiles, and of copies of the last one up to the size of the batch."""
-    parts: list[Instances]
-    """What was found in all tiles of the image so far."""
+    work: Work[J]
+    tiles: list[int]
+    detections: Detections | None
+    """Of the tiles, and of copies of the last one up to the size of the batch; None without a tile."""
 
 
 class Segmenter:
@@ -99,47 +90,76 @@ class Segmenter:
         validation = meta["validation"] or {}
         return cls(model, config, min_score=validation.get("min_score", DEFAULT_MIN_SCORE))
 
-    def encode_references(self, crops: Sequence[np.ndarray], *, names: Sequence[str] = ()) -> References:
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The same for segmenters that give the same results: of the parameters and the config."""
+        state = hashlib.sha256(self.config.to_json_best_effort(sort_keys=True).encode())
+        for value in jax.tree.leaves(jax.device_get(self._state)):
+            state.update(np.ascontiguousarray(value).tobytes())
+        return state.hexdigest()
+
+    def encode_references(
+        self,
+        crops: Sequence[np.ndarray],
+        *,
+        sides: np.ndarray | None = None,
+        pixel_size: float | None = None,
+        names: Sequence[str] = (),
+    ) -> References:
         """Encode crops of example cells.
 
         Args:
             crops: each (h, w) or (h, w, 3 or 4), any dtype, one cell without much margin, at the magnification of the
                 images to segment.
+            sides: (k, 2), height and width of the cells in pixels; None: of the crops.
+            pixel_size: micrometres per pixel of the sides. Images that have theirs may then have another magnification.
             names: of the crops, for messages.
 
         Raises:
-            FsisError: no crop, or one of less than 2 pixels.
+            FsisError: no crop, or one of less than 2x2 pixels.
         """
-        if not len(crops):
-            raise FsisError("no reference given; show at least one crop of a cell")
+        if not crops:
+            raise FsisError("no reference given: give at least one crop of a cell")
         images = np.stack(
             [
                 reference_image(crop, self._transform, name=name)
-                for crop, name in zip(crops, names or [f"reference {i + 1}" for i in range(len(crops))], strict=True)
+                for crop, name in itertools.zip_longest(
+                    crops, names or [f"reference {number}" for number in range(1, len(crops) + 1)]
+                )
             ]
         )
         each = [_encode(self._graph, self._state, image[None, None]) for image in images]
         features = jax.tree.map(lambda *levels: sum(levels) / len(levels), *each)
-        sides = np.array([crop.shape[:2] for crop in crops], np.float32)
-        return References(features=features, sides=sides, images=images)
+        if sides is None:
+            sides = np.array([crop.shape[:2] for crop in crops])
+        return References(features, np.asarray(sides, np.float32), images, pixel_size, self.fingerprint)
 
-    def segment(self, image: Image, references: References | Sequence[np.ndarray], *, tile: int = 0) -> Instances:
+    def check_references(self, references: References) -> None:
+        """Raise FsisError if another model encoded them."""
+        if references.model not in ("", self.fingerprint):
+            raise FsisError("the references were encoded by another model: encode their crops again with this one")
+
+    def segment(
+        self,
+        image: Image,
+        references: References | Sequence[np.ndarray],
+        *,
+        pixel_size: float | None = None,
+        tile: int = 0,
+    ) -> Instances:
         """Every cell like the references, of any score, with masks at the image's own resolution.
 
         Args:
-            image: (H, W) or (H, W, 3 or 4), any dtype; an array, or what is read when it is sliced.
+            image: (H, W) or (H, W, 3 or 4), any dtype; an array, or what is read when it is sliced (`open_image`).
             references: from `encode_references`, or crops.
+            pixel_size: micrometres per pixel of the image; counts where the references have theirs too.
             tile: as for `segment_all`.
         """
-        return next(self.segment_all([(image, references)], tile=tile))
+        return next(self.segment_all([Job(image, references, pixel_size)], tile=tile))[1]
 
     def segment_all(
-        self,
-        jobs: Iterable[tuple[Image, References | Sequence[np.ndarray]]],
-        *,
-        tile: int = 0,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> Iterator[Instances]:
+        self, jobs: Iterable[J], *, tile: int = 0, progress: Callable[[J, int, int], object] | None = None
+    ) -> Iterator[tuple[J, Instances]]:
         """`segment` for one image after the other, in order, with the host and the device at work at the same time.
 
         An image is taken from `jobs` while the device works on the one before it, and no sooner: at most two are held.
@@ -147,19 +167,23 @@ class Segmenter:
 
         Where the scale follows the references, an image that is larger than the largest of `data.test_canvases` at that
         scale is read in tiles, which overlap by `data.tile_overlap` times the longest side of a reference; the limit
-        `model.detections.max_instances` is then each tile's.
+        `model.detections.max_instances` is then each tile's. Tiles that show nothing are left out (`reading.py`).
 
         Args:
             jobs: images, each with its references.
             tile: largest side of tiles in pixels of the image. Each tile is then prepared as an image of its own, apart
                 from its intensities: so a model with a fixed shortest side reads large images. 0 leaves it to the
                 model.
-            progress: called with the number of finished tiles and of all tiles of an image, after each of them.
+            progress: called with the job and the number of its finished tiles and of all its tiles, now and then.
+
+        Yields:
+            Each job, with what was found.
 
         Raises:
-            FsisError: a shape that is no image's, a `tile` of less than 32 pixels; here and in `segment`.
+            FsisError: a shape that is no image's, a `tile` of less than 32 pixels, references of another model; here
+                and in `segment`.
         """
-        before: _Batch | None = None
+        before: _Batch[J] | None = None
         batches = self._batches(jobs, tile)
         while True:
             try:
@@ -171,57 +195,83 @@ class Segmenter:
                 return
             before = batch
 
-    def _batches(self, jobs: Iterable[tuple[Image, References | Sequence[np.ndarray]]], tile: int) -> Iterator[_Batch]:
-        """Batches that the device was given, each prepared when it is asked for."""
-        for image, references in jobs:
-            if not isinstance(references, References):
-                references = self.encode_references(references)
-            reading = plan_reading(image, references.sides, self.config, self._transform, tile)
-            # An image that is read whole is a batch of its own: one alone and one of many run the same program.
-            size = self.tile_batch if len(reading.tiles) > 1 else 1
-            parts: list[Instances] = []
-            for start in range(0, len(reading.tiles), size):
-                chosen = reading.tiles[start : start + size]
-                yield _Batch(reading, chosen, self._dispatch(reading, chosen, references, size), parts)
+    def found_so_far(self, job: Job, *, tile: int = 0) -> Instances:
+        """The instances that the journal of an image has; at the borders of the finished tiles they may be cut."""
+        return self._work(job, tile).whole(self.min_score)
 
-    def _dispatch(self, reading: Reading, chosen: Sequence[Tile], references: References, size: int) -> Detections:
-        """Prepare tiles and give them to the device, which is not waited for."""
-        images = [reading.prepare(tile) for tile in chosen]
-        images += images[-1:] * (size - len(images))
+    def _work(self, job: J, tile: int) -> Work[J]:
+        references = job.references
+        if not isinstance(references, References):
+            references = self.encode_references(references)
+            job = dataclasses.replace(job, references=references)
+        self.check_references(references)
+        sides = references.sides_in(job.pixel_size)
+        reading = plan_reading(job.image, sides, self.config, self._transform, tile)
+        return Work(job, reading, dict(job.journal.finished) if job.journal is not None else {})
+
+    def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[_Batch[J]]:
+        """Batches that the device was given, each prepared when it is asked for."""
+        for job in jobs:
+            work = self._work(job, tile)
+            # An image that is read whole is a batch of its own: one alone and one of many run the same program.
+            size = self.tile_batch if len(work.reading.tiles) > 1 else 1
+            chosen: list[int] = []
+            images: list[np.ndarray] = []
+            given = False
+            left = [number for number in range(len(work.reading.tiles)) if number not in work.parts]
+            for number in left:
+                prepared = work.reading.prepare(work.reading.tiles[number])
+                if prepared is None:
+                    work.parts[number] = Instances.none(work.reading.window)
+                else:
+                    chosen.append(number)
+                    images.append(prepared)
+                if chosen and (len(chosen) == size or number == left[-1]):
+                    yield _Batch(work, chosen, self._dispatch(work, images, size))
+                    chosen, images, given = [], [], True
+            if not given:
+                yield _Batch(work, [], None)
+
+    def _dispatch(self, work: Work[J], images: list[np.ndarray], size: int) -> Detections:
+        """Give prepared tiles to the device, which is not waited for."""
+        reading, references = work.reading, work.job.references
+        assert isinstance(references, References)
         return _detect(
             self._graph,
             self._state,
-            np.stack(images),
+            np.stack(images + images[-1:] * (size - len(images))),
             np.array([reading.extent] * size, np.int32),
             references.features,
             np.array([reading.scale] * size, np.float32),
             np.array([reading.window] * size, np.int32),
         )
 
-    def _finish(self, batch: _Batch, progress: Callable[[int, int], object] | None) -> Iterator[Instances]:
+    def _finish(
+        self, batch: _Batch[J], progress: Callable[[J, int, int], object] | None
+    ) -> Iterator[tuple[J, Instances]]:
         """Wait for a batch and paste its masks; the image's instances if these were its last tiles."""
-        reading, parts, detections = batch.reading, batch.parts, jax.device_get(batch.detections)
-        for row, tile in enumerate(batch.tiles):
+        work, reading, detections = batch.work, batch.work.reading, jax.device_get(batch.detections)
+        for row, number in enumerate(batch.tiles):
             boxes, valid = detections.boxes[row], detections.valid[row]
             if len(reading.tiles) > 1:
-                valid = valid & near_core(boxes, tile, reading.margin)
-            found = Instances.from_padded(
+                valid = valid & near_core(boxes, reading.tiles[number], reading.margin)
+            work.parts[number] = Instances.from_padded(
                 boxes,
                 detections.scores[row],
                 valid,
                 detections.masks[row],
                 reading.window,
                 offset=self._offset,
-                min_score=self.min_score,
                 legacy=self.config.model.detections.legacy_pasting,
             )
-            parts.append(found)
+            if work.job.journal is not None and len(reading.tiles) > 1:
+                work.job.journal.add(number, work.parts[number])
             if progress is not None:
-                progress(len(parts), len(reading.tiles))
-        if len(parts) == len(reading.tiles):
-            whole = parts[0] if len(parts) == 1 else merge(parts, reading.tiles, reading.size, reading.margin)
-            parts.clear()  # whoever gets the result may take its time
-            yield whole
+                progress(work.job, len(work.parts), len(reading.tiles))
+        if work.done:
+            whole = work.whole(self.min_score)
+            work.parts.clear()  # whoever gets the result may take its time
+            yield work.job, whole
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -20,6 +20,7 @@ import numpy as np
 
 from fsis_jax.data.windows import Window
 from fsis_jax.inference.instances import CroppedMask, Instances, Size
+from fsis_jax.inference.neighbours import Neighbours
 
 CUT = 0.25
 """An instance is taken for cut where it ends nearer than this share of the margin to a side of its window."""
@@ -92,7 +93,7 @@ def merge(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, margin
         for part, tile in zip(parts, layout, strict=True)
         for crop in part.masks
     ]
-    extents = np.array([_extent(crop) for crop in masks], np.int64).reshape(-1, 4)
+    extents = np.array([crop.extent for crop in masks], np.int64).reshape(-1, 4)
     alone = np.array([tile.alone for tile in layout])[owners]
     shared = np.flatnonzero(
         np.any(extents[:, :2] < alone[:, :2], axis=1) | np.any(extents[:, 2:] > alone[:, 2:], axis=1)
@@ -140,11 +141,6 @@ def _spans(length: int, side: int, overlap: int) -> list[_Span]:
     ]
 
 
-def _extent(crop: CroppedMask) -> tuple[int, int, int, int]:
-    height, width = crop.mask.shape
-    return crop.x, crop.y, crop.x + width, crop.y + height
-
-
 def _room(extents: np.ndarray, windows: Sequence[Window], size: Size) -> np.ndarray:
     """(n,) pixels between an instance and the nearest side of its window that is not the image's."""
     ends = np.array([(w.x0, w.y0, w.x1, w.y1) for w in windows], np.float64).reshape(-1, 4)
@@ -165,14 +161,10 @@ def _found_twice(
 
     Where several do, as a detector leaves doubtful doubles beside a cell, the one with the highest score.
     """
-    if not len(ranked):
-        return []
-    bucket = max(2 * int(np.median((extents[ranked, 2:] - extents[ranked, :2]).max(axis=1))), 16)
-    kept: dict[tuple[int, int], list[int]] = {}
+    kept = Neighbours(extents)
     twice = []
-    for row, (x1, y1, x2, y2) in zip(ranked.tolist(), extents[ranked].tolist(), strict=True):
-        places = list(itertools.product(range(y1 // bucket, y2 // bucket + 1), range(x1 // bucket, x2 // bucket + 1)))
-        rivals = {other for place in places for other in kept.get(place, ()) if owners[other] != owners[row]}
+    for row in ranked.tolist():
+        rivals = [other for other in kept.near(row) if owners[other] != owners[row]]
         # A fragment that scores less than what it lies in does not stand for it.
         same = [
             other
@@ -183,17 +175,11 @@ def _found_twice(
         if same:
             twice.append((row, max(same, key=lambda other: (scores[other], -other))))
         else:
-            for place in places:
-                kept.setdefault(place, []).append(row)
+            kept.add(row)
     return twice
 
 
 def _common(one: CroppedMask, two: CroppedMask) -> int:
     """Pixels that two masks share."""
-    y1, y2 = max(one.y, two.y), min(one.slices[0].stop, two.slices[0].stop)
-    x1, x2 = max(one.x, two.x), min(one.slices[1].stop, two.slices[1].stop)
-    if y1 >= y2 or x1 >= x2:
-        return 0
-    first = one.mask[y1 - one.y : y2 - one.y, x1 - one.x : x2 - one.x]
-    second = two.mask[y1 - two.y : y2 - two.y, x1 - two.x : x2 - two.x]
-    return int(np.count_nonzero(first & second))
+    views = one.shared(two)
+    return 0 if views is None else int(np.count_nonzero(views[0] & views[1]))

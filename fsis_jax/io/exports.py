@@ -2,17 +2,24 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
 import tifffile
 
+from fsis_jax.errors import FsisError
 from fsis_jax.io.files import atomic_write
 from fsis_jax.io.overlay import Segmented, draw_overlay
 
 Path = str | os.PathLike[str]
+_TILE = 512
+_TILED_FROM = 1 << 26
+"""Pixels beyond which a label image is written in tiles."""
+_TIFF_LIMIT = (1 << 32) - (1 << 25)
+_COCO_LIMIT = (1 << 32) - 1
+"""Pixels of an image whose run lengths pycocotools can count."""
 
 
 class Result(Segmented, Protocol):
@@ -25,16 +32,58 @@ class Result(Segmented, Protocol):
     def to_coco(self, image_id: int, category_id: int) -> Sequence[Mapping[str, Any]]: ...
 
 
-def write_labels(path: Path, labels: np.ndarray) -> None:
-    """A label image (H, W), 0 = background, as an int32 TIFF with zlib compression (Fiji, QuPath, napari read it).
+def write_labels(path: Path, result: Result, *, pixel_size: float | None = None) -> None:
+    """A label image (H, W), 0 = background and i + 1 = mask i, as an int32 TIFF with zlib compression.
+
+    Fiji, QuPath and napari read it. It is painted a band of rows at a time. A large one is tiled, and a BigTIFF where a
+    TIFF has no room for it.
+
+    Args:
+        result: masks that do not overlap.
+        pixel_size: micrometres per pixel, written as the resolution.
 
     Raises:
-        FsisError: the file cannot be written, here and below.
+        OutputError: the file cannot be written, here and below.
     """
-    if labels.ndim != 2 or labels.dtype.kind not in "iu":
-        raise ValueError(f"labels of shape {labels.shape} and type {labels.dtype}: give (H, W) integers")
+    height, width = result.size
+    options: dict[str, Any] = {"compression": "zlib", "photometric": "minisblack"}
+    if pixel_size is not None:
+        options |= {"resolution": (1e4 / pixel_size, 1e4 / pixel_size), "resolutionunit": "CENTIMETER"}
     with atomic_write(path) as file:
-        tifffile.imwrite(file, labels.astype(np.int32, copy=False), compression="zlib", photometric="minisblack")
+        if height * width <= _TILED_FROM:
+            tifffile.imwrite(file, next(_label_bands(result, height)), **options)
+            return
+        tiles = (
+            band[:, left : left + _TILE] for band in _label_bands(result, _TILE) for left in range(0, width, _TILE)
+        )
+        tifffile.imwrite(
+            file,
+            tiles,
+            shape=(height, width),
+            dtype=np.int32,
+            tile=(_TILE, _TILE),
+            bigtiff=4 * height * width > _TIFF_LIMIT,
+            **options,
+        )
+
+
+def _label_bands(result: Result, rows: int) -> Iterator[np.ndarray]:
+    """(rows or fewer, W) int32, the label image from top to bottom."""
+    height, width = result.size
+    waiting = sorted(range(len(result.masks)), key=lambda number: result.masks[number].y, reverse=True)
+    active: list[int] = []
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        while waiting and result.masks[waiting[-1]].y < bottom:
+            active.append(waiting.pop())
+        band = np.zeros((bottom - top, width), np.int32)
+        for number in active:
+            crop = result.masks[number]
+            part = crop.mask[max(top - crop.y, 0) : bottom - crop.y]
+            start = max(crop.y - top, 0)
+            band[start : start + part.shape[0], crop.x : crop.x + part.shape[1]][part] = number + 1
+        active = [n for n in active if result.masks[n].y + result.masks[n].mask.shape[0] > bottom]
+        yield band
 
 
 def write_coco(path: Path, results: Mapping[str, Result]) -> None:
@@ -49,6 +98,8 @@ def write_coco(path: Path, results: Mapping[str, Result]) -> None:
     annotations: list[dict[str, Any]] = []
     for image_id, (file_name, result) in enumerate(results.items(), start=1):
         height, width = result.size
+        if height * width > _COCO_LIMIT:
+            raise FsisError(f"{file_name}: {width}x{height} pixels are too many for COCO's run lengths: save geojson")
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
         category_id = category_ids.setdefault(result.category or "cell", len(category_ids) + 1)
         for row in result.to_coco(image_id, category_id):

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from fsis_jax.errors import FsisError
+from fsis_jax.errors import OutputError
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another folder",
@@ -22,10 +22,21 @@ _REMEDIES = {
 }
 
 
-def write_failure(path: str | os.PathLike[str], error: OSError) -> FsisError:
+def write_failure(path: str | os.PathLike[str], error: OSError) -> OutputError:
     """The one-line error for an OSError met while writing `path` (a file or a folder)."""
     remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
-    return FsisError(f"{os.fspath(path)}: cannot be written ({error.strerror or error}): {remedy}")
+    return OutputError(f"{os.fspath(path)}: cannot be written ({error.strerror or error}): {remedy}")
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raise OutputError where a folder is not there and cannot be made, or must not be written to."""
+    place = pathlib.Path(path)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise write_failure(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise write_failure(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 @contextlib.contextmanager
@@ -37,7 +48,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     write: every OSError in it is taken for a failed write.
 
     Raises:
-        FsisError: the file cannot be written (full disk, no permission, `path` is a folder ...).
+        OutputError: the file cannot be written (full disk, no permission, `path` is a folder ...).
     """
     target = pathlib.Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")

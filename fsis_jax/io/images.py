@@ -5,66 +5,57 @@ checked before its pixels are decoded: a half image would silently give half of 
 are stored: an EXIF orientation is not applied, since annotations refer to stored pixels.
 """
 
-import contextlib
-import io
 import os
 import zlib
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
-import tifffile
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.image_file import CUT_OFF, check_size
 from fsis_jax.io.levels import Image, Stretch, check_shape, find_stretch, without_alpha
+from fsis_jax.io.planes import Wanted
+from fsis_jax.io.tiff import TIFF_HEADS, open_tiff
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_CUT_OFF = "copy or export the file again"
+WHOLE_HEADS = (_PNG, _JPEG)
+"""First bytes of the formats that can only be decoded as a whole."""
+_MOST_PIXELS = 1 << 28
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Second bytes of the markers of JPEG that a size follows."""
 _ROWS = 256
 """Rows of an image that are converted at once."""
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """An image file as (H, W), (H, W, 3) RGB or (H, W, 4) RGBA in its own dtype.
+    """A PNG, JPEG or TIFF file as (H, W), (H, W, 3) RGB or (H, W, 4) RGBA in its own dtype, all of it in memory.
 
     Raises:
-        FsisError: no such file, cut off or damaged data, or a dtype or shape that is not an image's.
+        FsisError: no such file, cut off or damaged data, a dtype or shape that is not an image's, or a stack.
     """
     name = os.fspath(path)
-    # A TIFF is read where it lies: beside the pixels, its bytes would be a second image in memory.
-    return _decode_tiff(path, name) if _head(name).startswith(_TIFF) else decode_image(_read(name), name)
-
-
-def check_image(path: str | os.PathLike[str]) -> None:
-    """Raise FsisError for what `read_image` refuses, as far as it can be told without decoding the pixels."""
-    name = os.fspath(path)
-    if not _head(name).startswith(_TIFF):
-        _check_structure(_read(name), name)
-        return
-    with _tiff_errors(name), tifffile.TiffFile(path) as tiff:
-        series = tiff.series[0]
-        _plane(series.shape, series.axes, name)
-        _check_dtype(series.dtype, name)
-        length = os.path.getsize(path)
-        for page in series.pages:
-            if page is None:
-                continue
-            ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
-            if max(ends, default=0) > length:
-                raise FsisError(f"{name}: truncated TIFF (ends after {length} bytes of {max(ends)}): {_CUT_OFF}")
+    if not read_head(name).startswith(TIFF_HEADS):
+        return decode_image(_read(name), name)
+    with open_tiff(path, name, Wanted()) as image:
+        return image[:, :]
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """`read_image` for the bytes of a file; `name` stands for the file in messages."""
-    if data.startswith(_TIFF):
-        return _decode_tiff(io.BytesIO(data), name)
+    if data.startswith(TIFF_HEADS):
+        with open_tiff(data, name, Wanted()) as image:
+            return image[:, :]
     _check_structure(data, name)
     return _decode_opencv(data, name)
 
 
-def _head(name: str) -> bytes:
+def read_head(name: str) -> bytes:
+    """The first bytes of a file, which tell its format.
+
+    Raises:
+        FsisError: no such file, or it cannot be read.
+    """
     return _read(name, len(_PNG))
 
 
@@ -121,7 +112,7 @@ def overview(image: Image, longest: int = 4096) -> tuple[np.ndarray, float]:
 
 
 def _check_structure(data: bytes, name: str) -> None:
-    """The bytes are a PNG or a JPEG that was not cut off."""
+    """The bytes are a PNG or a JPEG of a size that memory holds, which was not cut off."""
     if data.startswith(_PNG):
         _check_png(data, name)
     elif data.startswith(_JPEG):
@@ -131,14 +122,16 @@ def _check_structure(data: bytes, name: str) -> None:
         raise FsisError(f"{name}: {what}: save the image as PNG, JPEG or TIFF")
 
 
-def _check_dtype(dtype: np.dtype, name: str) -> None:
-    if dtype.kind not in "buif":
-        raise FsisError(f"{name}: pixels of type {dtype}: save the image as 8-bit, 16-bit or float")
+def _check_pixels(name: str, height: bytes, width: bytes) -> None:
+    sides = int.from_bytes(height, "big"), int.from_bytes(width, "big")
+    check_size(name, *sides, most=_MOST_PIXELS, remedy="save it as a tiled TIFF, which is read part by part")
 
 
 def _check_png(data: bytes, name: str) -> None:
-    """Every chunk is whole (CRC) and the last one is IEND."""
+    """Every chunk is whole (CRC) and the last one is IEND; the first one declares the size."""
     start = len(_PNG)
+    if data[start + 4 : start + 8] == b"IHDR" and len(data) >= start + 16:
+        _check_pixels(name, data[start + 12 : start + 16], data[start + 8 : start + 12])
     while start + 12 <= len(data):
         length = int.from_bytes(data[start : start + 4], "big")
         end = start + 12 + length
@@ -146,11 +139,11 @@ def _check_png(data: bytes, name: str) -> None:
             break
         kind = data[start + 4 : start + 8]
         if zlib.crc32(memoryview(data)[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise FsisError(f"{name}: damaged PNG (checksum of the chunk at byte {start}): {_CUT_OFF}")
+            raise FsisError(f"{name}: damaged PNG (checksum of the chunk at byte {start}): {CUT_OFF}")
         if kind == b"IEND":
             return
         start = end
-    raise FsisError(f"{name}: truncated PNG (ends after {len(data)} bytes without its last chunk): {_CUT_OFF}")
+    raise FsisError(f"{name}: truncated PNG (ends after {len(data)} bytes without its last chunk): {CUT_OFF}")
 
 
 def _check_jpeg(data: bytes, name: str) -> None:
@@ -167,8 +160,10 @@ def _check_jpeg(data: bytes, name: str) -> None:
                 return
             break
         else:
+            if data[start + 1] in _FRAMES:
+                _check_pixels(name, data[start + 5 : start + 7], data[start + 7 : start + 9])
             start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-    raise FsisError(f"{name}: truncated JPEG (ends after {len(data)} bytes without its end marker): {_CUT_OFF}")
+    raise FsisError(f"{name}: truncated JPEG (ends after {len(data)} bytes without its end marker): {CUT_OFF}")
 
 
 def _decode_opencv(data: bytes, name: str) -> np.ndarray:
@@ -183,62 +178,3 @@ def _decode_opencv(data: bytes, name: str) -> np.ndarray:
             band = image[top : top + _ROWS]
             band[..., :3] = band[..., 2::-1].copy()
     return image
-
-
-def _decode_tiff(file: str | os.PathLike[str] | io.BytesIO, name: str) -> np.ndarray:
-    with _tiff_errors(name), tifffile.TiffFile(file, name=os.path.basename(name)) as tiff:
-        series = tiff.series[0]
-        photometric = series.keyframe.photometric
-        image = None
-        if photometric != tifffile.PHOTOMETRIC.PALETTE:
-            try:
-                image = series.asarray()
-            except ValueError as error:
-                # tifffile leaves LZW, JPEG and some other compressions to a package that we do not need otherwise.
-                if "imagecodecs" not in str(error):
-                    raise
-        axes = series.axes
-    if image is None:
-        return _decode_opencv(file.getvalue() if isinstance(file, io.BytesIO) else _read(name), name)
-    _check_dtype(image.dtype, name)
-    image = _channels_last(image, axes, name)
-    if image.dtype == bool:
-        return image.astype(np.uint8) * np.uint8(255)
-    if photometric == tifffile.PHOTOMETRIC.MINISWHITE and image.dtype.kind == "u":
-        return np.subtract(np.iinfo(image.dtype).max, image, out=image)
-    return image
-
-
-@contextlib.contextmanager
-def _tiff_errors(name: str) -> Iterator[None]:
-    try:
-        yield
-    except FsisError:
-        raise
-    except Exception as error:  # a damaged header may lead the parser to any exception
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FsisError(f"{name}: truncated or damaged TIFF ({reason}): {_CUT_OFF}") from error
-
-
-def _channels_last(image: np.ndarray, axes: str, name: str) -> np.ndarray:
-    """The plane of a TIFF series (`_plane`) as (H, W), (H, W, 3) or (H, W, 4)."""
-    dropped, kept = _plane(image.shape, axes, name)
-    plane = image.squeeze(dropped)
-    if kept in ("SYX", "CYX"):
-        plane = np.moveaxis(plane, 0, -1)
-    if plane.ndim == 3 and plane.shape[2] == 2:  # grey and alpha
-        plane = plane[..., 0]
-    return np.ascontiguousarray(plane)
-
-
-def _plane(shape: tuple[int, ...], axes: str, name: str) -> tuple[tuple[int, ...], str]:
-    """The axes to drop from a TIFF series of one plane, and those that stay.
-
-    Axes: Y, X, S samples of a pixel, C channels, others are kinds of stacks.
-    """
-    dropped = tuple(i for i, (axis, size) in enumerate(zip(axes, shape, strict=True)) if size == 1 and axis not in "YX")
-    kept = "".join(axis for i, axis in enumerate(axes) if i not in dropped)
-    channels = dict(zip(axes, shape, strict=True)).get(kept.strip("YX"), 0)
-    if kept == "YX" or (kept in ("SYX", "YXS") and channels in (2, 3, 4)) or (kept in ("CYX", "YXC") and channels == 3):
-        return dropped, kept
-    raise FsisError(f"{name}: a TIFF of shape {shape} (axes {axes}): save one plane, grey or RGB")

@@ -8,7 +8,7 @@ images take one pass, 32-bit ones two.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +28,16 @@ class Image(Protocol):
     @property
     def dtype(self) -> Any: ...
     def __getitem__(self, window: tuple[slice, slice], /) -> Any: ...
+
+
+def coarsest(image: Image, factor: float) -> Image:
+    """The coarsest level of a pyramid whose pixels are at most `factor` pixels of the image wide; else the image.
+
+    A pyramid is an image with `coarser`: images of the same field of view, by descending size.
+    """
+    levels: Sequence[Image] = getattr(image, "coarser", ())
+    fine = [level for level in levels if max(image.shape[i] / level.shape[i] for i in (0, 1)) <= factor]
+    return fine[-1] if fine else image
 
 
 @dataclasses.dataclass(frozen=True)

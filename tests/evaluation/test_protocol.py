@@ -23,7 +23,7 @@ from fsis_jax.evaluation.protocol import (
     write_results,
 )
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.segmenter import References
+from fsis_jax.inference.references import References
 
 SCORES = (0.9, 0.2)
 """Of the cells, and of the wrong instances."""
@@ -47,10 +47,13 @@ class Oracle:
         )
 
     def segment_all(self, jobs):
-        for image, _ in jobs:
-            annotations = self._images[image.tobytes()]
+        for job in jobs:
+            annotations = self._images[job.image.tobytes()]
             scores = np.where(annotations.classes == self.category_of(self.shown[-1]), *SCORES)
-            yield Instances.from_rles(annotations.rles, image.shape[:2], boxes=annotations.boxes, scores=scores)
+            yield (
+                job,
+                Instances.from_rles(annotations.rles, job.image.shape[:2], boxes=annotations.boxes, scores=scores),
+            )
 
     def category_of(self, crops):
         for key, annotations in self._images.items():

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import tracemalloc
 
+import cv2
 import numpy as np
 import pytest
 import tiny
@@ -13,6 +14,7 @@ from fsis_jax.data.from_config import transform_config
 from fsis_jax.data.transforms import resize, to_levels
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.reading import plan_reading
+from fsis_jax.io.levels import find_stretch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +100,8 @@ def test_the_canvas_of_tiles_does_not_depend_on_the_image():
 )
 def test_thin_images_are_read_in_a_row_of_tiles(size, side, overlap):
     """An overlap of more than the image's own width."""
-    reading = plan(compact_config(), size, (side, side))
+    image = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    reading = plan(compact_config(), image, (side, side))
     assert len(reading.tiles) > 1
     assert min(reading.window) == min(size)
     assert reading.margin == overlap / 4
@@ -151,3 +154,75 @@ def test_memory_does_not_grow_with_the_image(dtype):
 
     small, large = peak(2048), peak(4096)
     assert large < 1.1 * small
+
+
+def _speckled(size, level=100, noise=3.0):
+    """Background: a level with the noise of a camera."""
+    return np.random.default_rng(1).normal(level, noise, size).clip(0, 255).astype(np.uint8)
+
+
+def _with_discs(image, centres, contrast):
+    """Cells of 28 pixels."""
+    rows, columns = np.mgrid[-14:14, -14:14]
+    for y, x in centres:
+        part = image[y - 14 : y + 14, x - 14 : x + 14]
+        part[rows**2 + columns**2 < 14**2] += np.uint8(contrast)
+    return image
+
+
+def _cluster(y, x, side=5):
+    """Enough cells that the stretch is theirs, not the noise's."""
+    return list(itertools.product(range(y, y + 40 * side, 40), range(x, x + 40 * side, 40)))
+
+
+def test_tiles_that_show_nothing_are_not_prepared():
+    config = compact_config()
+    image = _with_discs(_speckled((1600, 1600)), _cluster(50, 60), 120)
+    image = _with_discs(image, [(1000, 1010)], 30)  # a faint one far away
+    reading = plan(config, image, (28, 28))
+    shown = [tile for tile in reading.tiles if reading.prepare(tile) is not None]
+    assert 2 <= len(shown) <= len(reading.tiles) // 2
+    for y, x in ((50, 60), (1000, 1010)):
+        holding = [t.window for t in reading.tiles if t.window.y0 < y < t.window.y1 and t.window.x0 < x < t.window.x1]
+        assert holding
+        assert all(any(tile.window == window for tile in shown) for window in holding)
+    config.data.background_contrast = 0
+    assert all(tile is not None for tile in map(plan(config, image, (28, 28)).prepare, reading.tiles))
+
+
+def test_an_image_of_one_tile_is_always_prepared():
+    reading = plan(compact_config(), np.zeros((300, 300), np.uint8), (28, 28))
+    assert reading.prepare(reading.tiles[0]) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Slide(Lazy):
+    """A pyramid."""
+
+    coarser: tuple[Lazy, ...] = ()
+
+
+def test_empty_tiles_of_a_pyramid_are_only_read_in_a_coarse_level():
+    image = _with_discs(_speckled((3000, 3200)), _cluster(100, 100, side=8), 120)
+    means = [cv2.resize(image, None, fx=1 / f, fy=1 / f, interpolation=cv2.INTER_AREA) for f in (2, 4, 16)]
+    slide = Slide(image, coarser=tuple(Lazy(level) for level in means))
+    reading = plan(compact_config(), slide, (28, 28))
+    assert reading.grain == 7
+    assert reading.stretch is not None
+    slide.asked.clear()
+    shown = sum(reading.prepare(tile) is not None for tile in reading.tiles)
+    assert 1 <= shown <= 4
+    assert len(slide.asked) == shown  # tiles of the full resolution
+    assert len(slide.coarser[1].asked) == len(reading.tiles)  # 4 is the coarsest within a quarter of a cell
+    assert not slide.coarser[2].asked
+
+
+def test_the_stretch_of_a_pyramid_comes_from_a_coarse_level_with_enough_pixels():
+    image = _speckled((4200, 4200))
+    levels = tuple(Lazy(image[::factor, ::factor]) for factor in (2, 4))
+    slide = Slide(image, coarser=levels)
+    reading = plan(compact_config(), slide, (28, 28))
+    assert reading.stretch == find_stretch(levels[0].pixels)
+    assert levels[0].asked
+    assert not levels[1].asked  # a megapixel
+    assert not slide.asked

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from flax import nnx
+from fsis_jax.inference.job import Job
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import segmenter as module
@@ -116,7 +117,7 @@ def test_a_large_image_is_segmented_in_tiles_by_one_program(segmenter, crop):
     segmenter.segment(image, references)
     before = module._detect._cache_size()
     steps = []
-    (found,) = segmenter.segment_all([(image, references)], progress=lambda done, total: steps.append((done, total)))
+    ((_, found),) = segmenter.segment_all([Job(image, references)], progress=lambda _, *step: steps.append(step))
     assert module._detect._cache_size() == before
     assert steps == [(i + 1, len(steps)) for i in range(len(steps))]
     assert len(steps) >= 16
@@ -135,7 +136,7 @@ def test_tiles_in_batches_give_the_same(segmenter, crop):
 
 def test_tiles_of_a_given_side(segmenter, image, crop):
     steps = []
-    (found,) = segmenter.segment_all([(image, [crop])], tile=50, progress=lambda *step: steps.append(step))
+    ((_, found),) = segmenter.segment_all([Job(image, [crop])], tile=50, progress=lambda _, *step: steps.append(step))
     assert len(steps) > 1
     assert found.size == image.shape
     _same(segmenter.segment(image, [crop], tile=80), segmenter.segment(image, [crop]))
@@ -149,12 +150,13 @@ def test_a_stream_keeps_the_order_and_reads_one_image_ahead(segmenter, image, cr
     def jobs():
         for number, pixels in enumerate(images):
             read.append(number)
-            yield pixels, references
+            yield Job(pixels, references)
 
     stream = segmenter.segment_all(jobs())
     assert read == []
     for number, pixels in enumerate(images):
-        found = next(stream)
+        job, found = next(stream)
+        assert job.image is pixels
         assert read == list(range(min(number + 2, len(images))))
         assert found.size == pixels.shape
         _same(found, segmenter.segment(pixels, references))
@@ -167,21 +169,21 @@ def test_an_image_that_cannot_be_read_does_not_take_the_one_before_it_along(segm
     first = _tiled(np.random.default_rng(5)) if tiled else image
 
     def jobs():
-        yield first, references
+        yield Job(first, references)
         raise FsisError("second.png: damaged")
 
     stream = segmenter.segment_all(jobs())
-    _same(next(stream), segmenter.segment(first, references))
+    _same(next(stream)[1], segmenter.segment(first, references))
     with pytest.raises(FsisError, match=r"second\.png: damaged"):
         next(stream)
 
 
 def test_the_next_batch_is_given_to_the_device_before_the_last_one_is_waited_for(segmenter, image, crop, monkeypatch):
-    events = []
+    references, events = segmenter.encode_references([crop]), []
     detect, get = module._detect, module.jax.device_get
     monkeypatch.setattr(module, "_detect", lambda *arguments: events.append("detect") or detect(*arguments))
     monkeypatch.setattr(module.jax, "device_get", lambda tree: events.append("get") or get(tree))
-    list(segmenter.segment_all([(image[:, :60], segmenter.encode_references([crop]))] * 4))
+    list(segmenter.segment_all([Job(image[:, :60], references)] * 4))
     assert events == ["detect", "detect", "get", "detect", "get", "detect", "get", "get"]
 
 

@@ -11,11 +11,16 @@ import pycocotools.mask
 import pytest
 import tifffile
 from pycocotools.coco import COCO
+from skimage.measure import regionprops
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import CroppedMask, Instances
+from fsis_jax.io import exports
 from fsis_jax.io.exports import write_coco, write_labels, write_overlay, write_png
+from fsis_jax.io.geojson import write_geojson
 from fsis_jax.io.images import read_image
+from fsis_jax.io.rois import write_rois
+from fsis_jax.io.table import write_table
 
 SIZE = (60, 90)
 
@@ -28,15 +33,32 @@ def _instances(category: str | None = None) -> Instances:
 
 
 def test_labels(tmp_path: pathlib.Path) -> None:
-    labels = _instances().labels().astype(np.int64) * 100_000
-    write_labels(tmp_path / "a.tif", labels)
+    labels = _instances().labels()
+    write_labels(tmp_path / "a.tif", _instances(), pixel_size=0.25)
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         assert tiff.pages[0].dtype == np.int32
         assert tiff.pages[0].compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+        assert not tiff.pages[0].is_tiled
+        assert tiff.pages[0].get_resolution("micrometer") == (4, 4)
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), labels)
     assert (tmp_path / "a.tif").stat().st_size < 2000
-    with pytest.raises(ValueError, match="labels of shape"):
-        write_labels(tmp_path / "b.tif", labels.astype(float))
+    measured = regionprops(labels)
+    assert [region.label for region in measured] == [1, 2, 3]
+    assert [region.area for region in measured] == _instances().areas().tolist()
+
+
+@pytest.mark.parametrize("limit", [1 << 40, 0])
+def test_a_large_label_image_is_painted_by_bands_into_tiles(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(exports, "_TILED_FROM", 1000)
+    monkeypatch.setattr(exports, "_TILE", 16)
+    monkeypatch.setattr(exports, "_TIFF_LIMIT", limit)
+    write_labels(tmp_path / "a.tif", _instances())
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert tiff.pages[0].is_tiled
+        assert tiff.is_bigtiff == (limit == 0)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), _instances().labels())
 
 
 def test_coco_loads_with_pycocotools(tmp_path: pathlib.Path) -> None:
@@ -78,9 +100,12 @@ def test_overlay_file(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     "write",
     [
-        lambda path: write_labels(path, np.zeros(SIZE, np.int32)),
+        lambda path: write_labels(path, _instances()),
         lambda path: write_coco(path, {"a.png": _instances()}),
         lambda path: write_overlay(path, np.zeros((*SIZE, 3), np.uint8), _instances()),
+        lambda path: write_geojson(path, _instances()),
+        lambda path: write_rois(path, _instances()),
+        lambda path: write_table(path, _instances(), np.zeros(SIZE, np.uint8)),
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing(

@@ -1,0 +1,73 @@
+"""The command line: `fsis train | evaluate | segment | references | convert | data ...`. Thin: parse, call, print.
+
+Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import cv2
+import jax
+
+from fsis_jax.cli.converting import convert
+from fsis_jax.cli.datasets import data
+from fsis_jax.cli.segmenting import references, segment
+from fsis_jax.cli.training import evaluate, train
+from fsis_jax.errors import FsisError
+from fsis_jax.io.files import write_failure
+
+__all__ = ["convert", "data", "evaluate", "main", "references", "run", "segment", "train"]
+
+Command = Callable[[Sequence[str]], None]
+
+
+def main() -> NoReturn:
+    """The installed command `fsis`."""
+    commands: dict[str, Command] = {
+        "train": train,
+        "evaluate": evaluate,
+        "segment": segment,
+        "references": references,
+        "convert": convert,
+        "data": data,
+    }
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in commands:
+        asked = name in ("-h", "--help")
+        usage = f"usage: fsis {{{','.join(commands)}}} ...  (each with --help)"
+        print(usage, file=sys.stdout if asked else sys.stderr)
+        sys.exit(0 if asked else 2)
+    run(commands[name], sys.argv[2:])
+
+
+def run(command: Command, arguments: Sequence[str]) -> NoReturn:
+    """Run a command as a program: logging, the compilation cache, errors in one line, the exit status."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("fsis_jax").setLevel(logging.INFO)
+    # Threads of the checkpoint library that meet a full disk; the error itself is raised here.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of files whose errors we tell
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "fsis_jax", "xla"))
+    try:
+        command(arguments)
+    except FsisError as error:
+        print(f"fsis: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"fsis: error: {write_failure(error.filename or 'output', error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("fsis: stopped; what was written is complete", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _unraisable(problem: "sys.UnraisableHookArgs") -> None:
+    if str(problem.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(problem)

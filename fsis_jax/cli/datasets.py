@@ -1,0 +1,40 @@
+"""`fsis data`: check, make and prepare data sets."""
+
+import sys
+from collections.abc import Sequence
+
+from fsis_jax.cli.parsing import Parser
+from fsis_jax.data.check import check, format_report
+from fsis_jax.data.synthetic import generate
+
+
+def data_parser() -> Parser:
+    """Of `data`."""
+    parser = Parser(prog="fsis data", description="Check, make and prepare data sets.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    checking = actions.add_parser("check", help="validate a folder: a table, and every problem; status 1 if any")
+    checking.add_argument("root", metavar="DIR")
+    making = actions.add_parser("synthetic", help="make synthetic cells")
+    making.add_argument("--layout", choices=["coco", "fis_cell"], default="coco")
+    making.add_argument("--output", required=True, metavar="DIR")
+    making.add_argument("--seed", type=int, default=0)
+    preparing = actions.add_parser("prepare", help="turn a folder into an array_record data set (tensorflow-datasets)")
+    preparing.add_argument("root", metavar="DIR")
+    preparing.add_argument("--output", required=True, metavar="DIR")
+    return parser
+
+
+def data(arguments: Sequence[str]) -> None:
+    """`data check DIR | synthetic --output DIR | prepare DIR --output DIR`."""
+    options = data_parser().parse_args(arguments)
+    if options.action == "check":
+        report = check(options.root)
+        print(format_report(report))
+        if report.problems:
+            sys.exit(1)
+    elif options.action == "synthetic":
+        print(generate(options.output, seed=options.seed, layout=options.layout))
+    else:
+        from fsis_jax.data.prepared import prepare  # tensorflow-datasets takes seconds to import
+
+        print(prepare(options.root, options.output))

@@ -1,0 +1,231 @@
+"""`fsis segment` and `fsis references`: example cells and images in, files and counts out."""
+
+import argparse
+import dataclasses
+import functools
+import json
+import logging
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from fsis_jax.cli.parsing import Parser, positive
+from fsis_jax.config import user_path
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.examples import (
+    Example,
+    Opener,
+    box_example,
+    crop_example,
+    encode_examples,
+    label_examples,
+    outlined_examples,
+)
+from fsis_jax.inference.files import Outcome, Settings, segment_files
+from fsis_jax.inference.references import SUFFIX, References, load_references
+from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.io.outputs import DEFAULT, FILES
+from fsis_jax.io.pdf import write_pdf
+from fsis_jax.io.source import image_files, open_image
+
+_logger = logging.getLogger(__name__)
+
+
+def segment_parser() -> Parser:
+    """Of `segment`."""
+    parser = Parser(prog="fsis segment", description="Segment every cell like the references, in any number of images.")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="PNG, JPEG, TIFF, OME-TIFF, OME-Zarr or a whole slide; a folder of them; or a pattern like 'plate/*.tif'",
+    )
+    _add_references(parser)
+    parser.add_argument("--output", "-o", required=True, metavar="OUT", help="folder for the results")
+    parser.add_argument(
+        "--save",
+        nargs="+",
+        choices=[*FILES, "all"],
+        default=list(DEFAULT),
+        metavar="KIND",
+        help=f"what is written for each image, of: {', '.join(FILES)}; or all. Default: {' '.join(DEFAULT)}",
+    )
+    parser.add_argument("--pdf", action="store_true", help="also OUT/overlays.pdf, with a page for each image")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each image instead of a sentence")
+    parser.add_argument(
+        "--pixel-size",
+        type=positive,
+        metavar="UM",
+        help="micrometres per pixel of the images; default: as the file says, if it does",
+    )
+    parser.add_argument(
+        "--min-score", type=float, help="least score of an instance; default: the best on the validation images"
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="side of the tiles of larger images, each prepared as an image of its own; default: as the model needs",
+    )
+    parser.add_argument("--category", metavar="NAME", help="what COCO and QuPath call the cells; default: cell")
+    return parser
+
+
+def references_parser() -> Parser:
+    """Of `references`."""
+    parser = Parser(prog="fsis references", description="Encode references once, to segment with them again and again.")
+    _add_references(parser)
+    parser.add_argument(
+        "--output", "-o", required=True, metavar="FILE", help=f"name of the new file, such as nuclei{SUFFIX}"
+    )
+    return parser
+
+
+def _add_references(parser: Parser) -> None:
+    """Options that say what example cells are, and which model sees them."""
+    group = parser.add_argument_group("references", "one to five example cells; all that are given count together")
+    group.add_argument(
+        "--references",
+        nargs="+",
+        default=[],
+        metavar="CROP",
+        help=f"crops of one cell each, without much margin; or one {SUFFIX} file of `fsis references`",
+    )
+    group.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="IMAGE:X1,Y1,X2,Y2",
+        help="a box around a cell, in pixels of any image; may be given again",
+    )
+    group.add_argument("--reference-mask", metavar="LABELS", help="label image: each label is a reference")
+    group.add_argument(
+        "--reference-outlines",
+        metavar="FILE",
+        help="GeoJSON of QuPath, or ROIs of ImageJ (.zip, .roi): each outline is a reference",
+    )
+    group.add_argument(
+        "--reference-image",
+        metavar="IMAGE",
+        help="that the mask or the outlines belong to; default: the image to segment, if it is one",
+    )
+    group.add_argument(
+        "--reference-pixel-size",
+        type=positive,
+        metavar="UM",
+        help="micrometres per pixel of the references; default: as their files say, if they do",
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="W", help="the --workdir of a training run")
+    parser.add_argument("--channel", metavar="C", help="channel of a stack: a number from 1, or its name")
+    parser.add_argument("--page", metavar="P", help="plane of a stack: a number from 1, or as in Z3,T1")
+
+
+def segment(arguments: Sequence[str]) -> None:
+    """`segment IMAGE... --references CROP... --checkpoint W --output OUT`."""
+    options = segment_parser().parse_args(arguments)
+    paths = image_files(options.images)
+    only = paths[0] if len(paths) == 1 else None
+    saved, examples = _read_examples(options, only)
+    segmenter = Segmenter.from_checkpoint(options.checkpoint)
+    if options.min_score is not None:
+        segmenter.min_score = options.min_score
+    references = saved or encode_examples(segmenter, examples)
+    kinds = list(FILES) if "all" in options.save else list(dict.fromkeys(options.save))
+    if options.pdf and "overlay" not in kinds:
+        kinds.append("overlay")
+    output = user_path(options.output)
+    settings = Settings(tuple(kinds), options.channel, options.page, options.pixel_size, options.tile, options.category)
+    outcomes: list[Outcome] = []
+    with tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None, bar_format=_BAR) as bar:
+
+        def advance(path: str, done: int, total: int) -> None:
+            if len(paths) > 1:
+                bar.n = round(len(outcomes) + done / total, 2)
+                tiles = f"{pathlib.Path(path).name}: tile {done}/{total}" if total > 1 else ""
+                bar.set_postfix_str(tiles, refresh=False)
+            else:
+                if bar.unit == "image":  # the rate is that of this run
+                    bar.unit, bar.total, bar.initial = "tile", total, done - 1
+                bar.n = done
+            bar.refresh()
+
+        shown = None if bar.disable else advance
+        for outcome in segment_files(segmenter, paths, references, output, settings, progress=shown):
+            outcomes.append(outcome)
+            if options.json:
+                tqdm.write(json.dumps(dataclasses.asdict(outcome)))
+            elif not outcome.error:
+                tqdm.write(f"{outcome.image}: {outcome.cells} cells")
+    finished = [outcome for outcome in outcomes if not outcome.error]
+    if options.pdf and finished:
+        pages = {f"{outcome.image}: {outcome.cells} cells": outcome.files["overlay"] for outcome in finished}
+        write_pdf(output / "overlays.pdf", pages)
+    _report_failures(outcomes, output)
+
+
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+def _report_failures(outcomes: Sequence[Outcome], output: pathlib.Path) -> None:
+    failed = [outcome for outcome in outcomes if outcome.error]
+    others = len(outcomes) - len(failed)
+    kept = f"; {output} has the results of the others ({others})" if others else ""
+    if len(failed) == 1:
+        raise FsisError(f"{failed[0].error}{kept}")
+    if failed:
+        for outcome in failed:
+            _logger.error(f"failed: {outcome.error}")
+        raise FsisError(f"{len(failed)} of {len(outcomes)} images failed, as told above{kept}")
+
+
+def references(arguments: Sequence[str]) -> None:
+    """`references --references CROP... --checkpoint W --output FILE.refs`."""
+    options = references_parser().parse_args(arguments)
+    file = user_path(options.output)
+    if file.suffix != SUFFIX:
+        raise FsisError(f"{options.output}: give a name that ends in {SUFFIX}, such as {file.with_suffix(SUFFIX).name}")
+    saved, examples = _read_examples(options, None)
+    if saved is not None:
+        raise FsisError(f"{options.references[0]}: these references are encoded already")
+    encoded = encode_examples(Segmenter.from_checkpoint(options.checkpoint), examples)
+    encoded.save(file)
+    count = len(encoded.sides)
+    print(f"{count} reference{'s' * (count > 1)} written to {file}")
+
+
+def _read_examples(options: argparse.Namespace, only: str | None) -> tuple[References | None, list[Example]]:
+    """Encoded references of a file, or example cells.
+
+    Args:
+        only: the one image that is segmented, which a mask or outlines belong to if nothing else is said.
+    """
+    encoded = [path for path in options.references if path.endswith(SUFFIX)]
+    others = [options.reference, options.reference_mask, options.reference_outlines]
+    if encoded:
+        if len(options.references) > 1 or any(others):
+            raise FsisError(f"{encoded[0]}: encoded references stand alone: give no other references")
+        return load_references(encoded[0]), []
+    opener: Opener = functools.partial(open_image, channel=options.channel, page=options.page, where_there=True)
+    examples = [crop_example(path, opener) for path in options.references]
+    examples += [box_example(text, opener) for text in options.reference]
+    for option, file, read in (
+        ("--reference-mask", options.reference_mask, label_examples),
+        ("--reference-outlines", options.reference_outlines, outlined_examples),
+    ):
+        if file is None:
+            continue
+        image = options.reference_image or only
+        if image is None:
+            raise FsisError(f"{option} {file}: name the image that it belongs to by --reference-image")
+        examples += read(file, image, opener)
+    if not examples:
+        raise FsisError(
+            "no reference given: give --references CROP, --reference IMAGE:x1,y1,x2,y2, --reference-mask LABELS "
+            "or --reference-outlines FILE"
+        )
+    if options.reference_pixel_size is not None:
+        examples = [dataclasses.replace(example, pixel_size=options.reference_pixel_size) for example in examples]
+    return None, examples

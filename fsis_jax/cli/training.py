@@ -1,0 +1,109 @@
+"""`fsis train` and `fsis evaluate`: a config, changes to it, the folder of the run."""
+
+import difflib
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from fsis_jax.cli.parsing import Parser
+from fsis_jax.config import check_config, user_path
+from fsis_jax.data.from_config import held_out, open_split
+from fsis_jax.errors import FsisError
+from fsis_jax.evaluation.protocol import format_table, run_protocol, write_results
+from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.training.config_file import read_config
+from fsis_jax.training.loop import train_and_evaluate
+
+
+def config_parser(command: str) -> Parser:
+    """Of `train` and `evaluate`; what it does not know are changes of the config."""
+    parser = Parser(
+        prog=f"fsis {command}",
+        description="Any key of the config is changed by --config.a.b=VALUE; fsis_jax/config.py lists them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="one of configs/, a file of your own like them, or the config.json of a run"
+    )
+    parser.add_argument("--workdir", metavar="DIR", help="folder of the run; default: runs/NAME of the config file")
+    return parser
+
+
+def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, pathlib.Path]:
+    options, changes = config_parser(command).parse_known_args(arguments)
+    if options.config is None:
+        raise FsisError("no --config; give --config configs/quickstart.py [--workdir DIR] [--config.KEY=VALUE ...]")
+    path = user_path(options.config)
+    config = _change(_load_config(path), command, changes)
+    check_config(config)
+    return config, user_path(options.workdir or f"runs/{path.stem}")
+
+
+def _load_config(path: pathlib.Path) -> ConfigDict:
+    if path.suffix == ".json":
+        return read_config(path)
+    spec = importlib.util.spec_from_file_location("fsis_jax_user_config", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise FsisError(f"{path}: no such config file; give a Python file like configs/quickstart.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise FsisError(f"{path}: defines no get_config(); write a file like configs/quickstart.py")
+    config: ConfigDict = module.get_config()
+    return config
+
+
+def _change(config: ConfigDict, command: str, changes: Sequence[str]) -> ConfigDict:
+    """The config after `--config.a.b=VALUE ...`, with each value of the type that the key has."""
+    for change in changes:
+        if not change.startswith("--config.") and change.startswith("--"):
+            raise FsisError(f"unknown argument {change!r}; known are --config, --workdir and --config.KEY=VALUE")
+        key = change.removeprefix("--config.").partition("=")[0]
+        part: Any = config
+        for name in key.split(".") if key != change else ():
+            if not isinstance(part, ConfigDict) or name not in part:
+                close = difflib.get_close_matches(name, part if isinstance(part, ConfigDict) else (), n=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise FsisError(f"the config has no key {key!r}; {hint}fsis_jax/config.py lists the keys")
+            part = part[name]
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=[command, *changes])
+        extra = values([command, *changes])[1:]
+    except (flags.Error, TypeError, ValueError) as error:
+        raise FsisError(f"{' '.join(str(error).split())}; fsis_jax/config.py says what each key takes") from error
+    if extra:
+        raise FsisError(f"unknown argument {extra[0]!r}; known are --config, --workdir and --config.KEY=VALUE")
+    return config
+
+
+def train(arguments: Sequence[str]) -> None:
+    """`train --config FILE [--workdir DIR]`: train, or go on where the folder's last checkpoint stopped."""
+    config, workdir = _parse_config("train", arguments)
+    train_and_evaluate(config, workdir)
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """`evaluate --config FILE --workdir DIR`: test a trained model; writes DIR/evaluation/NAME.json and overlays."""
+    config, workdir = _parse_config("evaluate", arguments)
+    settings = config.eval
+    segmenter = Segmenter.from_checkpoint(workdir)
+    targets, references = open_split(config, "test"), open_split(config, "train")
+    seen, unseen = held_out(targets, config.data.fold)
+    folder = workdir / "evaluation" / f"{settings.split}-{settings.shots}shot-{settings.references}"
+    results = run_protocol(
+        segmenter,
+        targets,
+        references,
+        {"seen": seen, "unseen": unseen, "all": seen + unseen}[settings.split],
+        settings=settings,
+        seed=config.seed,
+        overlays=folder,
+    )
+    path = write_results(folder.with_suffix(".json"), config, results)
+    print(format_table(results))
+    print(f"written to {path}")

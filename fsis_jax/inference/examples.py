@@ -1,0 +1,175 @@
+"""Example cells, as people have them: crops, boxes in an image, label images, outlines drawn in QuPath or ImageJ.
+
+Each becomes a crop with what lies around the cell inside its box, and the size of the cell in pixels of the image that
+it comes from. `Example.pixel_size` relates that to images of other magnification.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from fsis_jax.data.transforms import cut_reference
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.references import References
+from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.io.geojson import read_geojson_boxes
+from fsis_jax.io.image_file import ImageFile
+from fsis_jax.io.levels import Image
+from fsis_jax.io.rois import read_roi_boxes
+
+Box = tuple[float, float, float, float]
+"""(x1, y1, x2, y2), pixels of the image."""
+Opener = Callable[[str], ImageFile]
+
+_ROWS = 1024
+_BOX = re.compile(r"(?P<image>.+):(?P<box>[^:]*,[^:]*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One example cell."""
+
+    name: str
+    """Where it comes from, for messages."""
+    crop: np.ndarray
+    """(h, w) or (h, w, 3 or 4), every pixel that the cell's box touches."""
+    size: tuple[float, float]
+    """Height and width of the cell in pixels."""
+    pixel_size: float | None
+    """Micrometres per pixel."""
+
+
+def crop_example(path: str, opener: Opener) -> Example:
+    """A file that shows one cell without much margin."""
+    with opener(path) as image:
+        height, width = image.shape[:2]
+        return Example(path, image[0:height, 0:width], (height, width), image.pixel_size)
+
+
+def box_example(text: str, opener: Opener) -> Example:
+    """`IMAGE:x1,y1,x2,y2`: a box in pixels of an image, which may be large.
+
+    Raises:
+        FsisError: another text, an image that cannot be read, a box that is empty or not inside it.
+    """
+    match = _BOX.fullmatch(text)
+    wrong = FsisError(f"--reference {text}: give IMAGE:x1,y1,x2,y2, like cells.tif:120,80,164,131")
+    if match is None:
+        raise wrong
+    try:
+        x1, y1, x2, y2 = (float(value) for value in match["box"].split(","))
+    except ValueError as error:
+        raise wrong from error
+    return boxed_examples(match["image"], [(x1, y1, x2, y2)], opener)[0]
+
+
+def boxed_examples(path: str, boxes: Sequence[Box], opener: Opener, *, source: str = "") -> list[Example]:
+    """Boxes in pixels of an image.
+
+    Args:
+        source: file that the boxes come from, for messages.
+
+    Raises:
+        FsisError: the image cannot be read, or a box is empty or not inside it.
+    """
+    examples = []
+    with opener(path) as image:
+        height, width = image.shape[:2]
+        for number, box in enumerate(boxes, start=1):
+            name = f"{source}: cell {number}" if source else f"{path}:{','.join(f'{value:g}' for value in box)}"
+            x1, y1, x2, y2 = box
+            if not (x1 < x2 and y1 < y2):
+                raise FsisError(f"{name}: a box without an area: give x1,y1,x2,y2 with x1 < x2 and y1 < y2")
+            if not (x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height):
+                place = ",".join(f"{value:g}" for value in box)
+                raise FsisError(
+                    f"{name}: the box {place} is not inside the image of {width}x{height} pixels: give pixels of {path}"
+                )
+            examples.append(Example(name, cut_reference(image, box), (y2 - y1, x2 - x1), image.pixel_size))
+    return examples
+
+
+def label_examples(labels: str, path: str, opener: Opener) -> list[Example]:
+    """Each label of a label image is one cell of the image at `path`.
+
+    Raises:
+        FsisError: an image that cannot be read, of another size, or without whole numbers as labels.
+    """
+    with opener(path) as image:
+        size = image.shape[:2]
+    with opener(labels) as mask:
+        if mask.shape != size:
+            raise FsisError(
+                f"{labels}: a label image of shape {mask.shape} for {path} with {size}: "
+                "give labels of this very image, or name their image by --reference-image"
+            )
+        boxes = _label_boxes(mask, labels)
+    return boxed_examples(path, boxes, opener, source=labels)
+
+
+def outlined_examples(outlines: str, path: str, opener: Opener) -> list[Example]:
+    """Each outline of a GeoJSON file or of ImageJ ROIs is one cell of the image at `path`.
+
+    An outline may reach over the image's border by a pixel, as they are drawn by hand.
+
+    Raises:
+        FsisError: a file that cannot be read, or an outline outside the image.
+    """
+    is_roi = pathlib.Path(outlines).suffix.lower() in (".zip", ".roi")
+    boxes = read_roi_boxes(outlines) if is_roi else read_geojson_boxes(outlines)
+    with opener(path) as image:
+        height, width = image.shape[:2]
+    limits = np.array([width, height, width, height], float)
+    drawn = np.array(boxes)
+    near = np.all((drawn >= -1) & (drawn <= limits + 1), axis=1)
+    drawn[near] = np.clip(drawn[near], 0, limits)
+    return boxed_examples(path, [(x1, y1, x2, y2) for x1, y1, x2, y2 in drawn.tolist()], opener, source=outlines)
+
+
+def encode_examples(segmenter: Segmenter, examples: Sequence[Example]) -> References:
+    """Encode examples, which may come from images of different pixel size; it counts if all have one.
+
+    Raises:
+        FsisError: no example, or one that shows no cell.
+    """
+    known = [example.pixel_size for example in examples if example.pixel_size is not None]
+    first = known[0] if known and len(known) == len(examples) else None
+    sides = [np.array(e.size) * (e.pixel_size / first if first and e.pixel_size else 1) for e in examples]
+    return segmenter.encode_references(
+        [example.crop for example in examples],
+        sides=np.array(sides),
+        pixel_size=first,
+        names=[example.name for example in examples],
+    )
+
+
+def _label_boxes(labels: Image, name: str) -> list[Box]:
+    """The box of each label, by ascending label, from bands of rows."""
+    found: dict[int, tuple[int, int, int, int]] = {}
+    height, width = labels.shape
+    if labels.dtype.kind not in "iu":
+        raise FsisError(f"{name}: labels of type {labels.dtype}: save whole numbers, 0 = background, 1 ... n the cells")
+    for top in range(0, height, _ROWS):
+        band = np.asarray(labels[top : min(top + _ROWS, height), 0:width])
+        rows, columns = np.nonzero(band)
+        ids, inverse = np.unique(band[rows, columns], return_inverse=True)
+        low = np.full((len(ids), 2), max(width, height))
+        high = np.zeros((len(ids), 2), np.int64)
+        for axis, values in enumerate((columns, rows + top)):
+            np.minimum.at(low[:, axis], inverse, values)
+            np.maximum.at(high[:, axis], inverse, values + 1)
+        for label, (x1, y1), (x2, y2) in zip(ids.tolist(), low.tolist(), high.tolist(), strict=True):
+            box = found.get(label, (x1, y1, x2, y2))
+            found[label] = (min(box[0], x1), min(box[1], y1), max(box[2], x2), max(box[3], y2))
+    if not found:
+        raise FsisError(f"{name}: no label: give a label image with 1 ... n in the example cells")
+    if len(found) == 1:
+        ((x1, y1, x2, y2),) = found.values()
+        parts = cv2.connectedComponents((np.asarray(labels[y1:y2, x1:x2]) != 0).astype(np.uint8))[0] - 1
+        if parts > 1:
+            raise FsisError(f"{name}: one label in {parts} separate parts: give each cell a number of its own")
+    return [(float(x1), float(y1), float(x2), float(y2)) for _, (x1, y1, x2, y2) in sorted(found.items())]

@@ -1,0 +1,284 @@
+"""Segmenting image files into a folder of results: one file after the other, on where an earlier run stopped.
+
+`OUT/images.jsonl` gets a line for each finished image: what it was made from, the count and the files. An image that
+has such a line, for the same content, references, model and settings, and its files, is not segmented again. The
+finished tiles of a large image that was interrupted lie in `OUT/NAME.partial/`, where Ctrl-C also leaves the results so
+far.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from fsis_jax.errors import FsisError, OutputError
+from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.job import Job
+from fsis_jax.inference.journal import Journal
+from fsis_jax.inference.references import References
+from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.io.files import check_folder, write_failure
+from fsis_jax.io.image_file import ImageFile
+from fsis_jax.io.outputs import DEFAULT, write_outputs
+from fsis_jax.io.source import open_image
+
+_logger = logging.getLogger(__name__)
+_RECORD = "images.jsonl"
+_TILES = "tiles"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How image files are read, and what is written."""
+
+    save: tuple[str, ...] = DEFAULT
+    """Kinds of `io.outputs.FILES`."""
+    channel: str | None = None
+    page: str | None = None
+    """Of stacks: `open_image`."""
+    pixel_size: float | None = None
+    """Micrometres per pixel of the images; None: as each file says."""
+    tile: int = 0
+    """As for `Segmenter.segment_all`."""
+    category: str | None = None
+    """Name of what the references show, for COCO and GeoJSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one image file."""
+
+    image: str
+    """Path, as it was given."""
+    cells: int = 0
+    pixel_size: float | None = None
+    """Micrometres per pixel, where it is known."""
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Kind -> path."""
+    error: str = ""
+    """Why there is no result, in one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _FileJob(Job):
+    image: ImageFile
+    references: References
+    journal: Journal  # type: ignore[misc]  # dataclasses take the default of the base class
+    key: str = ""
+
+
+def segment_files(
+    segmenter: Segmenter,
+    paths: Sequence[str],
+    references: References,
+    output: str | os.PathLike[str],
+    settings: Settings | None = None,
+    *,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> Iterator[Outcome]:
+    """Segment image files; one that fails does not stop the others.
+
+    Args:
+        paths: of image files, whose names without their suffixes differ.
+        output: folder for the results, made if missing.
+        progress: called with a path, the number of finished tiles of the image and of all its tiles.
+
+    Yields:
+        First the images that an earlier run finished, then the others, in order.
+
+    Raises:
+        FsisError: two files have one name, or the references are of another model.
+        OutputError: a result cannot be written; those before are complete.
+        KeyboardInterrupt: as it came, after the results so far of a half-finished image were written.
+    """
+    return _Run(segmenter, paths, references, pathlib.Path(output), settings or Settings(), progress).outcomes()
+
+
+def image_name(path: str) -> str:
+    """The name of an image file without its suffixes, which names its results: "a" of "x/a.ome.tif"."""
+    name = pathlib.PurePath(path).name
+    stem = pathlib.PurePath(name).stem
+    return stem[:-4] if stem.lower().endswith(".ome") and len(stem) > 4 else stem
+
+
+class _Run:
+    """One call of `segment_files`."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        paths: Sequence[str],
+        references: References,
+        output: pathlib.Path,
+        settings: Settings,
+        progress: Callable[[str, int, int], object] | None,
+    ) -> None:
+        self.segmenter, self.references, self.settings, self.output = segmenter, references, settings, output
+        self.progress = progress
+        self.paths = paths
+        _check_names(paths)
+        segmenter.check_references(references)
+        check_folder(output)
+        read = dataclasses.replace(settings, save=(), category=None)
+        self.common = [segmenter.fingerprint, references.digest, dataclasses.astuple(read)]
+        self.open: list[_FileJob] = []
+        self.taken = ""
+
+    def outcomes(self) -> Iterator[Outcome]:
+        record, left = self._read_record(), []
+        for path in self.paths:
+            line = record.get(path, {})
+            if line.get("key") == self._counted_key(self._key(path)) and self._is_complete(line):
+                yield Outcome(path, line["cells"], line["pixel_size"], line["files"])
+            else:
+                left.append(path)
+        waiting = iter(left)
+        try:
+            while True:
+                self.taken = ""
+                stream = self.segmenter.segment_all(self._jobs(waiting), tile=self.settings.tile, progress=self._report)
+                try:
+                    for job, found in stream:
+                        yield self._finish(job, found)
+                    return
+                except OutputError:
+                    raise
+                except FsisError as error:  # of the file that was taken last: results of those before were given
+                    yield Outcome(self.taken, error=str(error))
+        except KeyboardInterrupt:
+            for job in self.open:
+                self._save_partial(job)
+            raise
+        finally:
+            for job in list(self.open):
+                self._close(job)
+
+    def _jobs(self, waiting: Iterator[str]) -> Iterator[_FileJob]:
+        for path in waiting:
+            self.taken = path
+            image = open_image(path, channel=self.settings.channel, page=self.settings.page)
+            size = image.pixel_size if self.settings.pixel_size is None else self.settings.pixel_size
+            if size is None and self.references.pixel_size is not None:
+                _logger.warning(
+                    f"{path}: its pixel size is not known; taken for that of the references, "
+                    f"{self.references.pixel_size:g} µm: tell by --pixel-size"
+                )
+            key = self._key(path)
+            job = _FileJob(image, self.references, size, Journal(self._partial(path) / _TILES, key), key)
+            self.open.append(job)
+            yield job
+
+    def _report(self, job: _FileJob, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(job.image.path, done, total)
+
+    def _finish(self, job: _FileJob, found: Instances) -> Outcome:
+        """Write the results of an image and note it as done."""
+        path = job.image.path
+        counted = self._counted(found)
+        try:
+            files = self._write(job, self.output, counted)
+        except OutputError:
+            raise
+        except FsisError as error:
+            return Outcome(path, error=str(error))
+        finally:
+            self._close(job)
+        line = {"image": path, "cells": len(counted), "pixel_size": job.pixel_size, "files": files}
+        line["key"] = self._counted_key(job.key)
+        try:
+            with open(self.output / _RECORD, "a", encoding="utf-8") as record:
+                record.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise write_failure(self.output / _RECORD, error) from error
+        shutil.rmtree(self._partial(path), ignore_errors=True)
+        return Outcome(path, len(counted), job.pixel_size, files)
+
+    def _save_partial(self, job: _FileJob) -> None:
+        """Write what the finished tiles of an interrupted image hold."""
+        if job.journal.finished:
+            found = self.segmenter.found_so_far(job, tile=self.settings.tile)
+            self._write(job, self._partial(job.image.path), self._counted(found))
+            _logger.warning(
+                f"{job.image.path}: {len(job.journal.finished)} tiles are done; their cells are in "
+                f"{self._partial(job.image.path)}, and the same command goes on"
+            )
+
+    def _counted(self, found: Instances) -> Instances:
+        return dataclasses.replace(found.without_overlaps(), category=self.settings.category)
+
+    def _write(self, job: _FileJob, folder: pathlib.Path, counted: Instances) -> dict[str, str]:
+        path = job.image.path
+        return write_outputs(
+            folder,
+            image_name(path),
+            job.image,
+            counted,
+            self.settings.save,
+            file_name=pathlib.PurePath(path).name,
+            references=list(self.references.images),
+            pixel_size=job.pixel_size,
+        )
+
+    def _close(self, job: _FileJob) -> None:
+        job.image.close()
+        job.journal.close()
+        if job in self.open:
+            self.open.remove(job)
+
+    def _partial(self, path: str) -> pathlib.Path:
+        return self.output / f"{image_name(path)}.partial"
+
+    def _key(self, path: str) -> str:
+        """What the tiles of an image depend on."""
+        return _digest([*self.common, os.path.abspath(path), _identity(path)])
+
+    def _counted_key(self, key: str) -> str:
+        """What its files depend on, beside which they are."""
+        return _digest([key, self.segmenter.min_score, self.settings.category])
+
+    def _read_record(self) -> dict[str, dict[str, Any]]:
+        """The last line of each image; what is no line of ours, such as a half one, is passed over."""
+        lines: dict[str, dict[str, Any]] = {}
+        try:
+            with open(self.output / _RECORD, encoding="utf-8", errors="replace") as record:
+                for text in record:
+                    try:
+                        line = json.loads(text)
+                        lines[line["image"]] = line
+                    except (ValueError, TypeError, KeyError):
+                        continue
+        except OSError:
+            return {}
+        return lines
+
+    def _is_complete(self, line: dict[str, Any]) -> bool:
+        return all(os.path.exists(line["files"].get(kind, "")) for kind in self.settings.save)
+
+
+def _check_names(paths: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for path in paths:
+        name = image_name(path).casefold()
+        if name in seen:
+            raise FsisError(
+                f"{path}: has the name of {seen[name]}, and so would its results: rename one, "
+                "or segment them into two folders"
+            )
+        seen[name] = path
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _identity(path: str) -> list[list[int]]:
+    """Sizes and times of change of a file, or of a folder and its metadata (OME-Zarr); of nothing if it is gone."""
+    places = [path, *(os.path.join(path, name) for name in ("zarr.json", ".zattrs", ".zgroup"))]
+    stats = [os.stat(place) for place in places if os.path.exists(place)]
+    return [[stat.st_size, stat.st_mtime_ns] for stat in stats]

@@ -1,0 +1,51 @@
+"""An image to segment, and how far that is."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.journal import Journal
+from fsis_jax.inference.reading import Reading
+from fsis_jax.inference.references import References
+from fsis_jax.inference.tiling import merge
+from fsis_jax.io.levels import Image
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """An image to segment. A subclass may carry what its caller wants back with the result."""
+
+    image: Image
+    references: References | Sequence[np.ndarray]
+    """Encoded, or crops."""
+    pixel_size: float | None = None
+    """Micrometres per pixel of the image; counts where the references have theirs too."""
+    journal: Journal | None = None
+    """Where finished tiles of a large image are noted; those that are there already are not segmented again."""
+
+
+J = TypeVar("J", bound=Job)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work(Generic[J]):
+    """An image that is being segmented."""
+
+    job: J
+    reading: Reading
+    parts: dict[int, Instances]
+    """What was found in the finished tiles, by number."""
+
+    @property
+    def done(self) -> bool:
+        return len(self.parts) == len(self.reading.tiles)
+
+    def whole(self, min_score: float) -> Instances:
+        """The instances of the image, as far as its tiles are finished."""
+        reading, nothing = self.reading, Instances.none(self.reading.window)
+        parts = [self.parts.get(number, nothing) for number in range(len(reading.tiles))]
+        found = parts[0] if len(parts) == 1 else merge(parts, reading.tiles, reading.size, reading.margin)
+        return dataclasses.replace(found, min_score=min_score)

@@ -1,0 +1,95 @@
+"""Encoded references: what the network keeps of one to a few example cells, and files of them.
+
+A file (`fsis references ... -o nuclei.refs`) is an npz archive of plain arrays and one JSON text; reading it runs
+nothing that is in it. It names the model that encoded it, and serves that model alone.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import zipfile
+
+import jax.numpy as jnp
+import numpy as np
+
+from fsis_jax.errors import FsisError
+from fsis_jax.io.files import atomic_write
+from fsis_jax.models.detector import Pyramid
+
+SUFFIX = ".refs"
+_FORMAT = 1
+_ARRAYS = ("sides", "images")
+
+
+@dataclasses.dataclass(frozen=True)
+class References:
+    """k encoded references."""
+
+    features: Pyramid
+    """{level: (1, h, w, C)}, the mean over the references."""
+    sides: np.ndarray
+    """(k, 2) float32, height and width of the cells in pixels; they give the scale at which targets are read."""
+    images: np.ndarray
+    """(k, S, S, 3) uint8, as the network saw them."""
+    pixel_size: float | None = None
+    """Micrometres per pixel of `sides`, where it is known."""
+    model: str = ""
+    """`Segmenter.fingerprint` of the model that encoded them."""
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The same for references that give the same results."""
+        state = hashlib.sha256(f"{self.model} {self.pixel_size}".encode())
+        for level, features in sorted(self.features.items()):
+            state.update(f"{level}".encode() + np.asarray(features.astype(jnp.float32)).tobytes())
+        state.update(self.sides.tobytes())
+        return state.hexdigest()
+
+    def sides_in(self, pixel_size: float | None) -> np.ndarray:
+        """(k, 2) `sides` in pixels of an image with `pixel_size`; one that is not known is taken for the other."""
+        if pixel_size is None or self.pixel_size is None:
+            return self.sides
+        return self.sides * np.float32(self.pixel_size / pixel_size)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that `load_references` reads.
+
+        Raises:
+            FsisError: the file cannot be written.
+        """
+        meta = {
+            "format": _FORMAT,
+            "model": self.model,
+            "pixel_size": self.pixel_size,
+            "levels": {str(level): str(features.dtype) for level, features in self.features.items()},
+        }
+        arrays = {"meta": np.array(json.dumps(meta)), "sides": self.sides, "images": self.images}
+        arrays |= {f"level{level}": np.asarray(x.astype(jnp.float32)) for level, x in self.features.items()}
+        with atomic_write(path) as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_references(path: str | os.PathLike[str]) -> References:
+    """Read what `References.save` wrote.
+
+    Raises:
+        FsisError: no such file, another kind of file or a damaged one.
+    """
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            meta = json.loads(str(archive["meta"]))
+            if meta["format"] != _FORMAT:
+                raise FsisError(f"{name}: references of format {meta['format']}, not {_FORMAT}: encode them again")
+            sides, images = (archive[key] for key in _ARRAYS)
+            features = {
+                int(level): jnp.asarray(archive[f"level{level}"], dtype=dtype)
+                for level, dtype in meta["levels"].items()
+            }
+    except FileNotFoundError as error:
+        raise FsisError(f"{name}: no such file: make it with `fsis references`") from error
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise FsisError(f"{name}: no file of encoded references: make one with `fsis references`") from error
+    return References(features, sides, images, meta["pixel_size"], meta["model"])

@@ -1,0 +1,135 @@
+"""GeoJSON (RFC 7946): instances for QuPath, and boxes of cells that were drawn there.
+
+QuPath (v0.4 and later) imports each feature as an object. Coordinates are pixels of the full-resolution image, as
+`outlines` gives them: exactly the mask.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fsis_jax.errors import FsisError
+from fsis_jax.io.exports import Result
+from fsis_jax.io.files import atomic_write
+from fsis_jax.io.outlines import Box, box_around, outlines
+
+_COLOUR = (74, 222, 128)
+_EXPORT = "export the objects as GeoJSON again"
+
+
+def write_geojson(path: str | os.PathLike[str], result: Result) -> None:
+    """A FeatureCollection with one detection per instance: outline, class, number as its name, score as measurement.
+
+    The numbers count from 1 in the order of `result` (ids of `Instances.labels`, if these are
+    `Instances.without_overlaps`). An empty mask has no feature. The ids follow from the file's name and the number.
+
+    Raises:
+        FsisError: the file cannot be written.
+    """
+    with atomic_write(path) as file:
+        file.write(b'{"type":"FeatureCollection","features":[')
+        for row, feature in enumerate(_features(os.path.basename(path), result)):
+            file.write(b",\n" if row else b"\n")
+            file.write(json.dumps(feature, separators=(",", ":")).encode())
+        file.write(b"\n]}\n")
+
+
+def read_geojson_boxes(path: str | os.PathLike[str]) -> list[Box]:
+    """The bounds of each feature's geometry, in the order of the file.
+
+    Args:
+        path: a FeatureCollection, a list of features or a single one, in UTF-8. Other than points, all geometries will
+            do: they must have an extent in x and in y.
+
+    Raises:
+        FsisError: no such file, not GeoJSON, no features, or a feature (counted from 1) that has no box.
+    """
+    name = os.fspath(path)
+    content = _read_json(name)
+    if isinstance(content, dict):
+        content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
+    if not isinstance(content, list):
+        raise FsisError(f"{name}: no GeoJSON features: {_EXPORT}")
+    if not content:
+        raise FsisError(f"{name}: an empty list of features: outline at least one cell")
+    return [_box(feature, f"{name}: feature {number}") for number, feature in enumerate(content, start=1)]
+
+
+def _features(file_name: str, result: Result) -> Iterator[dict[str, Any]]:
+    classification = {"name": result.category or "cell", "color": _COLOUR}
+    for number, (mask, score) in enumerate(zip(result.masks, result.scores.tolist(), strict=True), start=1):
+        polygons = [
+            [ring.tolist() + ring[:1].tolist() for ring in (polygon.shell, *polygon.holes)]
+            for polygon in outlines(mask.mask, mask.y, mask.x)
+        ]
+        if not polygons:
+            continue
+        geometry = (
+            {"type": "Polygon", "coordinates": polygons[0]}
+            if len(polygons) == 1
+            else {"type": "MultiPolygon", "coordinates": polygons}
+        )
+        yield {
+            "type": "Feature",
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{file_name}#{number}")),
+            "geometry": geometry,
+            "properties": {
+                "objectType": "detection",
+                "name": str(number),
+                "classification": classification,
+                "measurements": {"Score": round(score, 6)},
+            },
+        }
+
+
+def _read_json(name: str) -> Any:
+    try:
+        with open(name, "rb") as file:
+            data = file.read()
+    except FileNotFoundError as error:
+        raise FsisError(f"{name}: no such file: check the path") from error
+    except OSError as error:
+        raise FsisError(f"{name}: cannot be read ({error.strerror or error}): give a readable GeoJSON file") from error
+    if data.startswith(b"\x1f\x8b"):
+        raise FsisError(f"{name}: compressed by gzip: unpack it")
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise FsisError(f"{name}: not UTF-8 (byte {error.start}): {_EXPORT}") from error
+    except (ValueError, RecursionError) as error:
+        raise FsisError(f"{name}: not JSON ({error}): {_EXPORT}") from error
+
+
+def _box(feature: Any, where: str) -> Box:
+    if not isinstance(feature, dict) or feature.get("type") != "Feature":
+        raise FsisError(f"{where}: not a GeoJSON feature: {_EXPORT}")
+    geometry = feature.get("geometry")
+    if not isinstance(geometry, dict):
+        raise FsisError(f"{where}: no geometry: outline a cell")
+    return box_around(_points(geometry, where), where)
+
+
+def _points(geometry: dict[str, Any], where: str) -> np.ndarray:
+    """(n, 2) float64, all points of a geometry."""
+    points: list[Sequence[float]] = []
+    left: list[Any] = [geometry]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict) and item.get("type") in ("Point", "MultiPoint"):
+            raise FsisError(f"{where}: a {item['type']} has no extent: outline a cell")
+        if isinstance(item, dict):
+            left += [item.get("geometries", item.get("coordinates"))]
+        elif isinstance(item, list) and all(isinstance(part, list | dict) for part in item):
+            left += item
+        elif isinstance(item, list) and len(item) >= 2 and all(type(part) in (int, float) for part in item[:2]):
+            points.append(item[:2])
+        else:
+            raise FsisError(f"{where}: coordinates that are no points (x, y): {_EXPORT}")
+    try:
+        return np.array(points, np.float64).reshape(-1, 2)
+    except OverflowError as error:
+        raise FsisError(f"{where}: a coordinate is not finite: draw it again") from error

@@ -1,0 +1,120 @@
+"""OME-Zarr (NGFF 0.4 on Zarr 2, 0.5 on Zarr 3), read chunk by chunk.
+
+A folder whose metadata list the resolutions of one image: https://ngff.openmicroscopy.org
+"""
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+
+from fsis_jax.errors import FsisError
+from fsis_jax.io.chunks import ChunkCache, Chunks, check_chunk
+from fsis_jax.io.image_file import CUT_OFF, ImageFile, Plane, one_line
+from fsis_jax.io.pixel_size import micrometres
+from fsis_jax.io.planes import Choice, Wanted, choose_plane
+
+_MARKS = (".zgroup", ".zarray", "zarr.json")
+
+
+def is_zarr(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is one of Zarr's."""
+    return any(os.path.isfile(os.path.join(path, mark)) for mark in _MARKS)
+
+
+def open_ome_zarr(path: str, wanted: Wanted) -> ImageFile:
+    """Open the image of an OME-Zarr folder.
+
+    Raises:
+        FsisError: a folder that holds no image, or several; damaged metadata; no such plane.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of zarr, about parts of the format that may change
+            return _open(path, wanted)
+    except (FsisError, MemoryError):
+        raise
+    except Exception as error:  # whatever is wrong with the metadata
+        raise FsisError(f"{path}: damaged OME-Zarr ({one_line(error)}): {CUT_OFF}") from error
+
+
+def _open(path: str, wanted: Wanted) -> ImageFile:
+    group = zarr.open(path, mode="r")
+    if not isinstance(group, zarr.Group):
+        raise FsisError(f"{path}: an array of Zarr without OME metadata: give the folder of the image around it")
+    metadata: Mapping[str, Any] = group.attrs.asdict()
+    metadata = metadata.get("ome", metadata)
+    _check_kind(path, metadata)
+    image = metadata["multiscales"][0]
+    arrays = [array for dataset in image["datasets"] if isinstance(array := group[dataset["path"]], zarr.Array)]
+    names, units = _axes(image, arrays[0].ndim)
+    axes = "".join(_letter(name) for name in names)
+    channels = metadata.get("omero", {}).get("channels", [])
+    labels = [str(channel.get("label") or "") for channel in channels]
+    count = arrays[0].shape[axes.index("C")] if "C" in axes else 1
+    choice = choose_plane(path, axes, arrays[0].shape, wanted, labels if len(labels) == count else ())
+    cache = ChunkCache()
+    planes = [_plane(path, array, axes, choice, cache) for array in arrays if array.ndim == len(axes)]
+    scale = [1.0] * len(axes)
+    for transform in [
+        *image["datasets"][0].get("coordinateTransformations", []),
+        *image.get("coordinateTransformations", []),
+    ]:
+        if transform.get("type") == "scale":
+            scale = [a * b for a, b in zip(scale, transform["scale"], strict=True)]
+    y, x = axes.index("Y"), axes.index("X")
+    across, down = micrometres(scale[x], scale[x], units[x]), micrometres(scale[y], scale[y], units[y])
+    return ImageFile(path, planes, micrometres(across, down, "µm"))
+
+
+def _check_kind(path: str, metadata: Mapping[str, Any]) -> None:
+    """Raise FsisError if the folder is not that of one image."""
+    if "plate" in metadata or "well" in metadata:
+        remedy = "give one field of a well, like plate.zarr/A/1/0"
+        raise FsisError(f"{path}: a plate of many images: {remedy}")
+    if "labels" in metadata or "image-label" in metadata:
+        raise FsisError(f"{path}: labels and not an image: give the folder of the image around it")
+    if "bioformats2raw.layout" in metadata:
+        raise FsisError(f"{path}: a collection of images: give one of them, like {path}/0")
+    if not metadata.get("multiscales"):
+        raise FsisError(
+            f"{path}: a Zarr folder without an image of OME-Zarr (multiscales): export it as OME-Zarr 0.4 or 0.5"
+        )
+
+
+def _axes(image: Mapping[str, Any], count: int) -> tuple[list[str], list[str | None]]:
+    """Names and units of the axes."""
+    axes = image.get("axes", list("tczyx")[-count:])  # the first versions of the format name none
+    axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in axes]
+    return [axis["name"] for axis in axes], [axis.get("unit") for axis in axes]
+
+
+def _letter(name: str) -> str:
+    """The letter of an axis: its own, or that of an unknown kind of pages."""
+    return name.upper() if name.upper() in list("TCZYX") else "Q"
+
+
+def _plane(path: str, array: zarr.Array[Any], axes: str, choice: Choice, cache: ChunkCache) -> Plane:
+    """The chosen plane of one resolution."""
+    check_chunk(path, array.chunks, array.dtype.itemsize)
+    y, x = axes.index("Y"), axes.index("X")
+    if y > x:
+        raise FsisError(f"{path}: axes {axes}: export it with X as the last axis")
+    high, wide = array.chunks[y], array.chunks[x]
+    height, width = array.shape[y], array.shape[x]
+    colours = next((i for i, number in enumerate(choice.index) if number is None and axes[i] not in "YX"), None)
+    shape = (height, width) if colours is None else (height, width, array.shape[colours])
+    dtype = array.dtype.newbyteorder("=")
+
+    def decode(row: int, column: int) -> np.ndarray:
+        window: list[int | slice] = [slice(None) if number is None else number for number in choice.index]
+        window[y] = slice(row * high, min((row + 1) * high, height))
+        window[x] = slice(column * wide, min((column + 1) * wide, width))
+        chunk = np.asarray(array[tuple(window)])
+        # Y and X are in order; the colours may stand before them.
+        return chunk if colours is None or colours > x else np.moveaxis(chunk, 0, -1)
+
+    return Plane(path, shape, dtype, Chunks(shape, dtype, (high, wide), decode, cache))

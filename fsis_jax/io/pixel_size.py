@@ -1,0 +1,29 @@
+"""The side of a pixel in micrometres, out of lengths and units as file formats write them."""
+
+import math
+
+_MICROMETRES = {
+    "pm": 1e-6, "picometer": 1e-6, "å": 1e-4, "angstrom": 1e-4,
+    "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3,
+    "µm": 1.0, "um": 1.0, "micrometer": 1.0, "micrometre": 1.0, "micron": 1.0, "microns": 1.0,
+    "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3, "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
+    "m": 1e6, "meter": 1e6, "metre": 1e6, "inch": 25400.0, "in": 25400.0, "inches": 25400.0,
+}  # fmt: skip
+_SMALLEST, _LARGEST = 1e-4, 1e4
+"""Micrometres: no image of cells has pixels beyond these."""
+
+
+def micrometres(width: object, height: object, unit: str | None) -> float | None:
+    """The side of a pixel, the geometric mean of its width and height (numbers or strings of them).
+
+    None where one of them is missing, not a number, or absurd, or the unit is no length that is known.
+    """
+    # ImageJ writes the unit with the six characters of the escape; the Greek mu looks like the micro sign.
+    name = (unit or "").strip().replace("\\u00B5", "µ").replace("\u03bc", "µ").casefold().replace("\u03bc", "µ")
+    factor = _MICROMETRES.get(name)
+    try:
+        sides = float(width), float(height)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    side = math.sqrt(sides[0] * sides[1]) * (factor or 0.0) if min(sides) > 0 else 0.0
+    return side if _SMALLEST <= side <= _LARGEST else None

@@ -1,0 +1,133 @@
+"""ImageJ ROIs: instances for Fiji's ROI Manager, and boxes of cells that were drawn there.
+
+A point (x, y) of an area ROI is a corner of a pixel, as in `outlines`: a ROI is exactly the mask. Coordinates are
+16-bit integers or float32, and whole numbers up to 2^24 are exact there. The format is that of ImageJ's RoiDecoder.
+"""
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterator
+
+import numpy as np
+from roifile import ROI_TYPE, ImagejRoi
+
+from fsis_jax.errors import FsisError
+from fsis_jax.io.exports import Result
+from fsis_jax.io.files import atomic_write
+from fsis_jax.io.outlines import Box, Polygon, box_around, outlines
+
+_LARGEST = 16 << 20
+"""Bytes of one ROI: a million corners."""
+_EXPORT = "save the ROIs in ImageJ again"
+_ARGUMENTS = {0: 2, 1: 2, 2: 4, 3: 6, 4: 0}
+"""Numbers that follow each command of a composite's path: move, line, quadratic and cubic curve, close."""
+
+
+def write_rois(path: str | os.PathLike[str], result: Result) -> None:
+    """A zip with one ROI per instance: a polygon, or a composite where a mask has holes or several parts.
+
+    Names are number-y-x, as ImageJ makes them of a ROI's centre; the numbers count from 1 in the order of `result`
+    (ids of `Instances.labels`, if these are `Instances.without_overlaps`). The property "score" holds the score. An
+    empty mask has no ROI.
+
+    Raises:
+        FsisError: the file cannot be written.
+    """
+    digits = max(len(str(len(result.masks))), 4)
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for number, (mask, score) in enumerate(zip(result.masks, result.scores.tolist(), strict=True), start=1):
+            polygons = outlines(mask.mask, mask.y, mask.x)
+            if polygons:
+                roi = _roi(polygons, f"{number:0{digits}}", score)
+                entry = zipfile.ZipInfo(f"{roi.name}.roi")  # its time is 1980: the same ROIs are the same file
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, roi.tobytes(), zipfile.ZIP_DEFLATED)
+
+
+def read_roi_boxes(path: str | os.PathLike[str]) -> list[Box]:
+    """The bounds of every ROI of a .zip, in its order, or of a single .roi.
+
+    Raises:
+        FsisError: no such file, neither of the two, damaged, no ROIs, or a ROI that has no extent in x and in y.
+    """
+    name = os.fspath(path)
+    with _read_errors(name), open(path, "rb") as file:
+        if file.read(2) != b"PK":
+            file.seek(0)
+            return [_box(file.read(_LARGEST), name)]
+        with zipfile.ZipFile(file) as archive:
+            boxes = [_entry_box(archive, entry, name) for entry in archive.infolist() if not entry.is_dir()]
+    if not boxes:
+        raise FsisError(f"{name}: no ROIs in the zip: {_EXPORT}")
+    return boxes
+
+
+def _roi(polygons: list[Polygon], number: str, score: float) -> ImagejRoi:
+    rings = [ring for polygon in polygons for ring in (polygon.shell, *polygon.holes)]
+    points = np.concatenate(rings)
+    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    name = f"{number}-{(top + bottom) // 2:04}-{(left + right) // 2:04}"
+    if len(rings) == 1:
+        roi = ImagejRoi.frompoints(points, name=name)  # as float32 where 16 bits are too few
+        roi.roitype = ROI_TYPE.POLYGON
+    else:
+        # Per point a command, move or line, and its coordinates; the command to close ends the ring.
+        steps = [np.insert(ring, 0, np.arange(len(ring)) > 0, axis=1) for ring in rings]
+        path = np.concatenate([np.append(step, 4) for step in steps]).astype(np.float32)
+        roi = ImagejRoi(roitype=ROI_TYPE.RECT, name=name, shape_roi_size=len(path), multi_coordinates=path)
+    roi.left, roi.top, roi.right, roi.bottom = left, top, right, bottom
+    roi.properties = {"score": round(score, 6)}
+    return roi
+
+
+@contextlib.contextmanager
+def _read_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except FsisError:
+        raise
+    except FileNotFoundError as error:
+        raise FsisError(f"{where}: no such file: check the path") from error
+    except OSError as error:
+        raise FsisError(f"{where}: cannot be read ({error.strerror or error}): give a readable ROI file") from error
+    except Exception as error:  # damage may lead the parsers to any exception
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FsisError(f"{where}: not ImageJ ROIs, or damaged ({reason}): {_EXPORT}") from error
+
+
+def _entry_box(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Box:
+    where = f"{name}: {entry.filename!r}"
+    if entry.file_size > _LARGEST:
+        raise FsisError(f"{where}: {entry.file_size} bytes, more than a ROI has: take it out of the zip")
+    with _read_errors(where):
+        return _box(archive.read(entry), where)
+
+
+def _box(data: bytes, where: str) -> Box:
+    roi = ImagejRoi.frombytes(data)
+    if roi.roitype == ROI_TYPE.POINT:
+        raise FsisError(f"{where}: points have no extent: outline a cell")
+    return box_around(_points(roi), where)
+
+
+def _points(roi: ImagejRoi) -> np.ndarray:
+    """(n, 2) points whose bounds are those of the ROI."""
+    if roi.multi_coordinates is not None:
+        return _path_points(roi.multi_coordinates.tolist())
+    if roi.subpixelrect:
+        return np.array([(roi.xd, roi.yd), (roi.xd + roi.widthd, roi.yd + roi.heightd)])
+    if roi.roitype in (ROI_TYPE.RECT, ROI_TYPE.OVAL):
+        return np.array([(roi.left, roi.top), (roi.right, roi.bottom)])
+    return np.asarray(roi.coordinates())
+
+
+def _path_points(numbers: list[float]) -> np.ndarray:
+    """The points of a composite's path; control points of curves count (those of ovals lie on their bounds)."""
+    points: list[float] = []
+    place = 0
+    while place < len(numbers):
+        count = _ARGUMENTS[int(numbers[place])]
+        points += numbers[place + 1 : place + 1 + count]
+        place += 1 + count
+    return np.array(points).reshape(-1, 2)

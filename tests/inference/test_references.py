@@ -1,0 +1,95 @@
+"""Encoded references: their scale, and files of them."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.references import References, load_references
+
+
+@pytest.fixture
+def references():
+    rng = np.random.default_rng(0)
+    features = {
+        2: jnp.asarray(rng.normal(size=(1, 4, 4, 8)), jnp.float32),
+        5: jnp.asarray(rng.normal(size=(1, 1, 1, 8)), jnp.bfloat16),
+    }
+    images = rng.integers(0, 255, (2, 16, 16, 3), np.uint8)
+    return References(features, np.array([[20, 30], [22, 28]], np.float32), images, 0.5, "model")
+
+
+def test_a_file_keeps_everything(references, tmp_path):
+    references.save(tmp_path / "nuclei.refs")
+    again = load_references(tmp_path / "nuclei.refs")
+    for level, features in references.features.items():
+        assert again.features[level].dtype == features.dtype
+        np.testing.assert_array_equal(again.features[level], features)
+    np.testing.assert_array_equal(again.sides, references.sides)
+    np.testing.assert_array_equal(again.images, references.images)
+    assert (again.pixel_size, again.model) == (0.5, "model")
+    assert again.digest == references.digest
+
+
+def test_the_digest_tells_what_gives_other_results(references):
+    others = [
+        dataclasses.replace(references, pixel_size=None),
+        dataclasses.replace(references, model="another"),
+        dataclasses.replace(references, sides=references.sides + 1),
+        dataclasses.replace(references, features={2: references.features[2]}),
+        dataclasses.replace(references, features={**references.features, 2: references.features[2] + 1}),
+    ]
+    assert len({references.digest, *(other.digest for other in others)}) == 6
+
+
+def test_sides_follow_the_pixel_size_where_both_are_known(references):
+    np.testing.assert_allclose(references.sides_in(0.25), references.sides * 2)
+    np.testing.assert_array_equal(references.sides_in(None), references.sides)
+    np.testing.assert_array_equal(dataclasses.replace(references, pixel_size=None).sides_in(0.25), references.sides)
+
+
+def _npz(**arrays):
+    def write(path):
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+    return write
+
+
+def _array(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "no such file: make it with `fsis references`"),
+        (lambda path: path.mkdir(), "no file of encoded references"),
+        (lambda path: path.write_bytes(b""), "no file of encoded references"),
+        (lambda path: path.write_text("text"), "no file of encoded references"),
+        (_array, "no file of encoded references"),
+        (_npz(sides=np.zeros((1, 2))), "no file of encoded references"),
+        (_npz(meta=np.array(json.dumps({"format": 9}))), "references of format 9, not 1: encode them again"),
+        (_npz(meta=np.array("{")), "no file of encoded references"),
+        (_npz(meta=np.array({"a": 1}, object)), "no file of encoded references"),  # a pickle is not read
+    ],
+)
+def test_what_is_no_file_of_references(tmp_path, write, message):
+    path = tmp_path / "x.refs"
+    write(path)
+    with pytest.raises(FsisError, match=rf"x\.refs: {message}"):
+        load_references(path)
+
+
+def test_a_file_that_was_cut_off(references, tmp_path):
+    path = tmp_path / "x.refs"
+    references.save(path)
+    content = path.read_bytes()
+    for kept in (len(content) - 1, len(content) // 2, 10):
+        path.write_bytes(content[:kept])
+        with pytest.raises(FsisError, match="no file of encoded references"):
+            load_references(path)
