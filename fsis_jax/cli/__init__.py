@@ -3,6 +3,7 @@
 Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
 
+import io
 import logging
 import os
 import sys
@@ -46,10 +47,15 @@ def main() -> NoReturn:
 def run(command: Command, arguments: Sequence[str]) -> NoReturn:
     """Run a command as a program: logging, the compilation cache, errors in one line, the exit status."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    for handler in logging.root.handlers:  # one of grain's is there as soon as it is imported
+        if type(handler) is logging.StreamHandler:
+            handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("fsis_jax").setLevel(logging.INFO)
     # Threads of the checkpoint library that meet a full disk; the error itself is raised here.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may have any bytes
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of files whose errors we tell
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -57,15 +63,19 @@ def run(command: Command, arguments: Sequence[str]) -> NoReturn:
     try:
         command(arguments)
     except FsisError as error:
-        print(f"fsis: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(error)
     except OSError as error:
-        print(f"fsis: error: {write_failure(error.filename or 'output', error)}", file=sys.stderr)
-        sys.exit(2)
+        _fail(write_failure(error.filename or "output", error))
     except KeyboardInterrupt:
         print("fsis: stopped; what was written is complete", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def _fail(error: FsisError) -> NoReturn:
+    line = str(error).replace("\n", "\\n")  # of a file's name
+    print(f"fsis: error: {line}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _unraisable(problem: "sys.UnraisableHookArgs") -> None:

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 from flax import nnx
-from fsis_jax.inference.job import Job
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import segmenter as module
+from fsis_jax.inference.job import Job
+from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.segmenter import DEFAULT_MIN_SCORE, Segmenter
 from fsis_jax.models.detector import Detector
 from fsis_jax.training.checkpoint import config_of, open_run
@@ -243,3 +244,77 @@ def test_a_fresh_detector_has_the_default_threshold(segmenter):
     model = nnx.merge(segmenter._graph, segmenter._state)
     assert isinstance(model, Detector)
     assert Segmenter(model, segmenter.config).min_score == DEFAULT_MIN_SCORE
+
+
+# -- large images -------------------------------------------------------------------------------------------------
+
+
+def test_finished_tiles_are_taken_from_the_journal(segmenter, crop, tmp_path, monkeypatch):
+    image = _tiled(np.random.default_rng(6))
+    references = segmenter.encode_references([crop])
+    whole = segmenter.segment(image, references)
+    journal = Journal(tmp_path / "tiles", "key")
+    steps = []
+
+    def stop(_, done, total):
+        steps.append(done)
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(segmenter.segment_all([Job(image, references, journal=journal)], progress=stop))
+    journal.close()
+    again = Journal(tmp_path / "tiles", "key")
+    assert len(again.finished) >= 7
+    job = Job(image, references, journal=again)
+    partial = segmenter.found_so_far(job)
+    assert 0 < len(partial) < len(whole)
+    assert partial.size == image.shape
+    detect = module._detect
+    called = []
+    monkeypatch.setattr(module, "_detect", lambda *arguments: called.append(1) or detect(*arguments))
+    left = len(again.finished)
+    ((_, found),) = segmenter.segment_all([job], progress=lambda _, done, total: steps.append(total))
+    assert len(called) == steps[-1] - left
+    np.testing.assert_array_equal(found.boxes, whole.boxes)
+    np.testing.assert_array_equal(found.labels(0.0), whole.labels(0.0))
+    np.testing.assert_array_equal(segmenter.found_so_far(job).boxes, whole.boxes)
+    again.close()
+
+
+def test_an_image_that_is_read_whole_has_no_journal(segmenter, image, crop, tmp_path):
+    list(segmenter.segment_all([Job(image[:, :60], [crop], journal=Journal(tmp_path / "tiles", "key"))]))
+    assert not (tmp_path / "tiles").exists()
+
+
+def test_tiles_that_show_nothing_are_not_given_to_the_device(segmenter, crop, monkeypatch):
+    image = np.zeros((130, 150), np.uint8)
+    image[:60, :70] = np.random.default_rng(7).integers(0, 255, (60, 70))
+    detect, called = module._detect, []
+    monkeypatch.setattr(module, "_detect", lambda *arguments: called.append(1) or detect(*arguments))
+    steps = []
+    ((_, found),) = segmenter.segment_all([Job(image, [crop])], progress=lambda _, *step: steps.append(step))
+    assert 0 < len(called) < steps[-1][1] / 2
+    assert len(found) > 0
+    assert found.boxes[:, 2].max() < 130
+    nothing = segmenter.segment(np.zeros((300, 200), np.uint8), [crop])
+    assert len(nothing) == 0
+    assert (nothing.size, nothing.min_score) == ((300, 200), segmenter.min_score)
+
+
+def test_pixel_sizes_relate_an_image_to_references_of_another_magnification(segmenter, image, crop):
+    told = segmenter.encode_references([crop], sides=np.array([[42, 42]]), pixel_size=0.25)
+    _same(segmenter.segment(image, told, pixel_size=0.5), segmenter.segment(image, [crop]))
+    assert len(segmenter.segment(image, told).boxes) > 0  # not known: taken as it is
+
+
+def test_references_of_another_model_are_refused(segmenter, image, crop):
+    references = segmenter.encode_references([crop])
+    assert references.model == segmenter.fingerprint
+    other = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config)
+    assert other.fingerprint == segmenter.fingerprint
+    other.config = segmenter.config.copy_and_resolve_references()
+    other.config.data.tile_overlap = 3.0
+    del other.fingerprint
+    with pytest.raises(FsisError, match="the references were encoded by another model: encode their crops again"):
+        other.segment(image, references)
