@@ -442,5 +442,12 @@ def _is_canvas(value: object) -> bool:
 
 
 def user_path(path: str) -> pathlib.Path:
-    """A path from a config or the command line: absolute, with ~ expanded."""
-    return pathlib.Path(path).expanduser().absolute()
+    """A path from a config or the command line: absolute, with ~ expanded.
+
+    Raises:
+        FsisError: ~NAME of a user who is not known.
+    """
+    try:
+        return pathlib.Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise FsisError(f"{path}: there is no such user, or no home: give the whole path") from error

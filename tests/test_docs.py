@@ -1,11 +1,15 @@
 """What the documentation names exists: links, files, commands, configuration keys."""
 
+import argparse
 import pathlib
 import re
+import shlex
+from collections.abc import Iterator
 
 import pytest
 from ml_collections import ConfigDict
 
+from fsis_jax.cli.reference import PARSERS, command_line
 from fsis_jax.config import base_config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -15,8 +19,16 @@ PAGES = [
     *(ROOT / folder / "README.md" for folder in ("benchmarks", "kernels")),
 ]
 SECTIONS = "data|model|optimizer|training|eval"
+MANUALS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOREIGN = {"--seen"}
+"""Options of the PyTorch project that parity.md names."""
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+def _parametrize(pages: list[pathlib.Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+pages, manuals = _parametrize(PAGES), _parametrize(MANUALS)
 
 
 @pages
@@ -36,7 +48,7 @@ def test_files_named_in_text_exist(page: pathlib.Path) -> None:
 @pages
 def test_config_keys_exist(page: pathlib.Path) -> None:
     text = page.read_text()
-    keys = re.findall(r"--config\.([a-z_0-9]+(?:\.[a-z_0-9]+)*)", text)
+    keys = re.findall(r"--config\.(?!\S+=VALUE)([a-z_0-9]+(?:\.[a-z_0-9]+)*)", text)
     keys += re.findall(rf"`((?:{SECTIONS})\.[a-z_0-9.]+)`", text)
     config = base_config()
     assert [key for key in keys if not _has(config, key)] == []
@@ -62,3 +74,48 @@ def test_every_package_is_in_the_layout() -> None:
     section = (ROOT / "README.md").read_text().split("## Layout\n")[1].split("```")[1]
     packages = {f"fsis_jax/{path.name}/" for path in (ROOT / "fsis_jax").iterdir() if any(path.glob("*.py"))}
     assert {name for name in packages if name not in section} == set()
+
+
+def test_the_reference_of_the_command_line_is_up_to_date() -> None:
+    assert (ROOT / "docs/command_line.md").read_text() == command_line(), "run scripts/make_docs.py"
+
+
+@manuals
+def test_commands_in_code_blocks_parse(page: pathlib.Path) -> None:
+    for command, arguments in _commands(page.read_text()):
+        _, changes = PARSERS[command]().parse_known_args(arguments)
+        assert [change for change in changes if not change.startswith("--config.")] == [], (command, arguments)
+
+
+@manuals
+def test_options_named_in_text_exist(page: pathlib.Path) -> None:
+    parsers = [parser for make in PARSERS.values() for parser in _parsers(make())]
+    known = FOREIGN.union(*(parser._option_string_actions for parser in parsers))
+    named = re.findall(r"`(--[a-z][a-z-]*)(?![\w.-])", page.read_text())
+    assert [option for option in named if option not in known] == []
+
+
+def test_commands_are_found_in_code_blocks() -> None:
+    text = "fsis train x\n```sh\nfsis segment a.png \\\n    --output b  # c\npython scripts/segment.py x\n```\n"
+    assert list(_commands(text)) == [("segment", ["a.png", "--output", "b"]), ("segment", ["x"])]
+
+
+def _commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The command and the arguments of each line of the code blocks that is one of ours, or its script."""
+    scripts = {f"scripts/{command}.py": command for command in PARSERS} | {"scripts/convert_weights.py": "convert"}
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            match shlex.split(line, comments=True):
+                case ["fsis", command, *arguments] if "[OPTION" not in arguments:  # else a usage line
+                    yield command, arguments
+                case ["python", script, *arguments] if script in scripts:
+                    yield scripts[script], arguments
+
+
+def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and those of its subcommands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _parsers(command)

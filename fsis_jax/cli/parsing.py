@@ -5,6 +5,8 @@ import math
 from typing import NoReturn
 
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.reading import SMALLEST_TILE
+from fsis_jax.io.pixel_size import LARGEST, SMALLEST, micrometres
 
 
 class Parser(argparse.ArgumentParser):
@@ -14,12 +16,26 @@ class Parser(argparse.ArgumentParser):
         raise FsisError(f"{' '.join(message.split())}; `{self.prog} --help` lists the arguments")
 
 
-def positive(text: str) -> float:
-    """A finite number above 0."""
+def pixel_size(text: str) -> float:
+    """Micrometres per pixel, as many as an image may have."""
+    if micrometres(text, text, "µm") is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of micrometres from {SMALLEST:g} to {LARGEST:g}")
+    return float(text)
+
+
+def finite(text: str) -> float:
+    """A number, neither infinite nor NaN."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return value
+
+
+def tile_side(text: str) -> int:
+    """A whole number of pixels that a tile may have as its side."""
+    if not (text.isdecimal() and int(text) >= SMALLEST_TILE):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {SMALLEST_TILE} on")
+    return int(text)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from fsis_jax.cli.parsing import Parser, positive
+from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
 from fsis_jax.config import user_path
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.examples import (
@@ -56,16 +56,16 @@ def segment_parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each image instead of a sentence")
     parser.add_argument(
         "--pixel-size",
-        type=positive,
+        type=pixel_size,
         metavar="UM",
         help="micrometres per pixel of the images; default: as the file says, if it does",
     )
     parser.add_argument(
-        "--min-score", type=float, help="least score of an instance; default: the best on the validation images"
+        "--min-score", type=finite, help="least score of an instance; default: the best on the validation images"
     )
     parser.add_argument(
         "--tile",
-        type=int,
+        type=tile_side,
         default=0,
         metavar="PIXELS",
         help="side of the tiles of larger images, each prepared as an image of its own; default: as the model needs",
@@ -114,7 +114,7 @@ def _add_references(parser: Parser) -> None:
     )
     group.add_argument(
         "--reference-pixel-size",
-        type=positive,
+        type=pixel_size,
         metavar="UM",
         help="micrometres per pixel of the references; default: as their files say, if they do",
     )
@@ -186,7 +186,7 @@ def references(arguments: Sequence[str]) -> None:
     options = references_parser().parse_args(arguments)
     file = user_path(options.output)
     if file.suffix != SUFFIX:
-        raise FsisError(f"{options.output}: give a name that ends in {SUFFIX}, such as {file.with_suffix(SUFFIX).name}")
+        raise FsisError(f"{options.output}: give a name that ends in {SUFFIX}, such as {file.stem or 'nuclei'}{SUFFIX}")
     saved, examples = _read_examples(options, None)
     if saved is not None:
         raise FsisError(f"{options.references[0]}: these references are encoded already")
@@ -207,7 +207,9 @@ def _read_examples(options: argparse.Namespace, only: str | None) -> tuple[Refer
     if encoded:
         if len(options.references) > 1 or any(others):
             raise FsisError(f"{encoded[0]}: encoded references stand alone: give no other references")
-        return load_references(encoded[0]), []
+        saved = load_references(encoded[0])
+        size = options.reference_pixel_size
+        return (saved if size is None else dataclasses.replace(saved, pixel_size=size)), []
     opener: Opener = functools.partial(open_image, channel=options.channel, page=options.page, where_there=True)
     examples = [crop_example(path, opener) for path in options.references]
     examples += [box_example(text, opener) for text in options.reference]

@@ -16,6 +16,7 @@ import numpy as np
 
 from fsis_jax.data.records import Annotations
 from fsis_jax.errors import FsisError
+from fsis_jax.io.content import Content
 from fsis_jax.io.images import to_rgb8
 from fsis_jax.io.levels import Image, Stretch, find_stretch
 
@@ -188,10 +189,16 @@ def to_levels(image: np.ndarray, config: TransformConfig, stretch: Stretch | Non
     return np.ascontiguousarray(levels[..., 0]) if grey else levels
 
 
-def target_stretch(image: Image, config: TransformConfig) -> Stretch | None:
-    """How `to_levels` stretches an image; None if it does not."""
+def target_stretch(image: Image, config: TransformConfig, *, grain: float = 0.0) -> Stretch | None:
+    """How `to_levels` stretches an image; None if it does not.
+
+    Args:
+        grain: pixels of a quarter of a cell, to leave out what is empty of a large image (`io/content.py`); 0: nothing.
+    """
     stretched = config.intensity == "percentile" or image.dtype != np.uint8
-    return find_stretch(image, config.percentiles) if stretched else None
+    if not stretched:
+        return None
+    return find_stretch(image, config.percentiles, Content(image, grain).bands if grain else None)
 
 
 def cut_reference(image: Image, box: Sequence[float], *, context: float = 1.0, legacy: bool = False) -> np.ndarray:

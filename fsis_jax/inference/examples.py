@@ -26,7 +26,7 @@ Box = tuple[float, float, float, float]
 Opener = Callable[[str], ImageFile]
 
 _ROWS = 1024
-_BOX = re.compile(r"(?P<image>.+):(?P<box>[^:]*,[^:]*)")
+_BOX = re.compile(r"(?P<image>.+):(?P<box>[^:]*,[^:]*)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def boxed_examples(path: str, boxes: Sequence[Box], opener: Opener, *, source: s
         source: file that the boxes come from, for messages.
 
     Raises:
-        FsisError: the image cannot be read, or a box is empty or not inside it.
+        FsisError: the image cannot be read, or a box has sides of less than 2 pixels or is not inside it.
     """
     examples = []
     with opener(path) as image:
@@ -84,6 +84,11 @@ def boxed_examples(path: str, boxes: Sequence[Box], opener: Opener, *, source: s
             x1, y1, x2, y2 = box
             if not (x1 < x2 and y1 < y2):
                 raise FsisError(f"{name}: a box without an area: give x1,y1,x2,y2 with x1 < x2 and y1 < y2")
+            if min(x2 - x1, y2 - y1) < 2:
+                raise FsisError(
+                    f"{name}: a box of {x2 - x1:g}x{y2 - y1:g} pixels shows no cell: give one around a cell, in pixels "
+                    f"of {path}"
+                )
             if not (x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height):
                 place = ",".join(f"{value:g}" for value in box)
                 raise FsisError(
@@ -167,6 +172,8 @@ def _label_boxes(labels: Image, name: str) -> list[Box]:
             found[label] = (min(box[0], x1), min(box[1], y1), max(box[2], x2), max(box[3], y2))
     if not found:
         raise FsisError(f"{name}: no label: give a label image with 1 ... n in the example cells")
+    if min(found) < 0:
+        raise FsisError(f"{name}: label {min(found)}: save whole numbers, 0 = background, 1 ... n the cells")
     if len(found) == 1:
         ((x1, y1, x2, y2),) = found.values()
         parts = cv2.connectedComponents((np.asarray(labels[y1:y2, x1:x2]) != 0).astype(np.uint8))[0] - 1

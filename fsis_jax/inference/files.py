@@ -101,7 +101,7 @@ def segment_files(
 
 def image_name(path: str) -> str:
     """The name of an image file without its suffixes, which names its results: "a" of "x/a.ome.tif"."""
-    name = pathlib.PurePath(path).name
+    name = os.path.basename(os.path.abspath(path))  # of "." too
     stem = pathlib.PurePath(name).stem
     return stem[:-4] if stem.lower().endswith(".ome") and len(stem) > 4 else stem
 

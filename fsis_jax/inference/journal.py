@@ -4,6 +4,7 @@ One file: a header, then a record for each finished tile, appended at once. A re
 before it, so that one which was cut off when the process was killed is noticed and dropped, with all after it.
 """
 
+import contextlib
 import io
 import os
 import pathlib
@@ -62,7 +63,8 @@ class Journal:
     def close(self) -> None:
         """Close the file, which stays."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a record that `add` could not write, and told of
+                self._file.close()
 
     def _open(self) -> BinaryIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)

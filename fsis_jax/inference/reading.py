@@ -58,9 +58,12 @@ class Reading:
 
     @functools.cached_property
     def stretch(self) -> Stretch | None:
-        """Of the whole image; of a pyramid, of its coarsest level with enough pixels."""
+        """Of the whole image; of one in tiles without its empty parts, in a coarse level that has enough pixels."""
+        if len(self.tiles) == 1:
+            return target_stretch(self.image, self.transform)
         height, width = self.size
-        return target_stretch(coarsest(self.image, math.sqrt(height * width / _MEASURED)), self.transform)
+        level = coarsest(self.image, math.sqrt(height * width / _MEASURED))
+        return target_stretch(level, self.transform, grain=self.grain * level.shape[0] / height)
 
     @property
     def window(self) -> Size:

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import os
-import zipfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -88,8 +87,10 @@ def load_references(path: str | os.PathLike[str]) -> References:
                 int(level): jnp.asarray(archive[f"level{level}"], dtype=dtype)
                 for level, dtype in meta["levels"].items()
             }
+            return References(features, sides, images, meta["pixel_size"], meta["model"])
     except FileNotFoundError as error:
         raise FsisError(f"{name}: no such file: make it with `fsis references`") from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except FsisError:
+        raise
+    except Exception as error:  # damage may lead the parsers to any exception
         raise FsisError(f"{name}: no file of encoded references: make one with `fsis references`") from error
-    return References(features, sides, images, meta["pixel_size"], meta["model"])

@@ -16,8 +16,9 @@ _REMEDIES = {
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
-    errno.EISDIR: "give the name of a file, not of a folder",
+    errno.EISDIR: "a folder has that name: rename it or choose another name",
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
+    errno.ENAMETOOLONG: "shorten the name of the image or of the folder",
     errno.EEXIST: "a part of the path is a file; choose another folder",
 }
 

@@ -32,7 +32,8 @@ def write_geojson(path: str | os.PathLike[str], result: Result) -> None:
     """
     with atomic_write(path) as file:
         file.write(b'{"type":"FeatureCollection","features":[')
-        for row, feature in enumerate(_features(os.path.basename(path), result)):
+        name = os.fsencode(os.path.basename(path)).decode(errors="backslashreplace")
+        for row, feature in enumerate(_features(name, result)):
             file.write(b",\n" if row else b"\n")
             file.write(json.dumps(feature, separators=(",", ":")).encode())
         file.write(b"\n]}\n")

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.content import Content
 from fsis_jax.io.image_file import CUT_OFF, check_size
-from fsis_jax.io.levels import Image, Stretch, check_shape, find_stretch, without_alpha
+from fsis_jax.io.levels import Image, Stretch, check_shape, coarsest, find_stretch, without_alpha
 from fsis_jax.io.planes import Wanted
 from fsis_jax.io.tiff import TIFF_HEADS, open_tiff
 
@@ -24,6 +25,8 @@ WHOLE_HEADS = (_PNG, _JPEG)
 _MOST_PIXELS = 1 << 28
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Second bytes of the markers of JPEG that a size follows."""
+_GRAIN = 8
+"""As for `Content`, where the size of the cells is not known."""
 _ROWS = 256
 """Rows of an image that are converted at once."""
 
@@ -96,9 +99,12 @@ def to_rgb8(
 def overview(image: Image, longest: int = 4096) -> tuple[np.ndarray, float]:
     """A stretched picture (h, w, 3) uint8 of an image, and its pixels per pixel of the image.
 
-    An image with a longer side is shrunk by a whole factor, a few rows at a time: a large image is never copied.
+    An image with a longer side is shrunk by a whole factor, a few rows at a time: a large image is never copied. Of a
+    pyramid a level is shown, and empty parts of an image do not count for the stretch.
     """
-    stretch = find_stretch(image)
+    full = image.shape[1]
+    image = coarsest(image, max(image.shape[:2]) / longest)
+    stretch = find_stretch(image, bands=Content(image, _GRAIN).bands)
     height, width = image.shape[:2]
     factor = -(-max(height, width) // longest)
     rows, columns = max(height // factor, 1), max(width // factor, 1)
@@ -108,7 +114,7 @@ def overview(image: Image, longest: int = 4096) -> tuple[np.ndarray, float]:
         band = to_rgb8(np.asarray(image[top * factor : bottom * factor, : columns * factor]), stretch=stretch)
         size = (columns, bottom - top)
         picture[top:bottom] = band if factor == 1 else cv2.resize(band, size, interpolation=cv2.INTER_AREA)
-    return picture, 1 / factor
+    return picture, width / full / factor
 
 
 def _check_structure(data: bytes, name: str) -> None:

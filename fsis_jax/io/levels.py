@@ -8,7 +8,8 @@ images take one pass, 32-bit ones two.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,19 +77,26 @@ def without_alpha(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def find_stretch(image: Image, percentiles: tuple[float, float] = (1.0, 99.8)) -> Stretch:
+def find_stretch(
+    image: Image,
+    percentiles: tuple[float, float] = (1.0, 99.8),
+    bands: Callable[[], Iterable[np.ndarray]] | None = None,
+) -> Stretch:
     """The stretch between two percentiles of all finite values, the channels together (colours stay what they are).
 
     Where they coincide, between the extremes.
+
+    Args:
+        bands: gives the parts of the image that count, without alpha, as often as it is called; None: all of it does.
     """
     check_shape(image)
-    counts = _count(image, {0}, 0)
-    total = int(counts[0].sum())
+    values = _Values(image.dtype, bands or functools.partial(_bands, image))
+    total = values.total
     if not total:
         return Stretch(0.0, 0.0)
     positions = [percent / 100 * (total - 1) for percent in percentiles]
     wanted = [0, total - 1] + [int(rounded(position)) for position in positions for rounded in (np.floor, np.ceil)]
-    least, most, *pairs = _values_at(image, wanted, counts)
+    least, most, *pairs = values.at(wanted)
     low, high = (
         first + (second - first) * (position - np.floor(position)) if second > first else first
         for first, second, position in zip(pairs[::2], pairs[1::2], positions, strict=True)
@@ -96,35 +104,42 @@ def find_stretch(image: Image, percentiles: tuple[float, float] = (1.0, 99.8)) -
     return Stretch(float(low), float(high)) if high > low else Stretch(least, most)
 
 
-def _values_at(image: Image, ranks: list[int], counts: dict[int, np.ndarray]) -> list[float]:
-    """The finite values that have these ranks in ascending order; `counts` are those of the first pass."""
-    prefixes, left, known = [0] * len(ranks), list(ranks), 0
-    while True:
-        for i, prefix in enumerate(prefixes):
-            below = np.cumsum(counts[prefix])
-            digit = int(np.searchsorted(below, left[i], side="right"))
-            left[i] -= int(below[digit - 1]) if digit else 0
-            prefixes[i] = (prefix << _PASS_BITS) | digit
-        known += _PASS_BITS
-        if known >= _key_type(image.dtype).itemsize * 8:
-            return [_value(prefix, image.dtype) for prefix in prefixes]
-        counts = _count(image, set(prefixes), known)
+class _Values:
+    """All finite values of an image, of which some are looked up by rank."""
 
+    def __init__(self, dtype: Any, bands: Callable[[], Iterable[np.ndarray]]) -> None:
+        self._dtype, self._bands = dtype, bands
+        self._first = self._count({0}, 0)
+        self.total = int(self._first[0].sum())
 
-def _count(image: Image, prefixes: set[int], known: int) -> dict[int, np.ndarray]:
-    """For each prefix, the histogram of the next bits of those keys whose first `known` bits are the prefix."""
-    bits = _key_type(image.dtype).itemsize * 8
-    shift = max(bits - known - _PASS_BITS, 0)
-    size = 1 << min(bits, _PASS_BITS)
-    counts = {prefix: np.zeros(size, np.int64) for prefix in prefixes}
-    for pixels in _bands(image):
-        keys = _keys(pixels)
-        upper = keys >> shift
-        for prefix, histogram in counts.items():
-            chosen = upper if not known else upper[(upper >> _PASS_BITS) == prefix]
-            digits = chosen & (size - 1) if known else chosen
-            histogram += np.bincount(digits.astype(np.intp), minlength=size)  # uint64 is refused before NumPy 2.3
-    return counts
+    def at(self, ranks: list[int]) -> list[float]:
+        """The values that have these ranks in ascending order."""
+        prefixes, left, known, counts = [0] * len(ranks), list(ranks), 0, self._first
+        while True:
+            for i, prefix in enumerate(prefixes):
+                below = np.cumsum(counts[prefix])
+                digit = int(np.searchsorted(below, left[i], side="right"))
+                left[i] -= int(below[digit - 1]) if digit else 0
+                prefixes[i] = (prefix << _PASS_BITS) | digit
+            known += _PASS_BITS
+            if known >= _key_type(self._dtype).itemsize * 8:
+                return [_value(prefix, self._dtype) for prefix in prefixes]
+            counts = self._count(set(prefixes), known)
+
+    def _count(self, prefixes: set[int], known: int) -> dict[int, np.ndarray]:
+        """For each prefix, the histogram of the next bits of those keys whose first `known` bits are the prefix."""
+        bits = _key_type(self._dtype).itemsize * 8
+        shift = max(bits - known - _PASS_BITS, 0)
+        size = 1 << min(bits, _PASS_BITS)
+        counts = {prefix: np.zeros(size, np.int64) for prefix in prefixes}
+        for pixels in self._bands():
+            keys = _keys(pixels)
+            upper = keys >> shift
+            for prefix, histogram in counts.items():
+                chosen = upper if not known else upper[(upper >> _PASS_BITS) == prefix]
+                digits = chosen & (size - 1) if known else chosen
+                histogram += np.bincount(digits.astype(np.intp), minlength=size)  # uint64 is refused before NumPy 2.3
+        return counts
 
 
 def _bands(image: Image) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ _MICROMETRES = {
     "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3, "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
     "m": 1e6, "meter": 1e6, "metre": 1e6, "inch": 25400.0, "in": 25400.0, "inches": 25400.0,
 }  # fmt: skip
-_SMALLEST, _LARGEST = 1e-4, 1e4
+SMALLEST, LARGEST = 1e-4, 1e4
 """Micrometres: no image of cells has pixels beyond these."""
 
 
@@ -26,4 +26,4 @@ def micrometres(width: object, height: object, unit: str | None) -> float | None
     except (TypeError, ValueError):
         return None
     side = math.sqrt(sides[0] * sides[1]) * (factor or 0.0) if min(sides) > 0 else 0.0
-    return side if _SMALLEST <= side <= _LARGEST else None
+    return side if SMALLEST <= side <= LARGEST else None

@@ -26,16 +26,6 @@ from fsis_jax.io.images import read_image
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
-@pytest.fixture(scope="module")
-def cell(tiny_run):
-    """A test image in grey, and the box of a cell of it."""
-    content = json.loads((tiny_run.data / "annotations/test.json").read_text())
-    row = content["annotations"][0]
-    name = next(image["file_name"] for image in content["images"] if image["id"] == row["image_id"])
-    x, y, width, height = map(int, row["bbox"])
-    return cv2.imread(str(tiny_run.data / "images" / name), cv2.IMREAD_GRAYSCALE), (x, y, x + width, y + height)
-
-
 @pytest.fixture
 def pictures(cell, tmp_path):
     """The image in several formats, and a crop of the cell."""

@@ -77,7 +77,7 @@ def test_a_write_that_the_system_stops(tmp_path: pathlib.Path) -> None:
 
 def test_folder_and_file_in_the_way(tmp_path: pathlib.Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FsisError, match=r"folder: cannot be written .*: give the name of a file"):
+    with pytest.raises(FsisError, match=r"folder: cannot be written .*: a folder has that name: rename it"):
         _write(tmp_path / "folder")
     (tmp_path / "file").touch()
     with pytest.raises(FsisError, match="a part of the path is a file"):
