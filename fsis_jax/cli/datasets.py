@@ -13,13 +13,13 @@ def data_parser() -> Parser:
     parser = Parser(prog="fsis data", description="Check, make and prepare data sets.")
     actions = parser.add_subparsers(dest="action", required=True)
     checking = actions.add_parser("check", help="validate a folder: a table, and every problem; status 1 if any")
-    checking.add_argument("root", metavar="DIR")
+    checking.add_argument("root", metavar="DIR", help="folder with COCO annotations, or FIS-Cell's")
     making = actions.add_parser("synthetic", help="make synthetic cells")
     making.add_argument("--layout", choices=["coco", "fis_cell"], default="coco")
     making.add_argument("--output", required=True, metavar="DIR")
     making.add_argument("--seed", type=int, default=0)
     preparing = actions.add_parser("prepare", help="turn a folder into an array_record data set (tensorflow-datasets)")
-    preparing.add_argument("root", metavar="DIR")
+    preparing.add_argument("root", metavar="DIR", help="folder with COCO annotations, or FIS-Cell's")
     preparing.add_argument("--output", required=True, metavar="DIR")
     return parser
 

@@ -23,7 +23,7 @@ from fsis_jax.inference.examples import (
     label_examples,
     outlined_examples,
 )
-from fsis_jax.inference.files import Outcome, Settings, segment_files
+from fsis_jax.inference.files import Outcome, Settings, image_name, segment_files
 from fsis_jax.inference.references import SUFFIX, References, load_references
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.outputs import DEFAULT, FILES
@@ -138,6 +138,7 @@ def segment(arguments: Sequence[str]) -> None:
         kinds.append("overlay")
     output = user_path(options.output)
     settings = Settings(tuple(kinds), options.channel, options.page, options.pixel_size, options.tile, options.category)
+    _check_results(options, paths, output, kinds)
     outcomes: list[Outcome] = []
     with tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None, bar_format=_BAR) as bar:
 
@@ -164,6 +165,15 @@ def segment(arguments: Sequence[str]) -> None:
         pages = {f"{outcome.image}: {outcome.cells} cells": outcome.files["overlay"] for outcome in finished}
         write_pdf(output / "overlays.pdf", pages)
     _report_failures(outcomes, output)
+
+
+def _check_results(options: argparse.Namespace, paths: Sequence[str], output: pathlib.Path, kinds: list[str]) -> None:
+    """No result takes the place of a file that is read."""
+    read = [*paths, *options.references, options.reference_mask, options.reference_outlines, options.reference_image]
+    results = {output / FILES[kind].format(image_name(path)) for path in paths for kind in kinds}
+    for path in filter(None, read):
+        if user_path(path) in results:
+            raise FsisError(f"{path}: would be replaced by a result: choose another folder for --output")
 
 
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -202,8 +212,10 @@ def _read_examples(options: argparse.Namespace, only: str | None) -> tuple[Refer
     Args:
         only: the one image that is segmented, which a mask or outlines belong to if nothing else is said.
     """
-    encoded = [path for path in options.references if path.endswith(SUFFIX)]
+    encoded = [path for path in options.references if path.lower().endswith(SUFFIX)]
     others = [options.reference, options.reference_mask, options.reference_outlines]
+    if options.reference_image and not any(others[1:]):
+        raise FsisError("--reference-image alone: give a mask or outlines too, or --reference IMAGE:x1,y1,x2,y2")
     if encoded:
         if len(options.references) > 1 or any(others):
             raise FsisError(f"{encoded[0]}: encoded references stand alone: give no other references")

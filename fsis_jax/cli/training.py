@@ -27,7 +27,9 @@ def config_parser(command: str) -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--config", metavar="FILE", help="one of configs/, a file of your own like them, or the config.json of a run"
+        "--config",
+        metavar="FILE",
+        help="needed: one of configs/, a file of your own like them, or the config.json of a run",
     )
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run; default: runs/NAME of the config file")
     return parser

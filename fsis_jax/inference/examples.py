@@ -4,7 +4,9 @@ Each becomes a crop with what lies around the cell inside its box, and the size 
 it comes from. `Example.pixel_size` relates that to images of other magnification.
 """
 
+import collections
 import dataclasses
+import logging
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -25,7 +27,10 @@ Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2), pixels of the image."""
 Opener = Callable[[str], ImageFile]
 
+_logger = logging.getLogger(__name__)
 _ROWS = 1024
+_SCATTERED = 0.05
+"""Share of its box that a label fills at least, for more than half of the labels."""
 _BOX = re.compile(r"(?P<image>.+):(?P<box>[^:]*,[^:]*)", re.DOTALL)
 
 
@@ -143,6 +148,9 @@ def encode_examples(segmenter: Segmenter, examples: Sequence[Example]) -> Refere
     """
     known = [example.pixel_size for example in examples if example.pixel_size is not None]
     first = known[0] if known and len(known) == len(examples) else None
+    if known and first is None:
+        unknown = next(example.name for example in examples if example.pixel_size is None)
+        _logger.warning(f"{unknown}: its pixel size is not known, and so no reference's counts: --reference-pixel-size")
     sides = [np.array(e.size) * (e.pixel_size / first if first and e.pixel_size else 1) for e in examples]
     return segmenter.encode_references(
         [example.crop for example in examples],
@@ -155,13 +163,15 @@ def encode_examples(segmenter: Segmenter, examples: Sequence[Example]) -> Refere
 def _label_boxes(labels: Image, name: str) -> list[Box]:
     """The box of each label, by ascending label, from bands of rows."""
     found: dict[int, tuple[int, int, int, int]] = {}
+    areas: collections.Counter[int] = collections.Counter()
     height, width = labels.shape
     if labels.dtype.kind not in "iu":
         raise FsisError(f"{name}: labels of type {labels.dtype}: save whole numbers, 0 = background, 1 ... n the cells")
     for top in range(0, height, _ROWS):
         band = np.asarray(labels[top : min(top + _ROWS, height), 0:width])
         rows, columns = np.nonzero(band)
-        ids, inverse = np.unique(band[rows, columns], return_inverse=True)
+        ids, inverse, counts = np.unique(band[rows, columns], return_inverse=True, return_counts=True)
+        areas.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
         low = np.full((len(ids), 2), max(width, height))
         high = np.zeros((len(ids), 2), np.int64)
         for axis, values in enumerate((columns, rows + top)):
@@ -174,6 +184,9 @@ def _label_boxes(labels: Image, name: str) -> list[Box]:
         raise FsisError(f"{name}: no label: give a label image with 1 ... n in the example cells")
     if min(found) < 0:
         raise FsisError(f"{name}: label {min(found)}: save whole numbers, 0 = background, 1 ... n the cells")
+    filled = [areas[label] / ((x2 - x1) * (y2 - y1)) for label, (x1, y1, x2, y2) in found.items()]
+    if np.median(filled) < _SCATTERED:
+        raise FsisError(f"{name}: labels scattered like grey values: give a label image, one number for each cell")
     if len(found) == 1:
         ((x1, y1, x2, y2),) = found.values()
         parts = cv2.connectedComponents((np.asarray(labels[y1:y2, x1:x2]) != 0).astype(np.uint8))[0] - 1

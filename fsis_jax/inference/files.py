@@ -1,12 +1,14 @@
 """Segmenting image files into a folder of results: one file after the other, on where an earlier run stopped.
 
 `OUT/images.jsonl` gets a line for each finished image: what it was made from, the count and the files. An image that
-has such a line, for the same content, references, model and settings, and its files, is not segmented again. The
-finished tiles of a large image that was interrupted lie in `OUT/NAME.partial/`, where Ctrl-C also leaves the results so
-far.
+has such a line, for the same content, references, model and settings, and its files, is not segmented again.
+`OUT/.tiles/NAME` has what was found in each tile of a large image: an interrupted run goes on from it, and another
+threshold or kind of output needs no network. Results are written into `OUT/NAME.partial/` and moved to their place when
+all are there; Ctrl-C leaves those so far in it.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -29,7 +31,7 @@ from fsis_jax.io.source import open_image
 
 _logger = logging.getLogger(__name__)
 _RECORD = "images.jsonl"
-_TILES = "tiles"
+_TILES = ".tiles"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,13 +128,14 @@ class _Run:
         check_folder(output)
         read = dataclasses.replace(settings, save=(), category=None)
         self.common = [segmenter.fingerprint, references.digest, dataclasses.astuple(read)]
+        self.record = self._read_record()
         self.open: list[_FileJob] = []
         self.taken = ""
 
     def outcomes(self) -> Iterator[Outcome]:
-        record, left = self._read_record(), []
+        left = []
         for path in self.paths:
-            line = record.get(path, {})
+            line = self.record.get(path, {})
             if line.get("key") == self._counted_key(self._key(path)) and self._is_complete(line):
                 yield Outcome(path, line["cells"], line["pixel_size"], line["files"])
             else:
@@ -169,7 +172,7 @@ class _Run:
                     f"{self.references.pixel_size:g} µm: tell by --pixel-size"
                 )
             key = self._key(path)
-            job = _FileJob(image, self.references, size, Journal(self._partial(path) / _TILES, key), key)
+            job = _FileJob(image, self.references, size, Journal(self.output / _TILES / image_name(path), key), key)
             self.open.append(job)
             yield job
 
@@ -179,31 +182,51 @@ class _Run:
 
     def _finish(self, job: _FileJob, found: Instances) -> Outcome:
         """Write the results of an image and note it as done."""
-        path = job.image.path
-        counted = self._counted(found)
+        path, counted = job.image.path, self._counted(found)
         try:
-            files = self._write(job, self.output, counted)
+            files = self._move(self._write(job, counted))
         except OutputError:
             raise
         except FsisError as error:
             return Outcome(path, error=str(error))
         finally:
             self._close(job)
-        line = {"image": path, "cells": len(counted), "pixel_size": job.pixel_size, "files": files}
-        line["key"] = self._counted_key(job.key)
+            shutil.rmtree(self._partial(path), ignore_errors=True)
+        self._note(Outcome(path, len(counted), job.pixel_size, files), self._counted_key(job.key))
+        return Outcome(path, len(counted), job.pixel_size, files)
+
+    def _move(self, files: dict[str, str]) -> dict[str, str]:
+        """All files to where they belong, or none if a folder is there."""
+        places = {kind: self.output / os.path.basename(file) for kind, file in files.items()}
+        for place in filter(pathlib.Path.is_dir, places.values()):
+            raise write_failure(place, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        for kind, place in places.items():
+            try:
+                os.replace(files[kind], place)
+            except OSError as error:
+                raise write_failure(place, error) from error
+        return {kind: str(place) for kind, place in places.items()}
+
+    def _note(self, outcome: Outcome, key: str) -> None:
+        """Add a line to the record, with the files of an earlier run that tell the same."""
+        earlier = self.record.get(outcome.image, {"key": "", "files": {}})
+        others = {kind: file for kind, file in earlier["files"].items() if kind not in outcome.files}
+        if earlier["key"] != key:
+            for file in filter(os.path.exists, others.values()):
+                _logger.warning(f"{file}: of an earlier run with other references or settings")
+            others = {}
+        line = {**dataclasses.asdict(outcome), "files": {**others, **outcome.files}, "key": key}
         try:
             with open(self.output / _RECORD, "a", encoding="utf-8") as record:
                 record.write(json.dumps(line) + "\n")
         except OSError as error:
             raise write_failure(self.output / _RECORD, error) from error
-        shutil.rmtree(self._partial(path), ignore_errors=True)
-        return Outcome(path, len(counted), job.pixel_size, files)
 
     def _save_partial(self, job: _FileJob) -> None:
         """Write what the finished tiles of an interrupted image hold."""
         if job.journal.finished:
             found = self.segmenter.found_so_far(job, tile=self.settings.tile)
-            self._write(job, self._partial(job.image.path), self._counted(found))
+            self._write(job, self._counted(found))
             _logger.warning(
                 f"{job.image.path}: {len(job.journal.finished)} tiles are done; their cells are in "
                 f"{self._partial(job.image.path)}, and the same command goes on"
@@ -212,10 +235,10 @@ class _Run:
     def _counted(self, found: Instances) -> Instances:
         return dataclasses.replace(found.without_overlaps(), category=self.settings.category)
 
-    def _write(self, job: _FileJob, folder: pathlib.Path, counted: Instances) -> dict[str, str]:
+    def _write(self, job: _FileJob, counted: Instances) -> dict[str, str]:
         path = job.image.path
         return write_outputs(
-            folder,
+            self._partial(path),
             image_name(path),
             job.image,
             counted,
@@ -253,8 +276,10 @@ class _Run:
                         lines[line["image"]] = line
                     except (ValueError, TypeError, KeyError):
                         continue
-        except OSError:
+        except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise write_failure(self.output / _RECORD, error) from error
         return lines
 
     def _is_complete(self, line: dict[str, Any]) -> bool:

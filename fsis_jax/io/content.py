@@ -61,6 +61,7 @@ class Content:
 
     def _ranges(self, pixels: np.ndarray, widths: np.ndarray) -> np.ndarray:
         """(n,) how far the means over the parts of each square differ, in the channel where they do most."""
-        values = np.nan_to_num(pixels.astype(np.float32), posinf=0, neginf=0)
+        with np.errstate(over="ignore"):
+            values = np.nan_to_num(pixels.astype(np.float32), posinf=0, neginf=0)
         means = cv2.resize(values, (len(widths) * _PARTS, _PARTS), interpolation=cv2.INTER_AREA)
         return np.asarray(np.ptp(means.reshape(_PARTS, len(widths), _PARTS, -1), axis=(0, 2)).max(axis=1))

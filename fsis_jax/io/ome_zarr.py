@@ -49,6 +49,9 @@ def _open(path: str, wanted: Wanted) -> ImageFile:
     metadata = metadata.get("ome", metadata)
     _check_kind(path, metadata)
     image = metadata["multiscales"][0]
+    missing = [dataset["path"] for dataset in image["datasets"] if dataset["path"] not in group]
+    if missing:
+        raise FsisError(f"{path}: array '{missing[0]}', which it lists, is missing: copy the whole folder again")
     arrays = [array for dataset in image["datasets"] if isinstance(array := group[dataset["path"]], zarr.Array)]
     names, units = _axes(image, arrays[0].ndim)
     axes = "".join(_letter(name) for name in names)

@@ -1,6 +1,5 @@
 """Which files are written for an image: the kinds of output, and their names."""
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ def write_outputs(
     references: Sequence[np.ndarray] = (),
     pixel_size: float | None = None,
 ) -> dict[str, str]:
-    """Write some of `FILES` for an image: all of them, or none where one fails.
+    """Write some of `FILES` for an image.
 
     Args:
         folder: made if missing.
@@ -56,21 +55,18 @@ def write_outputs(
         FsisError: the image cannot be read, or is too large for a format.
     """
     paths = {kind: pathlib.Path(folder, FILES[kind].format(name)) for kind in kinds}
-    with contextlib.ExitStack() as undo:
-        for kind, path in paths.items():
-            if kind == "labels":
-                write_labels(path, instances, pixel_size=pixel_size)
-            elif kind == "coco":
-                write_coco(path, {file_name or name: instances})
-            elif kind == "geojson":
-                write_geojson(path, instances)
-            elif kind == "rois":
-                write_rois(path, instances)
-            elif kind == "table":
-                write_table(path, instances, image, pixel_size)
-            else:
-                picture, scale = overview(image)
-                write_overlay(path, picture, instances, references, scale=scale)
-            undo.callback(path.unlink, missing_ok=True)
-        undo.pop_all()
+    for kind, path in paths.items():
+        if kind == "labels":
+            write_labels(path, instances, pixel_size=pixel_size)
+        elif kind == "coco":
+            write_coco(path, {file_name or name: instances})
+        elif kind == "geojson":
+            write_geojson(path, instances)
+        elif kind == "rois":
+            write_rois(path, instances)
+        elif kind == "table":
+            write_table(path, instances, image, pixel_size)
+        else:
+            picture, scale = overview(image)
+            write_overlay(path, picture, instances, references, scale=scale)
     return {kind: str(path) for kind, path in paths.items()}

@@ -102,8 +102,10 @@ def _expand(path: str) -> list[str]:
             raise FsisError(f"{path}: cannot be read ({error.strerror}): check its permissions") from error
         found = [file for file in found if file.lower().endswith(IMAGE_SUFFIXES)]
         nothing = f"a folder without images: give one that has some ({', '.join(IMAGE_SUFFIXES)})"
-    elif os.path.exists(path):
+    elif os.path.isfile(path) or os.path.isdir(path):
         return [path]
+    elif os.path.exists(path):
+        raise FsisError(f"{path}: neither a file nor a folder: give an image file")
     elif glob.has_magic(path):
         found = glob.glob(path, recursive=True)
         nothing = "matches no image: check the pattern"

@@ -39,6 +39,9 @@ def open_tiff(file: str | os.PathLike[str] | bytes, name: str, wanted: Wanted) -
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     with _tiff_errors(name), tifffile.TiffFile(source, name=os.path.basename(name)) as tiff:
         data = _Data(file)
+        if not tiff.pages:
+            raise FsisError(f"{name}: truncated or damaged TIFF (no image in it): {CUT_OFF}")
+        check_size(name, tiff.pages.first.imagelength, tiff.pages.first.imagewidth)
         series = tiff.series[0]
         axes = _axes(series, name)
         palette = series.keyframe.photometric == _PHOTOMETRIC.PALETTE

@@ -74,7 +74,7 @@ BESIDE_GOOD = {
     "z": ("x.tif", content(stack("Z", 4)), r"a stack of .*axes ZYX: choose .*--page 1..4"),
     "t, z and c": ("x.tif", content(stack("TZC", 2, 3, 2)), r"choose .*--page T1,Z1 .* and --channel 1..2"),
     "zarr without an image": ("x.zarr", zarr_without_multiscales, r"without an image of OME-Zarr .*: export"),
-    "zarr without its array": ("x.zarr", zarr_without_array, r"damaged OME-Zarr .*: copy or export"),
+    "zarr without its array": ("x.zarr", zarr_without_array, r"array '0', which it lists, is missing: copy the whole"),
     "zarr with a damaged chunk": ("x.zarr", zarr_with_damaged_chunk, "damaged .*: copy or export"),
     "empty zarr": ("x.zarr", pathlib.Path.mkdir, "a folder, and not an OME-Zarr image: give an image file"),
     "zarr that is a file": ("x.zarr", content(b"text"), "not a PNG, JPEG or TIFF file: save"),
@@ -95,7 +95,7 @@ def test_a_bad_image_beside_a_good_one(fsis, desk, name, make, message):
     assert outcome.error.endswith(f"; {desk / 'out'} has the results of the others (1)")
     assert outcome.stdout.startswith("good.png: ")
     assert outcome.stdout.count("\n") == 1
-    assert sorted(path.name for path in (desk / "out").iterdir()) == [
+    assert sorted(path.name for path in (desk / "out").iterdir() if path.name != ".tiles") == [
         "good-labels.tif",
         "images.jsonl",
     ]

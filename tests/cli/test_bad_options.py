@@ -130,15 +130,15 @@ def test_a_folder_has_the_name_of_a_result(fsis, desk, name):
     reason = "cannot be written (Is a directory): a folder has that name: rename it or choose another name"
     assert outcome.error == f"fsis: error: {desk / 'out' / name}: {reason}"
     assert outcome.stdout == ""
-    assert not [path for path in (desk / "out").iterdir() if path.name.startswith(".")]
+    assert not [path for path in (desk / "out").iterdir() if path.name not in (name, ".tiles")]
 
 
 def test_a_name_that_is_too_long_for_its_results(fsis, desk):
     name = f"{'x' * 250}.png"
     (desk / "good.png").rename(desk / name)
     error = fsis(*GOOD.replace("good.png", name).split()).error
-    assert "x.partial/tiles: cannot be written (File name too long): shorten the name of the image or of" in error
-    assert list((desk / "out").iterdir()) == []
+    assert "x-labels.tif: cannot be written (File name too long): shorten the name of the image or of" in error
+    assert [path.name for path in (desk / "out").iterdir()] == [".tiles"]
 
 
 def test_the_disk_is_full_while_tiles_are_noted(fsis, desk, cell, small_disk):
@@ -149,11 +149,11 @@ def test_the_disk_is_full_while_tiles_are_noted(fsis, desk, cell, small_disk):
         while True:
             filler.write(bytes(1 << 10))
     outcome = fsis(*command)
-    assert f"{out}/large.partial/tiles: cannot be written (No space left on device): free some space" in outcome.error
+    assert f"{out}/.tiles/large: cannot be written (No space left on device): free some space" in outcome.error
     assert outcome.stdout == ""
     (small_disk / "filler").unlink()
     assert fsis(*command).status == 0
-    assert sorted(path.name for path in out.iterdir()) == ["images.jsonl", "large-labels.tif"]
+    assert sorted(path.name for path in out.iterdir()) == [".tiles", "images.jsonl", "large-labels.tif"]
 
 
 def test_an_image_too_large_for_one_kind_of_result_has_none(fsis, desk, monkeypatch):

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +62,8 @@ def segment(fsis, tiny_run, pictures, out, tmp_path):
 
 
 def _written(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """Apart from what only serves another run."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".tiles")
 
 
 # -- images -------------------------------------------------------------------------------------------------------
@@ -124,6 +126,23 @@ def test_a_large_image_in_tiles(segment, pictures, out, cell):
     assert outcome.stdout == f"{pictures / 'large.tif'}: {labels.max()} cells\n"
     assert labels.max() > 8  # the most that the model gives at once
     assert not (out / "large.partial").exists()
+
+
+def test_another_threshold_or_kind_of_output_needs_no_network(segment, pictures, out, cell, monkeypatch, caplog):
+    tifffile.imwrite(pictures / "large.tif", np.tile(cell[0], (2, 3)))
+    assert segment("large.tif", save="labels").status == 0
+    cells = tifffile.imread(out / "large-labels.tif").max()
+
+    def called(*_):
+        raise AssertionError("the detector")
+
+    monkeypatch.setattr("fsis_jax.inference.segmenter._detect", called)
+    assert segment("large.tif", save="table").status == 0
+    assert len((out / "large-table.csv").read_text().splitlines()) == cells + 1
+    stale = segment("large.tif", save="table", extra=("--min-score", "0.47"))
+    assert stale.status == 0
+    assert caplog.messages == [f"{out / 'large-labels.tif'}: of an earlier run with other references or settings"]
+    assert len((out / "large-table.csv").read_text().splitlines()) < cells + 1
 
 
 def test_an_image_without_a_cell_is_a_result_too(segment, out):
@@ -236,10 +255,10 @@ def test_a_pdf_has_a_page_for_each_image(segment, out):
 
 def test_what_is_done_is_not_done_again(segment, pictures, out):
     assert segment("grey.png", "rgba.png").status == 0
-    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
     again = segment("grey.png", "rgba.png", "deep.tif")
     assert len(again.stdout.splitlines()) == 3
-    after = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    after = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
     assert [path.name for path in before if after[path] != before[path]] == ["images.jsonl"]
     # Another image under the name, another threshold, a result that was deleted: each is made again.
     cv2.imwrite(str(pictures / "rgba.png"), np.zeros((70, 70), np.uint8))
@@ -269,8 +288,8 @@ def test_a_full_disk_leaves_no_half_written_output(segment, monkeypatch, out):
         patched.setattr("fsis_jax.io.files.os.fsync", full)
         error = segment("grey.png", "photo.jpg").error
     assert "grey-labels.tif: cannot be written (No space left on device): free some space" in error
-    assert _written(out) == ["grey.partial"]  # the tiles, which need not be segmented again
-    assert _written(out / "grey.partial") == ["tiles"]
+    assert _written(out) == []
+    assert (out / ".tiles" / "grey").exists()  # which need not be segmented again
     assert segment("grey.png", "photo.jpg").status == 0
     assert not (out / "grey.partial").exists()
 
@@ -297,8 +316,7 @@ def test_an_interrupted_image_goes_on_where_it_stopped(segment, pictures, out, c
     whole = segment("large.tif", save="labels table")
     assert whole.status == 0, whole.stderr
     expected = {name: (out / name).read_bytes() for name in ("large-labels.tif", "large-table.csv")}
-    for path in out.iterdir():
-        path.unlink()
+    shutil.rmtree(out)
     arguments = [pictures / "large.tif", "--references", tmp_path / "crop.png", "--checkpoint", tiny_run.workdir]
     options = ["--output", out, "--min-score", "0", "--save", "labels", "table"]
     process = subprocess.Popen(
@@ -306,7 +324,7 @@ def test_an_interrupted_image_goes_on_where_it_stopped(segment, pictures, out, c
         stderr=subprocess.PIPE,
         text=True,
     )
-    journal = out / "large.partial" / "tiles"
+    journal = out / ".tiles" / "large"
     while process.poll() is None and not (journal.exists() and journal.stat().st_size > 20_000):
         time.sleep(0.02)
     process.send_signal(how)

@@ -100,6 +100,7 @@ def test_labels_over_many_bands_of_rows(tmp_path):
         (np.ones((50, 61), np.uint8), r"a label image of shape \(50, 61\) for .*a:b.tif with \(50, 60\)"),
         (np.ones((50, 60, 3), np.uint8), r"a label image of shape \(50, 60, 3\)"),
         (np.ones((50, 60), np.float32), "labels of type float32: save whole numbers"),
+        (np.uint8(PIXELS // 256), "labels scattered like grey values: give a label image"),
         (np.tile(np.uint8([0, 255, 255, 0]), (50, 15)), "one label in 15 separate parts: give each cell a number"),
     ],
 )

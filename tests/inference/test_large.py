@@ -80,12 +80,12 @@ def test_a_slide_goes_through_in_little_memory_and_survives_being_killed(slide, 
     del labels
 
     process = _start(tiny_run, path, tmp_path / "killed")
-    journal = tmp_path / "killed" / "slide.partial" / "tiles"
+    journal = tmp_path / "killed" / ".tiles" / "slide"
     while process.poll() is None and not (journal.exists() and journal.stat().st_size > _HALF):
         time.sleep(0.1)
     process.kill()
     process.communicate()
-    assert [entry.name for entry in (tmp_path / "killed").iterdir()] == ["slide.partial"]
+    assert [entry.name for entry in (tmp_path / "killed").iterdir()] == [".tiles"]
     process = _start(tiny_run, path, tmp_path / "killed")
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
