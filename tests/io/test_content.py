@@ -22,7 +22,7 @@ def _cells(rng, size, level, contrast, share=1.0):
 @pytest.mark.parametrize("colours", [1, 3])
 def test_a_few_cells_on_much_background_are_stretched_as_if_alone(level, contrast, colours):
     rng = np.random.default_rng(0)
-    part = _cells(rng, (400, 500), level, contrast)
+    part = _cells(rng, (400, 500), level, contrast, share=0.4)
     whole = rng.normal(level, 2, (4000, 4000))
     whole[1200:1600, 2000:2500] = part
     part, whole = (np.clip(image, 0, 255).astype(np.uint8) for image in (part, whole))
@@ -46,8 +46,8 @@ def test_all_counts_where_nothing_is_empty():
         np.full((1500, 1700), 7.0),
         np.full((1500, 1700), np.nan),
     ]
-    for image in images:
-        content = Content(image.astype(np.float32), 7)
+    for image in (image.astype(np.float32) for image in images):
+        content = Content(image, 7)
         assert content.shows.all()
         assert find_stretch(image, bands=content.bands) == find_stretch(image)
 

@@ -151,7 +151,7 @@ def test_folders_that_are_no_image(tmp_path, zarr_format):
     with pytest.raises(FsisError, match="an array of Zarr without OME metadata: give the folder of the image around"):
         open_image(array)
     shutil.rmtree(array)
-    with pytest.raises(FsisError, match="array .1., which it lists, is missing: copy the whole"):
+    with pytest.raises(FsisError, match=r"array .1., which it lists, is missing: copy the whole"):
         open_image(array.parent)
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises(FsisError, match=r"empty\.zarr: a folder, and not an OME-Zarr image"):
