@@ -36,6 +36,7 @@ _LEAST_SIDE = 800
 _LARGEST_FACTOR = 8
 _TILE = 120
 _MARGIN = 16
+_MOST_SHOWN = 10
 _BACKGROUND = (24, 26, 31)
 _FRAME = (230, 230, 230)
 _TEXT = 0.42
@@ -71,7 +72,7 @@ def draw_overlay(
 
     Args:
         image: (H, W, 3) uint8, already stretched (`to_rgb8(..., stretch=True)`): dark cells stay dark otherwise.
-        references: crops (h, w, 3) uint8, shown in a column on the left.
+        references: crops (h, w, 3) uint8, of which the first ten are shown in a column on the left.
         text: written on every cell that has room for it: its number (from 1, the id in `Instances.labels` if these
             are `Instances.without_overlaps`), its score, or nothing.
         scale: pixels of `image` per pixel that the masks lie in, where the image was shrunk (`overview`).
@@ -158,9 +159,9 @@ def _mix(picture: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
 
 
 def _strip(references: Sequence[np.ndarray], height: int) -> np.ndarray:
-    """A column of the references, at least `height` high."""
+    """A column of the references, at least `height` high; of many, the first few."""
     tiles = []
-    for crop in references:
+    for crop in references[:_MOST_SHOWN]:
         scale = _TILE / max(crop.shape[:2])
         size = (max(round(crop.shape[1] * scale), 1), max(round(crop.shape[0] * scale), 1))
         tiles.append(cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA))
@@ -168,7 +169,7 @@ def _strip(references: Sequence[np.ndarray], height: int) -> np.ndarray:
     needed = y + sum(tile.shape[0] + _MARGIN for tile in tiles)
     strip = np.empty((max(height, needed), _TILE + 2 * _MARGIN, 3), np.uint8)
     strip[:] = _BACKGROUND
-    heading = "reference" if len(references) == 1 else "references"
+    heading = "reference" if len(references) == 1 else f"{len(references)} references"
     cv2.putText(strip, heading, (_MARGIN - 1, 26), _FONT, 0.5, _FRAME, 1, cv2.LINE_AA)
     for tile in tiles:
         x = _MARGIN + (_TILE - tile.shape[1]) // 2

@@ -105,3 +105,10 @@ def test_thousands_of_cells_are_coloured_by_their_neighbours() -> None:
     centres = picture[4:994:11, 4:994:11].astype(int)
     for axis in (0, 1):
         assert np.abs(np.diff(centres, axis=axis)).max(axis=2).min() > 5
+
+
+def test_of_many_references_the_first_ten_are_shown() -> None:
+    image, crop = np.zeros((300, 300, 3), np.uint8), np.full((9, 9, 3), 200, np.uint8)
+    none = Instances.none((300, 300))
+    ten = draw_overlay(image, none, references=[crop] * 10)
+    assert draw_overlay(image, none, references=[crop] * 200).shape == ten.shape
