@@ -6,12 +6,12 @@ import sys
 import time
 
 import numpy as np
-from fsis_jax.inference.job import Job
 
 from benchmarks.cases import Case, crops, image, segmenter
 from benchmarks.measure import Row, best_times, device_peak, host_now, host_peak, reset_peak
 from benchmarks.segment import segment_row
 from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.job import Job
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.models.detector import Pyramid
 
