@@ -340,7 +340,6 @@ AT_LEAST = {
         "data.workers",
         "training.steps",
         "training.overlays",
-        "data.background_contrast",
         "eval.max_images",
         "eval.overlays",
         "model.backbone.group_width",
@@ -399,6 +398,10 @@ def check_config(config: ConfigDict) -> None:
             value = functools.reduce(lambda part, name: part[name], key.split("."), config)
             if value < least:
                 raise FsisError(f"config.{key} is {value}; it must be at least {least}")
+    if not 0 <= config.data.background_contrast < 255:
+        raise FsisError(
+            f"config.data.background_contrast is {config.data.background_contrast}; it must be from 0 to below 255"
+        )
     if not 0 <= config.data.validation_fraction < 1:
         raise FsisError(
             f"config.data.validation_fraction is {config.data.validation_fraction}; it must be from 0 to below 1"

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fsis_jax.cli import run
+from fsis_jax.cli.manual import command_line
 from fsis_jax.cli.parsing import Parser
-from fsis_jax.cli.reference import command_line
 from fsis_jax.data.drawing import Drawing, draw
 from fsis_jax.data.from_config import transform_config
 from fsis_jax.data.looks import LOOKS

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from ml_collections import ConfigDict
 
-from fsis_jax.cli.reference import PARSERS, command_line
+from fsis_jax.cli.manual import PARSERS, command_line
 from fsis_jax.config import base_config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -23,7 +23,7 @@ from fsis_jax.inference.examples import (
     label_examples,
     outlined_examples,
 )
-from fsis_jax.inference.files import Outcome, Settings, image_name, segment_files
+from fsis_jax.inference.files import Outcome, Settings, check_results, segment_files
 from fsis_jax.inference.references import SUFFIX, References, load_references
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.outputs import DEFAULT, FILES
@@ -138,7 +138,8 @@ def segment(arguments: Sequence[str]) -> None:
         kinds.append("overlay")
     output = user_path(options.output)
     settings = Settings(tuple(kinds), options.channel, options.page, options.pixel_size, options.tile, options.category)
-    _check_results(options, paths, output, kinds)
+    read = [*options.references, options.reference_mask, options.reference_outlines, options.reference_image]
+    check_results([path for path in read if path], paths, output, kinds)
     outcomes: list[Outcome] = []
     with tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None, bar_format=_BAR) as bar:
 
@@ -165,15 +166,6 @@ def segment(arguments: Sequence[str]) -> None:
         pages = {f"{outcome.image}: {outcome.cells} cells": outcome.files["overlay"] for outcome in finished}
         write_pdf(output / "overlays.pdf", pages)
     _report_failures(outcomes, output)
-
-
-def _check_results(options: argparse.Namespace, paths: Sequence[str], output: pathlib.Path, kinds: list[str]) -> None:
-    """No result takes the place of a file that is read."""
-    read = [*paths, *options.references, options.reference_mask, options.reference_outlines, options.reference_image]
-    results = {output / FILES[kind].format(image_name(path)) for path in paths for kind in kinds}
-    for path in filter(None, read):
-        if user_path(path) in results:
-            raise FsisError(f"{path}: would be replaced by a result: choose another folder for --output")
 
 
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"

@@ -230,6 +230,7 @@ def reference_image(
     Raises:
         FsisError: the crop is less than 2 pixels wide or high.
     """
+    crop = np.asarray(crop)
     if min(crop.shape[:2]) < 2:
         raise FsisError(
             f"{name}: a reference of {crop.shape[1]}x{crop.shape[0]} pixels shows no cell; give a crop around one cell"

@@ -18,15 +18,17 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import fsis_jax
 from fsis_jax.errors import FsisError, OutputError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.io.exports import check_coco
 from fsis_jax.io.files import check_folder, write_failure
 from fsis_jax.io.image_file import ImageFile
-from fsis_jax.io.outputs import DEFAULT, write_outputs
+from fsis_jax.io.outputs import DEFAULT, FILES, write_outputs
 from fsis_jax.io.source import open_image
 
 _logger = logging.getLogger(__name__)
@@ -86,7 +88,8 @@ def segment_files(
     """Segment image files; one that fails does not stop the others.
 
     Args:
-        paths: of image files, whose names without their suffixes differ.
+        paths: of image files, whose names without their suffixes differ. (Of an image in several files, the named one
+            tells whether it has changed.)
         output: folder for the results, made if missing.
         progress: called with a path, the number of finished tiles of the image and of all its tiles.
 
@@ -124,10 +127,18 @@ class _Run:
         self.progress = progress
         self.paths = paths
         _check_names(paths)
+        check_results(paths, paths, output, settings.save)
         segmenter.check_references(references)
         check_folder(output)
         read = dataclasses.replace(settings, save=(), category=None)
-        self.common = [segmenter.fingerprint, references.digest, dataclasses.astuple(read)]
+        tiling = [str(segmenter.config.data[key]) for key in ("test_canvases", "tile_overlap", "background_contrast")]
+        self.common = [
+            fsis_jax.__version__,
+            segmenter.fingerprint,
+            references.digest,
+            dataclasses.astuple(read),
+            tiling,
+        ]
         self.record = self._read_record()
         self.open: list[_FileJob] = []
         self.taken = ""
@@ -135,7 +146,15 @@ class _Run:
     def outcomes(self) -> Iterator[Outcome]:
         left = []
         for path in self.paths:
-            line = self.record.get(path, {})
+            line = self.record.get(image_name(path), {})
+            place = os.path.abspath(path)
+            earlier = line.get("path", place)
+            if earlier != place and os.path.exists(earlier):
+                raise FsisError(
+                    f"{path}: {self.output} has the results of {earlier}, of the same name: choose another folder"
+                )
+        for path in self.paths:
+            line = self.record.get(image_name(path), {})
             if line.get("key") == self._counted_key(self._key(path)) and self._is_complete(line):
                 yield Outcome(path, line["cells"], line["pixel_size"], line["files"])
             else:
@@ -152,10 +171,15 @@ class _Run:
                 except OutputError:
                     raise
                 except FsisError as error:  # of the file that was taken last: results of those before were given
+                    for job in list(self.open):
+                        self._close(job)
                     yield Outcome(self.taken, error=str(error))
         except KeyboardInterrupt:
             for job in self.open:
-                self._save_partial(job)
+                try:
+                    self._save_partial(job)
+                except FsisError as error:
+                    _logger.warning(f"{error}")
             raise
         finally:
             for job in list(self.open):
@@ -165,6 +189,8 @@ class _Run:
         for path in waiting:
             self.taken = path
             image = open_image(path, channel=self.settings.channel, page=self.settings.page)
+            if "coco" in self.settings.save:
+                check_coco(path, image.shape)
             size = image.pixel_size if self.settings.pixel_size is None else self.settings.pixel_size
             if size is None and self.references.pixel_size is not None:
                 _logger.warning(
@@ -184,7 +210,7 @@ class _Run:
         """Write the results of an image and note it as done."""
         path, counted = job.image.path, self._counted(found)
         try:
-            files = self._move(self._write(job, counted))
+            files = self._move(self._write(job, counted), self.record.get(image_name(path)))
         except OutputError:
             raise
         except FsisError as error:
@@ -195,11 +221,13 @@ class _Run:
         self._note(Outcome(path, len(counted), job.pixel_size, files), self._counted_key(job.key))
         return Outcome(path, len(counted), job.pixel_size, files)
 
-    def _move(self, files: dict[str, str]) -> dict[str, str]:
+    def _move(self, files: dict[str, str], earlier: dict[str, Any] | None) -> dict[str, str]:
         """All files to where they belong, or none if a folder is there."""
         places = {kind: self.output / os.path.basename(file) for kind, file in files.items()}
         for place in filter(pathlib.Path.is_dir, places.values()):
             raise write_failure(place, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        if earlier is not None:
+            self._append({**earlier, "key": ""})  # until all are there, its files may be of two runs
         for kind, place in places.items():
             try:
                 os.replace(files[kind], place)
@@ -209,22 +237,28 @@ class _Run:
 
     def _note(self, outcome: Outcome, key: str) -> None:
         """Add a line to the record, with the files of an earlier run that tell the same."""
-        earlier = self.record.get(outcome.image, {"key": "", "files": {}})
+        earlier = self.record.get(image_name(outcome.image), {"key": "", "files": {}})
         others = {kind: file for kind, file in earlier["files"].items() if kind not in outcome.files}
         if earlier["key"] != key:
             for file in filter(os.path.exists, others.values()):
                 _logger.warning(f"{file}: of an earlier run with other references or settings")
             others = {}
         line = {**dataclasses.asdict(outcome), "files": {**others, **outcome.files}, "key": key}
+        self._append({"name": image_name(outcome.image), "path": os.path.abspath(outcome.image), **line})
+
+    def _append(self, line: dict[str, Any]) -> None:
         try:
-            with open(self.output / _RECORD, "a", encoding="utf-8") as record:
-                record.write(json.dumps(line) + "\n")
+            with open(self.output / _RECORD, "a+b") as record:
+                record.seek(max(record.tell() - 1, 0))
+                cut_off = record.read() not in (b"", b"\n")
+                record.write(b"\n" * cut_off + json.dumps(line).encode() + b"\n")
         except OSError as error:
             raise write_failure(self.output / _RECORD, error) from error
 
     def _save_partial(self, job: _FileJob) -> None:
         """Write what the finished tiles of an interrupted image hold."""
         if job.journal.finished:
+            _logger.warning(f"{job.image.path}: writing what was found so far; Ctrl-C again leaves at once")
             found = self.segmenter.found_so_far(job, tile=self.settings.tile)
             self._write(job, self._counted(found))
             _logger.warning(
@@ -266,15 +300,17 @@ class _Run:
         return _digest([key, self.segmenter.min_score, self.settings.category])
 
     def _read_record(self) -> dict[str, dict[str, Any]]:
-        """The last line of each image; what is no line of ours, such as a half one, is passed over."""
+        """The last line of each name; what is no line of ours, such as a half one, is passed over."""
         lines: dict[str, dict[str, Any]] = {}
         try:
             with open(self.output / _RECORD, encoding="utf-8", errors="replace") as record:
                 for text in record:
                     try:
                         line = json.loads(text)
-                        lines[line["image"]] = line
-                    except (ValueError, TypeError, KeyError):
+                        names = {kind: os.path.basename(file) for kind, file in line["files"].items()}
+                        line["files"] = {kind: str(self.output / name) for kind, name in names.items()}  # it may move
+                        lines[line["name"]] = line
+                    except (ValueError, TypeError, KeyError, AttributeError):
                         continue
         except FileNotFoundError:
             return {}
@@ -284,6 +320,17 @@ class _Run:
 
     def _is_complete(self, line: dict[str, Any]) -> bool:
         return all(os.path.exists(line["files"].get(kind, "")) for kind in self.settings.save)
+
+
+def check_results(
+    read: Sequence[str], paths: Sequence[str], output: str | os.PathLike[str], kinds: Sequence[str]
+) -> None:
+    """Raise FsisError where a result of the images at `paths` would take the place of a file that is read."""
+    folder = pathlib.Path(output).resolve()
+    results = {folder / FILES[kind].format(image_name(path)) for path in paths for kind in kinds}
+    for path in read:
+        if pathlib.Path(path).resolve() in results:
+            raise FsisError(f"{path}: would be replaced by a result: choose another folder for the output")
 
 
 def _check_names(paths: Sequence[str]) -> None:
@@ -303,7 +350,7 @@ def _digest(values: list[Any]) -> str:
 
 
 def _identity(path: str) -> list[list[int]]:
-    """Sizes and times of change of a file, or of a folder and its metadata (OME-Zarr); of nothing if it is gone."""
-    places = [path, *(os.path.join(path, name) for name in ("zarr.json", ".zattrs", ".zgroup"))]
-    stats = [os.stat(place) for place in places if os.path.exists(place)]
+    """Sizes and times of change of a file, or of all files in a folder (OME-Zarr); of nothing if it is gone."""
+    inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in sorted(names)]
+    stats = [os.stat(place) for place in [path, *sorted(inside)] if os.path.exists(place)]
     return [[stat.st_size, stat.st_mtime_ns] for stat in stats]

@@ -80,7 +80,7 @@ class Journal:
         while start + _RECORD.size <= len(content):
             length, checksum = _RECORD.unpack_from(content, start)
             body = content[start + _RECORD.size : start + _RECORD.size + length]
-            if len(body) < length or zlib.crc32(body) != checksum:
+            if not length or len(body) < length or zlib.crc32(body) != checksum:  # zeros are no record
                 break
             try:
                 tile, found = _unpack(body)

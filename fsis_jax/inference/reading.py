@@ -35,6 +35,8 @@ from fsis_jax.io.levels import Image, Stretch, check_shape, coarsest
 
 SMALLEST_TILE = 32
 """Pixels of the image."""
+_MOST_AT_ONCE = 1 << 28
+"""Pixels of an image, or of a level of a pyramid, that is read as a whole."""
 _MEASURED = 1 << 22
 """Pixels of the level of a pyramid, at least, that the limits of the stretch are taken from."""
 
@@ -58,12 +60,11 @@ class Reading:
 
     @functools.cached_property
     def stretch(self) -> Stretch | None:
-        """Of the whole image; of one in tiles without its empty parts, in a coarse level that has enough pixels."""
-        if len(self.tiles) == 1:
-            return target_stretch(self.image, self.transform)
+        """Of the whole image, in a coarse level that has enough pixels; of one in tiles without its empty parts."""
         height, width = self.size
         level = coarsest(self.image, math.sqrt(height * width / _MEASURED))
-        return target_stretch(level, self.transform, grain=self.grain * level.shape[0] / height)
+        grain = self.grain * level.shape[0] / height if len(self.tiles) > 1 else 0.0
+        return target_stretch(level, self.transform, grain=grain)
 
     @property
     def window(self) -> Size:
@@ -83,10 +84,13 @@ class Reading:
         level = coarsest(self.image, self.grain)
         if level is not self.image and self._shows_nothing(self._levels(level, tile.window), level):
             return None
-        levels = self._levels(self.image, tile.window)
-        if self._shows_nothing(levels, self.image):
+        fine = _fine_enough(self.image, self.scale)
+        levels = self._levels(fine, tile.window)
+        if self._shows_nothing(levels, fine):
             return None
-        return place(resize(levels, self.scale, antialias=self.transform.antialias), self.canvas)
+        if fine is self.image:
+            return place(resize(levels, self.scale, antialias=self.transform.antialias), self.canvas)
+        return place(cv2.resize(levels, self.extent[::-1], interpolation=cv2.INTER_AREA), self.canvas)
 
     def _levels(self, image: Image, window: Window) -> np.ndarray:
         """(h, w) or (h, w, 3) uint8, a window in the pixels of one of the image's levels, stretched."""
@@ -103,6 +107,11 @@ class Reading:
         size = (max(round(levels.shape[1] * scale), 1), max(round(levels.shape[0] * scale), 1))
         means = cv2.resize(levels, size, interpolation=cv2.INTER_AREA).reshape(size[0] * size[1], -1)
         return bool((np.ptp(means.astype(np.int16), axis=0) <= self.background_contrast).all())
+
+
+def _fine_enough(image: Image, scale: float) -> Image:
+    """The coarsest level of a pyramid that has two pixels or more for each of the canvas; else the image."""
+    return coarsest(image, 0.5 / scale)
 
 
 def plan_reading(
@@ -131,6 +140,8 @@ def plan_reading(
     wanted = math.ceil(config.data.tile_overlap * reference_sides.max())
     overlap = min([wanted, *(low // 2 for low in tiled)]) if tiled else 0
     layout = tiles(size, side, overlap)
+    if len(layout) == 1 and math.prod(_fine_enough(image, scale).shape[:2]) > _MOST_AT_ONCE:
+        raise FsisError(f"an image of {size[1]}x{size[0]} pixels, which this model reads as a whole: give tiles of 800")
     return Reading(
         image=image,
         size=size,

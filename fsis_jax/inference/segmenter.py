@@ -29,9 +29,9 @@ from fsis_jax.data.transforms import reference_image
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J, Job, Work
-from fsis_jax.inference.reading import plan_reading
+from fsis_jax.inference.reading import Reading, plan_reading
 from fsis_jax.inference.references import References
-from fsis_jax.inference.tiling import near_core
+from fsis_jax.inference.tiling import Tile, near_core
 from fsis_jax.io.levels import Image
 from fsis_jax.models.detector import Detections, Detector, Pyramid
 from fsis_jax.models.normalise import normalise
@@ -92,8 +92,9 @@ class Segmenter:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The same for segmenters that give the same results: of the parameters and the config."""
-        state = hashlib.sha256(self.config.to_json_best_effort(sort_keys=True).encode())
+        """The same for models that see references and images alike: of parameters, architecture and preprocessing."""
+        described = [self.config.model.to_json_best_effort(sort_keys=True), repr(self._transform)]
+        state = hashlib.sha256("\n".join(described).encode())
         for value in jax.tree.leaves(jax.device_get(self._state)):
             state.update(np.ascontiguousarray(value).tobytes())
         return state.hexdigest()
@@ -199,20 +200,51 @@ class Segmenter:
         """The instances that the journal of an image has; at the borders of the finished tiles they may be cut."""
         return self._work(job, tile).whole(self.min_score)
 
-    def _work(self, job: J, tile: int) -> Work[J]:
-        references = job.references
-        if not isinstance(references, References):
-            references = self.encode_references(references)
-            job = dataclasses.replace(job, references=references)
+    # The stages of `segment_all`, one by one.
+
+    def plan(self, image: Image, references: References, *, pixel_size: float | None = None, tile: int = 0) -> Reading:
+        """How an image is read: its scale and its tiles, which `Reading.prepare` reads. As for `segment`."""
         self.check_references(references)
-        sides = references.sides_in(job.pixel_size)
-        reading = plan_reading(job.image, sides, self.config, self._transform, tile)
+        return plan_reading(image, references.sides_in(pixel_size), self.config, self._transform, tile)
+
+    def detect(self, reading: Reading, images: Sequence[np.ndarray], references: References) -> Detections:
+        """What the network finds in prepared tiles of an image: numpy arrays, a row for each tile.
+
+        Boxes are in pixels of the image, from the corner of the tile; masks are probabilities laid over them.
+        """
+        found: Detections = jax.device_get(self._dispatch(reading, list(images), references, len(images)))
+        return found
+
+    def paste(self, reading: Reading, tile: Tile, detections: Detections, row: int) -> Instances:
+        """The instances that a tile answers for, in its pixels; out of all tiles' `tiling.merge` makes the image's."""
+        found = (detections.boxes, detections.scores, detections.valid, detections.masks)
+        boxes, scores, valid, masks = (np.asarray(values[row]) for values in found)
+        if len(reading.tiles) > 1:
+            valid = valid & near_core(boxes, tile, reading.margin)
+        return Instances.from_padded(
+            boxes,
+            scores,
+            valid,
+            masks,
+            reading.window,
+            offset=self._offset,
+            min_score=self.min_score,
+            legacy=self.config.model.detections.legacy_pasting,
+        )
+
+    def _work(self, job: J, tile: int) -> Work[J]:
+        if not isinstance(job.references, References):
+            job = dataclasses.replace(job, references=self.encode_references(job.references))
+        assert isinstance(job.references, References)
+        reading = self.plan(job.image, job.references, pixel_size=job.pixel_size, tile=tile)
         return Work(job, reading, dict(job.journal.finished) if job.journal is not None else {})
 
     def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[_Batch[J]]:
         """Batches that the device was given, each prepared when it is asked for."""
         for job in jobs:
             work = self._work(job, tile)
+            references = work.job.references
+            assert isinstance(references, References)
             # An image that is read whole is a batch of its own: one alone and one of many run the same program.
             size = self.tile_batch if len(work.reading.tiles) > 1 else 1
             chosen: list[int] = []
@@ -227,15 +259,13 @@ class Segmenter:
                     chosen.append(number)
                     images.append(prepared)
                 if chosen and (len(chosen) == size or number == left[-1]):
-                    yield _Batch(work, chosen, self._dispatch(work, images, size))
+                    yield _Batch(work, chosen, self._dispatch(work.reading, images, references, size))
                     chosen, images, given = [], [], True
             if not given:
                 yield _Batch(work, [], None)
 
-    def _dispatch(self, work: Work[J], images: list[np.ndarray], size: int) -> Detections:
+    def _dispatch(self, reading: Reading, images: list[np.ndarray], references: References, size: int) -> Detections:
         """Give prepared tiles to the device, which is not waited for."""
-        reading, references = work.reading, work.job.references
-        assert isinstance(references, References)
         return _detect(
             self._graph,
             self._state,
@@ -252,18 +282,7 @@ class Segmenter:
         """Wait for a batch and paste its masks; the image's instances if these were its last tiles."""
         work, reading, detections = batch.work, batch.work.reading, jax.device_get(batch.detections)
         for row, number in enumerate(batch.tiles):
-            boxes, valid = detections.boxes[row], detections.valid[row]
-            if len(reading.tiles) > 1:
-                valid = valid & near_core(boxes, reading.tiles[number], reading.margin)
-            work.parts[number] = Instances.from_padded(
-                boxes,
-                detections.scores[row],
-                valid,
-                detections.masks[row],
-                reading.window,
-                offset=self._offset,
-                legacy=self.config.model.detections.legacy_pasting,
-            )
+            work.parts[number] = self.paste(reading, reading.tiles[number], detections, row)
             if work.job.journal is not None and len(reading.tiles) > 1:
                 work.job.journal.add(number, work.parts[number])
             if progress is not None:

@@ -30,6 +30,7 @@ class Result(Segmented, Protocol):
     @property
     def category(self) -> str | None: ...
     def to_coco(self, image_id: int, category_id: int) -> Sequence[Mapping[str, Any]]: ...
+    def without_overlaps(self) -> "Result": ...
 
 
 def write_labels(path: Path, result: Result, *, pixel_size: float | None = None) -> None:
@@ -86,6 +87,13 @@ def _label_bands(result: Result, rows: int) -> Iterator[np.ndarray]:
         yield band
 
 
+def check_coco(file_name: str, shape: Sequence[int]) -> None:
+    """Raise FsisError if an image has more pixels than pycocotools can count."""
+    height, width = shape[:2]
+    if height * width > _COCO_LIMIT:
+        raise FsisError(f"{file_name}: {width}x{height} pixels are too many for COCO's run lengths: save geojson")
+
+
 def write_coco(path: Path, results: Mapping[str, Result]) -> None:
     """All instances of some images, with their scores, as one COCO data set that pycocotools loads.
 
@@ -98,8 +106,7 @@ def write_coco(path: Path, results: Mapping[str, Result]) -> None:
     annotations: list[dict[str, Any]] = []
     for image_id, (file_name, result) in enumerate(results.items(), start=1):
         height, width = result.size
-        if height * width > _COCO_LIMIT:
-            raise FsisError(f"{file_name}: {width}x{height} pixels are too many for COCO's run lengths: save geojson")
+        check_coco(file_name, (height, width))
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
         category_id = category_ids.setdefault(result.category or "cell", len(category_ids) + 1)
         for row in result.to_coco(image_id, category_id):

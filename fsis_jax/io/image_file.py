@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fsis_jax.errors import FsisError
 
@@ -16,6 +17,8 @@ _READ_AS = {"b1": "u1", "f2": "f4"}
 
 ReadWindow = Callable[[int, int, int, int], np.ndarray]
 """read(top, bottom, left, right): the pixels of a window that lies in the plane and is not empty."""
+Window = slice | tuple[slice, slice]
+"""Rows, or rows and columns."""
 
 
 def check_size(name: str, height: int, width: int, most: int = _MOST_PIXELS, remedy: str = "export a part") -> None:
@@ -36,6 +39,7 @@ class ClosedError(ValueError):
 class Plane:
     """(H, W), (H, W, 3) or (H, W, 4) of an image file (follows `Image`); a window is decoded when it is sliced.
 
+    `np.asarray` reads all of it.
     Pixels are in the machine's byte order; bool is read as 0 and 255 (uint8), float16 as float32.
 
     Args:
@@ -49,21 +53,18 @@ class Plane:
         check_size(name, shape[0], shape[1])
         if dtype.kind not in "buif" or dtype.itemsize > 8:
             raise FsisError(f"{name}: pixels of type {dtype}: save the image as 8-bit, 16-bit or float")
-        self.shape = shape
+        self.shape, self.ndim = shape, len(shape)
         self.dtype = np.dtype(_READ_AS.get(dtype.newbyteorder("=").str[1:], dtype.newbyteorder("=")))
         self._name, self._read = name, read
 
-    def __getitem__(self, window: tuple[slice, slice], /) -> np.ndarray:
+    def __getitem__(self, window: Window, /) -> np.ndarray:
         """The pixels of a window, clipped as numpy does.
 
         Raises:
             FsisError: the data are damaged.
-            ValueError: a step, a negative limit, or the file was closed.
+            ValueError: not one or two slices, a step, a negative limit, or the file was closed.
         """
-        rows, columns = window
-        for limits in window:
-            if limits.step not in (None, 1) or min(limits.start or 0, limits.stop or 0) < 0:
-                raise ValueError(f"image[{rows}, {columns}]: slice with limits from 0 on and step 1")
+        rows, columns = _slices(window)
         top, bottom, _ = rows.indices(self.shape[0])
         left, right, _ = columns.indices(self.shape[1])
         if bottom <= top or right <= left:
@@ -78,6 +79,11 @@ class Plane:
             pixels = pixels.astype(np.uint8) * np.uint8(255)
         return np.ascontiguousarray(pixels, self.dtype)
 
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError(f"{self._name}: an image file has no array to share: leave out copy=False")
+        return self[:, :].astype(self.dtype if dtype is None else dtype, copy=False)
+
     def sample(self, index: int) -> "Plane":
         """One of the colours, (H, W)."""
         return Plane(self._name, self.shape[:2], self.dtype, lambda *window: self._read(*window)[..., index])
@@ -91,12 +97,26 @@ class Plane:
         self._read = closed
 
 
+def _slices(window: Window) -> tuple[slice, slice]:
+    """Rows and columns of a window, all columns where it names none."""
+    both = window if isinstance(window, tuple) else (window, slice(None))
+    if len(both) != 2 or not all(isinstance(limits, slice) for limits in both):
+        raise ValueError(f"image[{window}]: slice rows and columns, image[y0:y1, x0:x1]")
+    for limits in both:
+        if limits.step not in (None, 1) or min(limits.start or 0, limits.stop or 0) < 0:
+            raise ValueError(f"image[{both[0]}, {both[1]}]: slice with limits from 0 on and step 1")
+    return both
+
+
 class ImageFile:
     """An image file as `open_image` opens it; a context manager that closes it. It follows `Image`.
+
+    `np.asarray` reads all of it.
 
     Attributes:
         path: as it was given.
         shape: (H, W), (H, W, 3) or (H, W, 4).
+        ndim: 2 or 3.
         dtype: of what slicing returns.
         pixel_size: side of a pixel in micrometres, where the file's metadata state it.
         coarser: lower resolutions of the same plane, the largest first.
@@ -109,11 +129,14 @@ class ImageFile:
         self.path, self.pixel_size = path, pixel_size
         self._plane, *coarser = planes
         self.coarser = tuple(coarser)
-        self.shape, self.dtype = self._plane.shape, self._plane.dtype
+        self.shape, self.ndim, self.dtype = self._plane.shape, self._plane.ndim, self._plane.dtype
         self._close = close
 
-    def __getitem__(self, window: tuple[slice, slice], /) -> np.ndarray:
+    def __getitem__(self, window: Window, /) -> np.ndarray:
         return self._plane[window]
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return self._plane.__array__(dtype, copy)
 
     def close(self) -> None:
         for plane in (self._plane, *self.coarser):

@@ -5,7 +5,7 @@ A folder whose metadata list the resolutions of one image: https://ngff.openmicr
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,12 +55,14 @@ def _open(path: str, wanted: Wanted) -> ImageFile:
     arrays = [array for dataset in image["datasets"] if isinstance(array := group[dataset["path"]], zarr.Array)]
     names, units = _axes(image, arrays[0].ndim)
     axes = "".join(_letter(name) for name in names)
+    if len(axes) != arrays[0].ndim:
+        raise FsisError(f"{path}: axes {axes} of an array of shape {arrays[0].shape}: export the image again")
     channels = metadata.get("omero", {}).get("channels", [])
     labels = [str(channel.get("label") or "") for channel in channels]
     count = arrays[0].shape[axes.index("C")] if "C" in axes else 1
     choice = choose_plane(path, axes, arrays[0].shape, wanted, labels if len(labels) == count else ())
     cache = ChunkCache()
-    planes = [_plane(path, array, axes, choice, cache) for array in arrays if array.ndim == len(axes)]
+    planes = [_plane(path, array, axes, choice, cache) for array in _levels(arrays, axes)]
     scale = [1.0] * len(axes)
     for transform in [
         *image["datasets"][0].get("coordinateTransformations", []),
@@ -100,24 +102,44 @@ def _letter(name: str) -> str:
     return name.upper() if name.upper() in list("TCZYX") else "Q"
 
 
+def _levels(arrays: Sequence[zarr.Array[Any]], axes: str) -> Iterator[zarr.Array[Any]]:
+    """The first array, and those that are the same stack at a coarser resolution in Y and X only."""
+
+    def stack(array: zarr.Array[Any]) -> tuple[object, ...]:
+        sizes = [size for axis, size in zip(axes, array.shape, strict=False) if axis not in "YX"]
+        return array.ndim, sizes, array.dtype
+
+    first, *others = arrays
+    yield first
+    y, x = axes.index("Y"), axes.index("X")
+    height, width = above = first.shape[y], first.shape[x]
+    for array in others:
+        if stack(array) != stack(first):
+            continue
+        high, wide = array.shape[y], array.shape[x]
+        same_field = abs(high * width / height - wide) <= 2 + 0.01 * wide
+        if high < above[0] and wide < above[1] and same_field:
+            above = high, wide
+            yield array
+
+
 def _plane(path: str, array: zarr.Array[Any], axes: str, choice: Choice, cache: ChunkCache) -> Plane:
     """The chosen plane of one resolution."""
     check_chunk(path, array.chunks, array.dtype.itemsize)
     y, x = axes.index("Y"), axes.index("X")
-    if y > x:
-        raise FsisError(f"{path}: axes {axes}: export it with X as the last axis")
     high, wide = array.chunks[y], array.chunks[x]
     height, width = array.shape[y], array.shape[x]
     colours = next((i for i, number in enumerate(choice.index) if number is None and axes[i] not in "YX"), None)
     shape = (height, width) if colours is None else (height, width, array.shape[colours])
     dtype = array.dtype.newbyteorder("=")
+    # Of the axes that stay, which may be stored in any order: Y, X and the colours.
+    stay = [i for i, number in enumerate(choice.index) if number is None]
+    order = [stay.index(i) for i in (y, x, colours) if i is not None]
 
     def decode(row: int, column: int) -> np.ndarray:
         window: list[int | slice] = [slice(None) if number is None else number for number in choice.index]
         window[y] = slice(row * high, min((row + 1) * high, height))
         window[x] = slice(column * wide, min((column + 1) * wide, width))
-        chunk = np.asarray(array[tuple(window)])
-        # Y and X are in order; the colours may stand before them.
-        return chunk if colours is None or colours > x else np.moveaxis(chunk, 0, -1)
+        return np.asarray(array[tuple(window)]).transpose(order)
 
     return Plane(path, shape, dtype, Chunks(shape, dtype, (high, wide), decode, cache))

@@ -42,7 +42,7 @@ def write_outputs(
         folder: made if missing.
         name: of the image, for the names of the files.
         image: read again for the table and the overlay, a part at a time.
-        instances: with masks that do not overlap (`Instances.without_overlaps`).
+        instances: of which those `without_overlaps` are written.
         file_name: of the image, as COCO's file names it.
         references: crops shown beside the overlay.
         pixel_size: micrometres per pixel of the image.
@@ -54,6 +54,7 @@ def write_outputs(
         OutputError: a file cannot be written.
         FsisError: the image cannot be read, or is too large for a format.
     """
+    instances = instances.without_overlaps()
     paths = {kind: pathlib.Path(folder, FILES[kind].format(name)) for kind in kinds}
     for kind, path in paths.items():
         if kind == "labels":

@@ -1,4 +1,7 @@
-"""The side of a pixel in micrometres, out of lengths and units as file formats write them."""
+"""The side of a pixel in micrometres, out of lengths and units as file formats write them.
+
+Inches are not among them: no microscope counts in them, and files that do tell the dots per inch of a printer.
+"""
 
 import math
 
@@ -7,7 +10,7 @@ _MICROMETRES = {
     "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3,
     "µm": 1.0, "um": 1.0, "micrometer": 1.0, "micrometre": 1.0, "micron": 1.0, "microns": 1.0,
     "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3, "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
-    "m": 1e6, "meter": 1e6, "metre": 1e6, "inch": 25400.0, "in": 25400.0, "inches": 25400.0,
+    "m": 1e6, "meter": 1e6, "metre": 1e6,
 }  # fmt: skip
 SMALLEST, LARGEST = 1e-4, 1e4
 """Micrometres: no image of cells has pixels beyond these."""

@@ -1,7 +1,8 @@
 """ImageJ ROIs: instances for Fiji's ROI Manager, and boxes of cells that were drawn there.
 
 A point (x, y) of an area ROI is a corner of a pixel, as in `outlines`: a ROI is exactly the mask. Coordinates are
-16-bit integers or float32, and whole numbers up to 2^24 are exact there. The format is that of ImageJ's RoiDecoder.
+16-bit integers or float32, and whole numbers up to 2^24 are exact there. The bounds in the header, which ImageJ does
+not read of such ROIs, end at 60535. The format is that of ImageJ's RoiDecoder.
 """
 
 import contextlib
@@ -15,10 +16,13 @@ from roifile import ROI_TYPE, ImagejRoi
 from fsis_jax.errors import FsisError
 from fsis_jax.io.exports import Result
 from fsis_jax.io.files import atomic_write
+from fsis_jax.io.image_file import one_line
 from fsis_jax.io.outlines import Box, Polygon, box_around, outlines
 
 _LARGEST = 16 << 20
 """Bytes of one ROI: a million corners."""
+_LAST = 60_535
+"""Largest coordinate of 16 bits: what lies above stands for -5000 to -1."""
 _EXPORT = "save the ROIs in ImageJ again"
 _ARGUMENTS = {0: 2, 1: 2, 2: 4, 3: 6, 4: 0}
 """Numbers that follow each command of a composite's path: move, line, quadratic and cubic curve, close."""
@@ -76,7 +80,7 @@ def _roi(polygons: list[Polygon], number: str, score: float) -> ImagejRoi:
         steps = [np.insert(ring, 0, np.arange(len(ring)) > 0, axis=1) for ring in rings]
         path = np.concatenate([np.append(step, 4) for step in steps]).astype(np.float32)
         roi = ImagejRoi(roitype=ROI_TYPE.RECT, name=name, shape_roi_size=len(path), multi_coordinates=path)
-    roi.left, roi.top, roi.right, roi.bottom = left, top, right, bottom
+    roi.left, roi.top, roi.right, roi.bottom = (min(side, _LAST) for side in (left, top, right, bottom))
     roi.properties = {"score": round(score, 6)}
     return roi
 
@@ -92,8 +96,7 @@ def _read_errors(where: str) -> Iterator[None]:
     except OSError as error:
         raise FsisError(f"{where}: cannot be read ({error.strerror or error}): give a readable ROI file") from error
     except Exception as error:  # damage may lead the parsers to any exception
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FsisError(f"{where}: not ImageJ ROIs, or damaged ({reason}): {_EXPORT}") from error
+        raise FsisError(f"{where}: not ImageJ ROIs, or damaged ({one_line(error)}): {_EXPORT}") from error
 
 
 def _entry_box(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Box:

@@ -95,6 +95,7 @@ def image_files(paths: Iterable[str]) -> list[str]:
 
 
 def _expand(path: str) -> list[str]:
+    path = os.path.expanduser(path)  # a shell leaves it in quotes
     if os.path.isdir(path) and not _is_zarr_folder(path):
         try:
             found = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]

@@ -1,7 +1,7 @@
 """What the metadata of TIFF dialects tell of an image: names of channels and the size of a pixel.
 
 OME-XML, ImageJ's description and Aperio's. The resolution tags of other TIFFs hold the dots per inch of a printer as
-often as a microscope's scale, so they are not trusted.
+often as a microscope's scale, so they are not trusted; nor are inch and cm that ImageJ takes from them for its unit.
 """
 
 import re
@@ -48,6 +48,8 @@ def pixel_size(tiff: tifffile.TiffFile) -> float | None:
         if not all(isinstance(rate, tuple) and rate[0] for rate in rates):
             return None
         length = (tiff.imagej_metadata or {}).get("unit")
+        if length == "cm" and page.tags.valueof("ResolutionUnit") == tifffile.RESUNIT.CENTIMETER:
+            return None
         across, down = (rate[1] / rate[0] for rate in rates)
         return micrometres(across, down, length if isinstance(length, str) else None)
     if tiff.is_svs:

@@ -89,3 +89,11 @@ def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "_open", Full)
     with pytest.raises(OutputError, match=r"tiles: cannot be written \(No space left on device\): free some space"):
         journal.add(0, found(0))
+
+
+@pytest.mark.parametrize("zeros", [5, 12, 4096])
+def test_zeros_at_the_end_are_no_record(written, zeros):
+    """As after a loss of power."""
+    with written.open("ab") as file:
+        file.write(bytes(zeros))
+    assert list(Journal(written, "key").finished) == [0, 7, 3]

@@ -11,6 +11,7 @@ from fsis_jax.inference import segmenter as module
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.segmenter import DEFAULT_MIN_SCORE, Segmenter
+from fsis_jax.inference.tiling import merge
 from fsis_jax.models.detector import Detector
 from fsis_jax.training.checkpoint import config_of, open_run
 
@@ -314,7 +315,28 @@ def test_references_of_another_model_are_refused(segmenter, image, crop):
     other = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config)
     assert other.fingerprint == segmenter.fingerprint
     other.config = segmenter.config.copy_and_resolve_references()
-    other.config.data.tile_overlap = 3.0
+    other.config.data.tile_overlap = 3.0  # which has nothing to do with references
+    del other.fingerprint
+    assert other.fingerprint == segmenter.fingerprint
+    other.config.model.detections.max_instances = 7
     del other.fingerprint
     with pytest.raises(FsisError, match="the references were encoded by another model: encode their crops again"):
         other.segment(image, references)
+
+
+def test_the_stages_one_by_one_give_the_same(segmenter, crop):
+    image = _tiled(np.random.default_rng(8))
+    references = segmenter.encode_references([crop])
+    reading = segmenter.plan(image, references)
+    parts = []
+    for tile in reading.tiles:
+        prepared = reading.prepare(tile)
+        assert prepared.shape == (*reading.canvas, 3)
+        detections = segmenter.detect(reading, [prepared], references)
+        assert isinstance(detections.masks, np.ndarray)
+        parts.append(segmenter.paste(reading, tile, detections, 0))
+    found = merge(parts, reading.tiles, reading.size, reading.margin)
+    whole = segmenter.segment(image, references)
+    np.testing.assert_array_equal(found.boxes, whole.boxes)
+    np.testing.assert_array_equal(found.labels(0.0), whole.labels(0.0))
+    assert found.min_score == whole.min_score

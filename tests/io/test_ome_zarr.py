@@ -88,6 +88,43 @@ def test_colours_and_dtypes(tmp_path, zarr_format, dtype):
 
 
 @pytest.mark.parametrize("zarr_format", FORMATS)
+def test_levels_of_another_stack_are_left_out(tmp_path, zarr_format):
+    stack = _random((8, 100, 130))
+    path = _write(tmp_path / "a.zarr", stack, "zyx", zarr_format, factors=(1, 2, 4, 8, 16, 32))
+    group = zarr.open_group(path)
+    for name, level in {
+        "2": stack[::2, ::2, ::2],  # Z is halved too
+        "8": stack[:, ::8, ::8].astype("u1"),
+        "16": stack[:, ::4, ::4],  # as large as the level before
+        "32": stack[:, ::32, ::8],  # another field of view
+    }.items():
+        group.create_array(name, shape=level.shape, dtype=level.dtype, overwrite=True)[...] = level
+    with open_image(path, page="7") as image:
+        assert [level.shape for level in image.coarser] == [(25, 33)]
+        np.testing.assert_array_equal(image[0:100, 0:130], stack[6])
+        np.testing.assert_array_equal(image.coarser[0][0:25, 0:33], stack[6, ::4, ::4])
+
+
+@pytest.mark.parametrize("axes", ["ycx", "yxc", "xyc", "cxy", "xcy"])
+@pytest.mark.parametrize("zarr_format", FORMATS)
+def test_axes_in_any_order(tmp_path, zarr_format, axes):
+    plain = _random((40, 50, 3))
+    stored = plain.transpose(["yxc".index(axis) for axis in axes])
+    path = _write(tmp_path / "a.zarr", stored, axes, zarr_format)
+    with open_image(path) as image:
+        assert image.shape == (40, 50, 3)
+        np.testing.assert_array_equal(image[3:37, 30:50], plain[3:37, 30:50])
+    with open_image(path, channel="2") as image:
+        np.testing.assert_array_equal(image[3:37, 30:50], plain[3:37, 30:50, 1])
+
+
+def test_axes_of_another_number(tmp_path):
+    path = _write(tmp_path / "a.zarr", _random((3, 9, 8)), "yx", 2)
+    with pytest.raises(FsisError, match=r"a\.zarr: axes YX of an array of shape \(3, 9, 8\): export the image again"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("zarr_format", FORMATS)
 def test_one_plane_needs_no_choice(tmp_path, zarr_format):
     stack = _random((1, 1, 1, 40, 50))
     with open_image(_write(tmp_path / "a.zarr", stack, "tczyx", zarr_format), channel="1", page="Z1") as image:

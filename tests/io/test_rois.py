@@ -61,6 +61,13 @@ def test_names_and_header(tmp_path: pathlib.Path) -> None:
     assert not simple.subpixelresolution
 
 
+def test_header_bounds_end_where_16_bits_do(tmp_path: pathlib.Path) -> None:
+    write_rois(tmp_path / "a.zip", _instances(*(CroppedMask(60_530, 70_000, mask) for mask in (DISC, RING))))
+    for roi in roifile.roiread(tmp_path / "a.zip"):
+        assert (roi.left, roi.top, roi.right, roi.bottom) == (60_535, 60_530, 60_535, 60_535)
+    assert read_roi_boxes(tmp_path / "a.zip") == [(70_000, 60_530, 70_015, 60_545)] * 2
+
+
 def test_the_same_result_is_the_same_file(tmp_path: pathlib.Path) -> None:
     for name in ("a.zip", "b.zip"):
         write_rois(tmp_path / name, _instances(CroppedMask(1, 2, DISC), CroppedMask(30, 70_000, PARTS)))

@@ -1,0 +1,168 @@
+"""Image files into a folder of results: what is done again, what is not, and what is never lost."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from fsis_jax.errors import FsisError
+from fsis_jax.inference import files
+from fsis_jax.inference.files import Settings, segment_files
+from fsis_jax.inference.segmenter import Segmenter
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_run, quick_compile):
+    made = Segmenter.from_checkpoint(tiny_run.workdir)
+    made.min_score = 0.0
+    return made
+
+
+@pytest.fixture
+def image(tmp_path):
+    """Writes an image of discs; gives its path."""
+
+    def write(name, seed=0, size=(60, 60)):
+        rng = np.random.default_rng(seed)
+        pixels = rng.integers(0, 60, size, np.uint8)
+        for y, x in rng.integers(15, 45, (3, 2)).tolist():
+            cv2.circle(pixels, (x, y), 9, int(rng.integers(150, 250)), -1)
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), pixels)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run(segmenter, tmp_path):
+    """`segment_files` of paths into `tmp_path / "out"`; its outcomes."""
+
+    def call(*paths, crop=30, save=("labels", "table")):
+        references = segmenter.encode_references([np.tile(np.arange(crop, dtype=np.uint8), (crop, 1))])
+        return list(segment_files(segmenter, paths, references, tmp_path / "out", Settings(save=save)))
+
+    return call
+
+
+def _labels(tmp_path):
+    return tifffile.imread(tmp_path / "out" / "a-labels.tif")
+
+
+def test_another_image_of_the_same_name_does_not_take_the_place_of_results(run, image, tmp_path):
+    first, second = image("x/a.png", 0), image("y/a.png", 1)
+    run(first)
+    labels = _labels(tmp_path)
+    with pytest.raises(FsisError, match=r"y/a\.png: .*out has the results of .*x/a\.png, of the same name: choose"):
+        run(second)
+    np.testing.assert_array_equal(_labels(tmp_path), labels)
+    os.remove(first)  # it was moved
+    run(second)
+
+
+def test_one_image_in_two_spellings_is_one_image(run, image, tmp_path, monkeypatch):
+    path = image("a.png")
+    (made,) = run(path)
+    monkeypatch.chdir(tmp_path)
+    (again,) = run("a.png")
+    assert (again.cells, again.image) == (made.cells, "a.png")
+    assert len((tmp_path / "out" / "images.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_files_of_two_runs_are_never_called_finished(run, image, tmp_path, monkeypatch, moved):
+    path = image("a.png")
+    (first,) = run(path, crop=30)
+    labels = _labels(tmp_path)
+    replace, calls = os.replace, []
+
+    def interrupted(source, target):
+        if ".partial" in str(source) and not str(source).endswith(".tmp"):
+            if len(calls) == moved:
+                raise KeyboardInterrupt
+            calls.append(target)
+        replace(source, target)
+
+    def note(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "replace", interrupted)
+        if moved == 2:
+            patched.setattr(files._Run, "_note", note)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, crop=20)
+    (again,) = run(path, crop=30)
+    assert again.cells == first.cells
+    np.testing.assert_array_equal(_labels(tmp_path), labels)
+    assert len((tmp_path / "out" / "a-table.csv").read_text().splitlines()) == first.cells + 1
+
+
+def test_a_line_that_was_cut_off_costs_no_other(run, image, tmp_path):
+    one, two = image("a.png", 0), image("b.png", 1)
+    run(one)
+    record = tmp_path / "out" / "images.jsonl"
+    record.write_bytes(record.read_bytes()[:-20])
+    run(two)
+    before = (tmp_path / "out" / "b-labels.tif").stat().st_mtime_ns
+    run(one, two)
+    assert (tmp_path / "out" / "b-labels.tif").stat().st_mtime_ns == before
+
+
+def test_images_that_fail_are_closed_before_the_next(segmenter, image, tmp_path, monkeypatch):
+    paths = [str(tmp_path / f"bad{number}.tif") for number in range(3)]
+    for path in paths:
+        options = {"tile": (32, 32), "compression": "zlib", "photometric": "minisblack"}
+        tifffile.imwrite(path, np.random.default_rng(0).integers(0, 255, (60, 60), np.uint8), **options)
+        with tifffile.TiffFile(path) as tiff:
+            offset = tiff.pages[0].dataoffsets[-1]
+        with open(path, "r+b") as file:
+            file.seek(offset)
+            file.write(b"no zlib stream")
+    opened, real = set(), files.open_image
+
+    def counted(path, **options):
+        found = real(path, **options)
+        opened.add(path)
+        close = found.close
+        monkeypatch.setattr(found, "close", lambda: (opened.discard(path), close()))
+        return found
+
+    monkeypatch.setattr(files, "open_image", counted)
+    references = segmenter.encode_references([np.tile(np.arange(30, dtype=np.uint8), (30, 1))])
+    errors = []
+    for outcome in segment_files(segmenter, [*paths, image("a.png")], references, tmp_path / "out"):
+        errors.append(outcome.error)
+        assert not opened
+    assert ["damaged" in error for error in errors] == [True, True, True, False]
+
+
+def test_a_result_never_takes_the_place_of_an_image(run, image, tmp_path):
+    one, two = image("out/a.png"), image("out/a-labels.tif.png")
+    os.rename(two, tmp_path / "out" / "a-labels.tif")
+    with pytest.raises(FsisError, match=r"a-labels\.tif: would be replaced by a result: choose another folder"):
+        run(one, str(tmp_path / "out" / ".." / "out" / "a-labels.tif"))
+
+
+def test_an_image_too_large_for_coco_fails_before_it_is_segmented(run, image, monkeypatch):
+    monkeypatch.setattr("fsis_jax.io.exports._COCO_LIMIT", 10)
+    monkeypatch.setattr("fsis_jax.inference.segmenter._detect", None)
+    (outcome,) = run(image("a.png"), save=("labels", "coco"))
+    assert "too many for COCO's run lengths: save geojson" in outcome.error
+
+
+def test_settings_of_the_tiles_are_part_of_what_is_done(run, image, segmenter, tmp_path):
+    path = image("a.png", size=(200, 200))
+    run(path)
+    before = segmenter.config.data.tile_overlap
+    segmenter.config.data.tile_overlap = 1.0
+    try:
+        run(path)
+    finally:
+        segmenter.config.data.tile_overlap = before
+    assert len((tmp_path / "out" / "images.jsonl").read_text().splitlines()) >= 2
