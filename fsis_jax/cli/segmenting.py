@@ -23,10 +23,10 @@ from fsis_jax.inference.examples import (
     label_examples,
     outlined_examples,
 )
-from fsis_jax.inference.files import Outcome, Settings, check_results, segment_files
+from fsis_jax.inference.files import Outcome, Settings, segment_files
 from fsis_jax.inference.references import SUFFIX, References, load_references
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.io.outputs import DEFAULT, FILES
+from fsis_jax.io.outputs import DEFAULT, FILES, check_results
 from fsis_jax.io.pdf import write_pdf
 from fsis_jax.io.source import image_files, open_image
 

@@ -23,16 +23,16 @@ from fsis_jax.errors import FsisError, OutputError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
+from fsis_jax.inference.record import Record
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.exports import check_coco
 from fsis_jax.io.files import check_folder, write_failure
 from fsis_jax.io.image_file import ImageFile
-from fsis_jax.io.outputs import DEFAULT, FILES, write_outputs
+from fsis_jax.io.outputs import DEFAULT, check_names, check_results, image_name, write_outputs
 from fsis_jax.io.source import open_image
 
 _logger = logging.getLogger(__name__)
-_RECORD = "images.jsonl"
 _TILES = ".tiles"
 
 
@@ -104,13 +104,6 @@ def segment_files(
     return _Run(segmenter, paths, references, pathlib.Path(output), settings or Settings(), progress).outcomes()
 
 
-def image_name(path: str) -> str:
-    """The name of an image file without its suffixes, which names its results: "a" of "x/a.ome.tif"."""
-    name = os.path.basename(os.path.abspath(path))  # of "." too
-    stem = pathlib.PurePath(name).stem
-    return stem[:-4] if stem.lower().endswith(".ome") and len(stem) > 4 else stem
-
-
 class _Run:
     """One call of `segment_files`."""
 
@@ -126,35 +119,29 @@ class _Run:
         self.segmenter, self.references, self.settings, self.output = segmenter, references, settings, output
         self.progress = progress
         self.paths = paths
-        _check_names(paths)
+        check_names(paths)
         check_results(paths, paths, output, settings.save)
         segmenter.check_references(references)
         check_folder(output)
         read = dataclasses.replace(settings, save=(), category=None)
         tiling = [str(segmenter.config.data[key]) for key in ("test_canvases", "tile_overlap", "background_contrast")]
-        self.common = [
-            fsis_jax.__version__,
-            segmenter.fingerprint,
-            references.digest,
-            dataclasses.astuple(read),
-            tiling,
-        ]
-        self.record = self._read_record()
+        model = [fsis_jax.__version__, segmenter.fingerprint]
+        self.common = [*model, references.digest, dataclasses.astuple(read), tiling]
+        self.record = Record(output)
+        for path in paths:
+            place = os.path.abspath(path)
+            earlier = self.record.lines.get(image_name(path), {}).get("path", place)
+            if earlier != place and os.path.exists(earlier):
+                raise FsisError(
+                    f"{path}: {output} has the results of {earlier}, of the same name: choose another folder"
+                )
         self.open: list[_FileJob] = []
         self.taken = ""
 
     def outcomes(self) -> Iterator[Outcome]:
         left = []
         for path in self.paths:
-            line = self.record.get(image_name(path), {})
-            place = os.path.abspath(path)
-            earlier = line.get("path", place)
-            if earlier != place and os.path.exists(earlier):
-                raise FsisError(
-                    f"{path}: {self.output} has the results of {earlier}, of the same name: choose another folder"
-                )
-        for path in self.paths:
-            line = self.record.get(image_name(path), {})
+            line = self.record.lines.get(image_name(path), {})
             if line.get("key") == self._counted_key(self._key(path)) and self._is_complete(line):
                 yield Outcome(path, line["cells"], line["pixel_size"], line["files"])
             else:
@@ -210,7 +197,7 @@ class _Run:
         """Write the results of an image and note it as done."""
         path, counted = job.image.path, self._counted(found)
         try:
-            files = self._move(self._write(job, counted), self.record.get(image_name(path)))
+            files = self._move(self._write(job, counted), self.record.lines.get(image_name(path)))
         except OutputError:
             raise
         except FsisError as error:
@@ -227,7 +214,7 @@ class _Run:
         for place in filter(pathlib.Path.is_dir, places.values()):
             raise write_failure(place, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
         if earlier is not None:
-            self._append({**earlier, "key": ""})  # until all are there, its files may be of two runs
+            self.record.append({**earlier, "key": ""})  # until all are there, its files may be of two runs
         for kind, place in places.items():
             try:
                 os.replace(files[kind], place)
@@ -237,23 +224,14 @@ class _Run:
 
     def _note(self, outcome: Outcome, key: str) -> None:
         """Add a line to the record, with the files of an earlier run that tell the same."""
-        earlier = self.record.get(image_name(outcome.image), {"key": "", "files": {}})
+        earlier = self.record.lines.get(image_name(outcome.image), {"key": "", "files": {}})
         others = {kind: file for kind, file in earlier["files"].items() if kind not in outcome.files}
         if earlier["key"] != key:
             for file in filter(os.path.exists, others.values()):
                 _logger.warning(f"{file}: of an earlier run with other references or settings")
             others = {}
         line = {**dataclasses.asdict(outcome), "files": {**others, **outcome.files}, "key": key}
-        self._append({"name": image_name(outcome.image), "path": os.path.abspath(outcome.image), **line})
-
-    def _append(self, line: dict[str, Any]) -> None:
-        try:
-            with open(self.output / _RECORD, "a+b") as record:
-                record.seek(max(record.tell() - 1, 0))
-                cut_off = record.read() not in (b"", b"\n")
-                record.write(b"\n" * cut_off + json.dumps(line).encode() + b"\n")
-        except OSError as error:
-            raise write_failure(self.output / _RECORD, error) from error
+        self.record.append({"name": image_name(outcome.image), "path": os.path.abspath(outcome.image), **line})
 
     def _save_partial(self, job: _FileJob) -> None:
         """Write what the finished tiles of an interrupted image hold."""
@@ -299,50 +277,8 @@ class _Run:
         """What its files depend on, beside which they are."""
         return _digest([key, self.segmenter.min_score, self.settings.category])
 
-    def _read_record(self) -> dict[str, dict[str, Any]]:
-        """The last line of each name; what is no line of ours, such as a half one, is passed over."""
-        lines: dict[str, dict[str, Any]] = {}
-        try:
-            with open(self.output / _RECORD, encoding="utf-8", errors="replace") as record:
-                for text in record:
-                    try:
-                        line = json.loads(text)
-                        names = {kind: os.path.basename(file) for kind, file in line["files"].items()}
-                        line["files"] = {kind: str(self.output / name) for kind, name in names.items()}  # it may move
-                        lines[line["name"]] = line
-                    except (ValueError, TypeError, KeyError, AttributeError):
-                        continue
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise write_failure(self.output / _RECORD, error) from error
-        return lines
-
     def _is_complete(self, line: dict[str, Any]) -> bool:
         return all(os.path.exists(line["files"].get(kind, "")) for kind in self.settings.save)
-
-
-def check_results(
-    read: Sequence[str], paths: Sequence[str], output: str | os.PathLike[str], kinds: Sequence[str]
-) -> None:
-    """Raise FsisError where a result of the images at `paths` would take the place of a file that is read."""
-    folder = pathlib.Path(output).resolve()
-    results = {folder / FILES[kind].format(image_name(path)) for path in paths for kind in kinds}
-    for path in read:
-        if pathlib.Path(path).resolve() in results:
-            raise FsisError(f"{path}: would be replaced by a result: choose another folder for the output")
-
-
-def _check_names(paths: Sequence[str]) -> None:
-    seen: dict[str, str] = {}
-    for path in paths:
-        name = image_name(path).casefold()
-        if name in seen:
-            raise FsisError(
-                f"{path}: has the name of {seen[name]}, and so would its results: rename one, "
-                "or segment them into two folders"
-            )
-        seen[name] = path
 
 
 def _digest(values: list[Any]) -> str:

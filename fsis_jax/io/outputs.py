@@ -1,4 +1,4 @@
-"""Which files are written for an image: the kinds of output, and their names."""
+"""Which files are written for an image: the kinds of output, their names, and what must not be lost to them."""
 
 import os
 import pathlib
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fsis_jax.errors import FsisError
 from fsis_jax.io.exports import Result, write_coco, write_labels, write_overlay
 from fsis_jax.io.geojson import write_geojson
 from fsis_jax.io.images import overview
@@ -23,6 +24,37 @@ FILES = {
 }
 """Kind -> file of an image NAME."""
 DEFAULT = ("labels", "table", "overlay")
+
+
+def image_name(path: str) -> str:
+    """The name of an image file without its suffixes, which names its results: "a" of "x/a.ome.tif"."""
+    name = os.path.basename(os.path.abspath(path))  # of "." too
+    stem = pathlib.PurePath(name).stem
+    return stem[:-4] if stem.lower().endswith(".ome") and len(stem) > 4 else stem
+
+
+def check_names(paths: Sequence[str]) -> None:
+    """Raise FsisError where two images have one name."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        name = image_name(path).casefold()
+        if name in seen:
+            raise FsisError(
+                f"{path}: has the name of {seen[name]}, and so would its results: rename one, "
+                "or segment them into two folders"
+            )
+        seen[name] = path
+
+
+def check_results(
+    read: Sequence[str], paths: Sequence[str], output: str | os.PathLike[str], kinds: Sequence[str]
+) -> None:
+    """Raise FsisError where a result of the images at `paths` would take the place of a file that is read."""
+    folder = pathlib.Path(output).resolve()
+    results = {folder / FILES[kind].format(image_name(path)) for path in paths for kind in kinds}
+    for path in read:
+        if pathlib.Path(path).resolve() in results:
+            raise FsisError(f"{path}: would be replaced by a result: choose another folder for the output")
 
 
 def write_outputs(
