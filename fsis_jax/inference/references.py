@@ -83,6 +83,8 @@ def load_references(path: str | os.PathLike[str]) -> References:
             if meta["format"] != _FORMAT:
                 raise FsisError(f"{name}: references of format {meta['format']}, not {_FORMAT}: encode them again")
             sides, images = (archive[key] for key in _ARRAYS)
+            if sides.shape != (len(images), 2) or not len(sides) or images.ndim != 4:
+                raise ValueError(f"sides {sides.shape}, images {images.shape}")
             features = {
                 int(level): jnp.asarray(archive[f"level{level}"], dtype=dtype)
                 for level, dtype in meta["levels"].items()

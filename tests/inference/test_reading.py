@@ -226,3 +226,35 @@ def test_the_stretch_of_a_pyramid_comes_from_a_coarse_level_with_enough_pixels()
     assert levels[0].asked
     assert not levels[1].asked  # a megapixel
     assert not slide.asked
+
+
+def _fixed_side():
+    """A model that reads every image as a whole, at 600 by at most 1000 pixels."""
+    config = base_config()
+    assert config.data.transform.scale == "shortest_side"
+    return config
+
+
+def test_a_slide_is_read_in_a_coarse_level_where_the_scale_is_small():
+    noise = np.random.default_rng(2).normal(128, 1500, (2400, 3200))
+    image = cv2.GaussianBlur(noise, (0, 0), 12).clip(0, 255).astype(np.uint8)
+    means = [cv2.resize(image, None, fx=1 / f, fy=1 / f, interpolation=cv2.INTER_AREA) for f in (2, 4)]
+    slide = Slide(image, coarser=tuple(Lazy(level) for level in means))
+    reading = plan(_fixed_side(), slide, (28, 28))
+    assert len(reading.tiles) == 1
+    assert reading.scale == 0.25
+    prepared = reading.prepare(reading.tiles[0])
+    assert not slide.asked  # nor is the level with a pixel for each of the canvas
+    assert slide.coarser[0].asked == [1200 * 1600]
+    whole = plan(_fixed_side(), image, (28, 28)).prepare(reading.tiles[0])
+    assert prepared.shape == whole.shape
+    assert np.abs(prepared.astype(int) - whole).mean() < 2
+
+
+def test_an_image_that_is_too_large_to_be_read_as_a_whole_is_refused():
+    huge = np.broadcast_to(np.uint8(0), (40_000, 40_000))
+    with pytest.raises(FsisError, match="40000x40000 pixels, which this model reads as a whole: give tiles of 800"):
+        plan(_fixed_side(), huge, (28, 28))
+    assert len(plan(_fixed_side(), huge, (28, 28), tile=800).tiles) > 1
+    small = Lazy(np.zeros((2500, 2500), np.uint8))
+    assert len(plan(_fixed_side(), Slide(huge, coarser=(small,)), (28, 28)).tiles) == 1

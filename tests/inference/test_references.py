@@ -74,6 +74,10 @@ def _array(path):
         (_array, "no file of encoded references"),
         (_npz(sides=np.zeros((1, 2))), "no file of encoded references"),
         (_npz(meta=np.array(json.dumps({"format": 9}))), "references of format 9, not 1: encode them again"),
+        (
+            _npz(meta=np.array(json.dumps({"format": 1})), sides=np.zeros((0, 2)), images=np.zeros((0, 8, 8, 3))),
+            "no file of encoded references",
+        ),
         (_npz(meta=np.array("{")), "no file of encoded references"),
         (_npz(meta=np.array({"a": 1}, object)), "no file of encoded references"),  # a pickle is not read
     ],
