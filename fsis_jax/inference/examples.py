@@ -21,10 +21,9 @@ from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.geojson import read_geojson_boxes
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.levels import Image
+from fsis_jax.io.outlines import Box
 from fsis_jax.io.rois import read_roi_boxes
 
-Box = tuple[float, float, float, float]
-"""(x1, y1, x2, y2), pixels of the image."""
 Opener = Callable[[str], ImageFile]
 
 _logger = logging.getLogger(__name__)

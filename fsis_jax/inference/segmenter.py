@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic
@@ -119,15 +118,11 @@ class Segmenter:
         Raises:
             FsisError: no crop, or one of less than 2x2 pixels.
         """
-        if not crops:
+        if len(crops) == 0:
             raise FsisError("no reference given: give at least one crop of a cell")
+        names = names or [f"reference {number}" for number in range(1, len(crops) + 1)]
         images = np.stack(
-            [
-                reference_image(crop, self._transform, name=name)
-                for crop, name in itertools.zip_longest(
-                    crops, names or [f"reference {number}" for number in range(1, len(crops) + 1)]
-                )
-            ]
+            [reference_image(crop, self._transform, name=name) for crop, name in zip(crops, names, strict=True)]
         )
         each = [_encode(self._graph, self._state, image[None, None]) for image in images]
         features = jax.tree.map(lambda *levels: sum(levels) / len(levels), *each)

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from fsis_jax.errors import OutputError
+from fsis_jax.errors import FsisError, OutputError
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another folder",
@@ -27,6 +27,13 @@ def write_failure(path: str | os.PathLike[str], error: OSError) -> OutputError:
     """The one-line error for an OSError met while writing `path` (a file or a folder)."""
     remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
     return OutputError(f"{os.fspath(path)}: cannot be written ({error.strerror or error}): {remedy}")
+
+
+def read_failure(path: str | os.PathLike[str], error: OSError, kind: str) -> FsisError:
+    """The one-line error for an OSError met while reading a file of some kind ("image")."""
+    if isinstance(error, FileNotFoundError):
+        return FsisError(f"{os.fspath(path)}: no such file: check the path")
+    return FsisError(f"{os.fspath(path)}: cannot be read ({error.strerror or error}): give a readable {kind} file")
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.exports import Result
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.files import atomic_write, read_failure
 from fsis_jax.io.outlines import Box, box_around, outlines
 
 _COLOUR = (74, 222, 128)
@@ -91,10 +91,8 @@ def _read_json(name: str) -> Any:
     try:
         with open(name, "rb") as file:
             data = file.read()
-    except FileNotFoundError as error:
-        raise FsisError(f"{name}: no such file: check the path") from error
     except OSError as error:
-        raise FsisError(f"{name}: cannot be read ({error.strerror or error}): give a readable GeoJSON file") from error
+        raise read_failure(name, error, "GeoJSON") from error
     if data.startswith(b"\x1f\x8b"):
         raise FsisError(f"{name}: compressed by gzip: unpack it")
     try:

@@ -13,6 +13,7 @@ import numpy as np
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.content import Content
+from fsis_jax.io.files import read_failure
 from fsis_jax.io.image_file import CUT_OFF, check_size
 from fsis_jax.io.levels import Image, Stretch, check_shape, coarsest, find_stretch, without_alpha
 from fsis_jax.io.planes import Wanted
@@ -66,10 +67,8 @@ def _read(name: str, count: int = -1) -> bytes:
     try:
         with open(name, "rb") as file:
             return file.read(count)
-    except FileNotFoundError as error:
-        raise FsisError(f"{name}: no such file: check the path") from error
     except OSError as error:
-        raise FsisError(f"{name}: cannot be read ({error.strerror or error}): give a readable image file") from error
+        raise read_failure(name, error, "image") from error
 
 
 def to_rgb8(

@@ -15,7 +15,7 @@ from roifile import ROI_TYPE, ImagejRoi
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.exports import Result
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.files import atomic_write, read_failure
 from fsis_jax.io.image_file import one_line
 from fsis_jax.io.outlines import Box, Polygon, box_around, outlines
 
@@ -91,10 +91,8 @@ def _read_errors(where: str) -> Iterator[None]:
         yield
     except FsisError:
         raise
-    except FileNotFoundError as error:
-        raise FsisError(f"{where}: no such file: check the path") from error
     except OSError as error:
-        raise FsisError(f"{where}: cannot be read ({error.strerror or error}): give a readable ROI file") from error
+        raise read_failure(where, error, "ROI") from error
     except Exception as error:  # damage may lead the parsers to any exception
         raise FsisError(f"{where}: not ImageJ ROIs, or damaged ({one_line(error)}): {_EXPORT}") from error
 
