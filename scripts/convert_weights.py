@@ -6,7 +6,7 @@ python scripts/convert_weights.py runs/cells --to-pytorch cells.pth
 
 import sys
 
-from fsis_jax.cli import convert, run
+from fsis_jax.cli import command, run
 
 if __name__ == "__main__":
-    run(convert, sys.argv[1:])
+    run(command("convert"), sys.argv[1:])

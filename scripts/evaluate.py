@@ -6,7 +6,7 @@ python scripts/evaluate.py --config configs/cells_cpu.py --config.data.root=DIR 
 
 import sys
 
-from fsis_jax.cli import evaluate, run
+from fsis_jax.cli import command, run
 
 if __name__ == "__main__":
-    run(evaluate, sys.argv[1:])
+    run(command("evaluate"), sys.argv[1:])

@@ -5,7 +5,7 @@ python scripts/segment.py IMAGE... --references CROP... --checkpoint runs/cells 
 
 import sys
 
-from fsis_jax.cli import run, segment
+from fsis_jax.cli import command, run
 
 if __name__ == "__main__":
-    run(segment, sys.argv[1:])
+    run(command("segment"), sys.argv[1:])

@@ -5,7 +5,7 @@ python scripts/train.py --config configs/cells_cpu.py --config.data.root=DIR --w
 
 import sys
 
-from fsis_jax.cli import run, train
+from fsis_jax.cli import command, run
 
 if __name__ == "__main__":
-    run(train, sys.argv[1:])
+    run(command("train"), sys.argv[1:])

@@ -3,6 +3,7 @@
 Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
 
+import importlib
 import io
 import logging
 import os
@@ -10,42 +11,59 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import cv2
-import jax
-
-from fsis_jax.cli.converting import convert
-from fsis_jax.cli.datasets import data
-from fsis_jax.cli.segmenting import references, segment
-from fsis_jax.cli.training import evaluate, train
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import write_failure
 
-__all__ = ["convert", "data", "evaluate", "main", "references", "run", "segment", "train"]
-
 Command = Callable[[Sequence[str]], None]
+
+COMMANDS = {
+    "train": "training",
+    "evaluate": "training",
+    "segment": "segmenting",
+    "references": "segmenting",
+    "convert": "converting",
+    "data": "datasets",
+}
+"""Name of a command -> module here, which has a function of that name."""
 
 
 def main() -> NoReturn:
     """The installed command `fsis`."""
-    commands: dict[str, Command] = {
-        "train": train,
-        "evaluate": evaluate,
-        "segment": segment,
-        "references": references,
-        "convert": convert,
-        "data": data,
-    }
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in commands:
+    if name not in COMMANDS:
         asked = name in ("-h", "--help")
-        usage = f"usage: fsis {{{','.join(commands)}}} ...  (each with --help)"
+        usage = f"usage: fsis {{{','.join(COMMANDS)}}} ...  (each with --help)"
         print(usage, file=sys.stdout if asked else sys.stderr)
         sys.exit(0 if asked else 2)
-    run(commands[name], sys.argv[2:])
+    run(command(name), sys.argv[2:])
+
+
+def command(name: str) -> Command:
+    """A command of `COMMANDS`. It is imported when it is called, which takes seconds, so that Ctrl-C is heard."""
+
+    def call(arguments: Sequence[str]) -> None:
+        getattr(importlib.import_module(f"fsis_jax.cli.{COMMANDS[name]}"), name)(arguments)
+
+    return call
 
 
 def run(command: Command, arguments: Sequence[str]) -> NoReturn:
     """Run a command as a program: logging, the compilation cache, errors in one line, the exit status."""
+    try:
+        _prepare()
+        command(arguments)
+    except FsisError as error:
+        _fail(error)
+    except OSError as error:
+        _fail(write_failure(error.filename or "output", error))
+    except KeyboardInterrupt:
+        print("fsis: stopped; what was written is complete", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _prepare() -> None:
+    """Set up the libraries that a command uses."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     for handler in logging.root.handlers:  # one of grain's is there as soon as it is imported
         if type(handler) is logging.StreamHandler:
@@ -56,20 +74,13 @@ def run(command: Command, arguments: Sequence[str]) -> NoReturn:
     sys.unraisablehook = _unraisable
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may have any bytes
+    import cv2
+    import jax
+
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of files whose errors we tell
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "fsis_jax", "xla"))
-    try:
-        command(arguments)
-    except FsisError as error:
-        _fail(error)
-    except OSError as error:
-        _fail(write_failure(error.filename or "output", error))
-    except KeyboardInterrupt:
-        print("fsis: stopped; what was written is complete", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
 
 
 def _fail(error: FsisError) -> NoReturn:

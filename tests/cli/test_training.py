@@ -205,7 +205,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(tiny_run, small_disk
         "loop.validate = lambda *_, **__: {'mask_ap50': 0.5, 'f1': 0.5, 'min_score': 0.25}\n"
         "usage = shutil.disk_usage('.')\n"
         "shutil.disk_usage = lambda _: usage\n"
-        "cli.run(cli.train, sys.argv[1:])\n"
+        'cli.run(cli.command("train"), sys.argv[1:])\n'
     )
     (small_disk / "filler").write_bytes(bytes(1_470_000))
     arguments = ["--workdir", small_disk / "run", f"--config.data.root={tiny_run.data}"]
