@@ -45,12 +45,12 @@ def test_convert_and_segment(
     out = tmp_path / "out"
     outcome = fsis(
         *("segment", tmp_path / "image.png", "--references", tmp_path / "crop.png"),
-        *("--checkpoint", tmp_path / "run", "--output", out, "--min-score", 0.05),
+        *("--checkpoint", tmp_path / "run", "--output", out, "--min-score", 0.05, "--save", "labels", "coco"),
     )
     assert outcome.status == 0, outcome.stderr
     labels = tifffile.imread(out / "image-labels.tif")
     assert labels.shape == (height, width)
-    found = json.loads((out / "instances.json").read_text())["annotations"]
+    found = json.loads((out / "image-coco.json").read_text())["annotations"]
     assert 0 < labels.max() == len(found)
     if variant == "V3_fpn_l1":
         return  # whose golden heads read their maps wrongly; see `network_model.misread_maps`
