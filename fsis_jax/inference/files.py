@@ -205,8 +205,9 @@ class _Run:
         finally:
             self._close(job)
             shutil.rmtree(self._partial(path), ignore_errors=True)
-        self._note(Outcome(path, len(counted), job.pixel_size, files), self._counted_key(job.key))
-        return Outcome(path, len(counted), job.pixel_size, files)
+        outcome = Outcome(path, len(counted), job.pixel_size, files)
+        self._note(outcome, self._counted_key(job.key))
+        return outcome
 
     def _move(self, files: dict[str, str], earlier: dict[str, Any] | None) -> dict[str, str]:
         """All files to where they belong, or none if a folder is there."""
@@ -287,6 +288,6 @@ def _digest(values: list[Any]) -> str:
 
 def _identity(path: str) -> list[list[int]]:
     """Sizes and times of change of a file, or of all files in a folder (OME-Zarr); of nothing if it is gone."""
-    inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in sorted(names)]
+    inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
     stats = [os.stat(place) for place in [path, *sorted(inside)] if os.path.exists(place)]
     return [[stat.st_size, stat.st_mtime_ns] for stat in stats]

@@ -81,10 +81,10 @@ class Reading:
 
         No more of the image is read or copied than the tile.
         """
-        level = coarsest(self.image, self.grain)
-        if level is not self.image and self._shows_nothing(self._levels(level, tile.window), level):
+        level, fine = coarsest(self.image, self.grain), _fine_enough(self.image, self.scale)
+        in_coarse_level = level is not self.image and level is not fine
+        if in_coarse_level and self._shows_nothing(self._levels(level, tile.window), level):
             return None
-        fine = _fine_enough(self.image, self.scale)
         levels = self._levels(fine, tile.window)
         if self._shows_nothing(levels, fine):
             return None

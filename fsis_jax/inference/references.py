@@ -19,7 +19,6 @@ from fsis_jax.models.detector import Pyramid
 
 SUFFIX = ".refs"
 _FORMAT = 1
-_ARRAYS = ("sides", "images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +81,7 @@ def load_references(path: str | os.PathLike[str]) -> References:
             meta = json.loads(str(archive["meta"]))
             if meta["format"] != _FORMAT:
                 raise FsisError(f"{name}: references of format {meta['format']}, not {_FORMAT}: encode them again")
-            sides, images = (archive[key] for key in _ARRAYS)
+            sides, images = archive["sides"], archive["images"]
             if sides.shape != (len(images), 2) or not len(sides) or images.ndim != 4:
                 raise ValueError(f"sides {sides.shape}, images {images.shape}")
             features = {
