@@ -16,7 +16,8 @@ def base_config() -> ConfigDict:
     """The full tree of keys with the parity defaults."""
     config = ConfigDict()
     config.seed = 0
-    # Start from the parameters of another run's checkpoint (a workdir, or one of its step folders).
+    # Start from the parameters of another model: "cells-small", a weights file, or a run (its workdir, or one of its
+    # step folders).
     config.init_from = ""
     # How the step is mapped over devices: "shard_map" (jax.jit of jax.shard_map) or "pmap" (jax.pmap).
     config.parallel = "shard_map"
@@ -47,6 +48,8 @@ def _data() -> ConfigDict:
     # Also show each target references of another category, and train the box head to tell the two apart (the two-way
     # contrastive training of Fan et al. 2020). Teaches to heed the references; makes a step a little longer.
     data.contrast = False
+    # Probability that targets of other categories are shown beside the target, in a mosaic of two or four.
+    data.mosaic = 0.0
     # Where training references come from: "other" images of the category (where there are any), the "target"
     # itself, or "any".
     data.reference_source = "other"
@@ -95,6 +98,8 @@ def _transform() -> ConfigDict:
     transform.brightness = 0.0
     transform.colour = 0.0
     transform.noise = 0.0
+    transform.invert = 0.0
+    transform.grey = 0.0
     return transform
 
 
@@ -144,7 +149,8 @@ def _model() -> ConfigDict:
     model.fpn.coarsest = 6
 
     model.matching = ConfigDict()
-    # "co_attention", or "l1": target features beside their distance from the mean reference (an ablation).
+    # "co_attention"; "l1": target features beside their distance from the mean reference (an ablation); or "none":
+    # with model.relation "none" a Mask R-CNN that is blind to the references.
     model.matching.kind = "co_attention"
     # After the projections of co-attention: "batch" (the original) or "group".
     model.matching.norm = "batch"
@@ -240,12 +246,17 @@ def _evaluation() -> ConfigDict:
     evaluation = ConfigDict()
     # "seen": the categories trained on; "unseen": those of the held-out fold; "all". Always the test images.
     evaluation.split = "unseen"
-    # References per target.
-    evaluation.shots = 1
-    # Where they come from: "train" (other images: the category's train split) or "target" (as the original).
+    # References per target; a test for each number.
+    evaluation.shots = (1,)
+    # Where they come from: "train" (other images: the category's train split), "target" (as the original), or "wrong"
+    # (other images of a category that the target does not show: a control).
     evaluation.references = "train"
     # Repeats with other references.
     evaluation.repeats = 3
+    # Also measure selectivity on so many mosaics of test images of four categories each.
+    evaluation.mosaics = 0
+    # Test Otsu's threshold and the watershed in place of the model.
+    evaluation.otsu = False
     # At most so many test images per category; 0 takes all.
     evaluation.max_images = 0
     # Pictures of what was found, evenly spread over the test images.
@@ -333,6 +344,18 @@ def compact_config() -> ConfigDict:
     return config
 
 
+def cells_config() -> ConfigDict:
+    """The recipe of `cells-small`: the compact detector, taught to heed its references by mosaics and contrast."""
+    config = compact_config()
+    config.data.contrast = True
+    config.data.mosaic = 0.3
+    config.data.train_canvases = ((192, 192),)
+    config.data.transform.max_instances = 96
+    config.data.transform.invert = 0.3
+    config.data.transform.grey = 0.2
+    return config
+
+
 AT_LEAST = {
     0: (
         "seed",
@@ -341,6 +364,7 @@ AT_LEAST = {
         "training.steps",
         "training.overlays",
         "eval.max_images",
+        "eval.mosaics",
         "eval.overlays",
         "model.backbone.group_width",
     ),
@@ -353,7 +377,6 @@ AT_LEAST = {
         "training.log_every",
         "training.checkpoint_every",
         "training.validate_every",
-        "eval.shots",
         "eval.repeats",
         "model.rpn.samples",
         "model.box_head.samples",
@@ -379,7 +402,7 @@ def check_config(config: ConfigDict) -> None:
         "model.fpn.norm": (config.model.fpn.norm, ("none", "group")),
         "model.architecture": (config.model.architecture, ("fpn", "c4")),
         "model.relation": (config.model.relation, ("concat", "compare", "none")),
-        "model.matching.kind": (config.model.matching.kind, ("co_attention", "l1")),
+        "model.matching.kind": (config.model.matching.kind, ("co_attention", "l1", "none")),
         "model.matching.norm": (config.model.matching.norm, ("batch", "group")),
         "model.backbone.deformable": (config.model.backbone.deformable, ("none", "interleaved", "split")),
         "model.box_head.norm": (config.model.box_head.norm, ("frozen", "batch", "group")),
@@ -387,7 +410,7 @@ def check_config(config: ConfigDict) -> None:
         "optimizer.name": (config.optimizer.name, ("sgd", "adamw")),
         "optimizer.schedule": (config.optimizer.schedule, ("steps", "cosine")),
         "eval.split": (config.eval.split, ("seen", "unseen", "all")),
-        "eval.references": (config.eval.references, ("train", "target")),
+        "eval.references": (config.eval.references, ("train", "target", "wrong")),
     }
     for key, (value, allowed) in choices.items():
         if value not in allowed:
@@ -402,10 +425,14 @@ def check_config(config: ConfigDict) -> None:
         raise FsisError(
             f"config.data.background_contrast is {config.data.background_contrast}; it must be from 0 to below 255"
         )
+    if not 0 <= config.data.mosaic <= 1:
+        raise FsisError(f"config.data.mosaic is {config.data.mosaic}; it must be from 0 to 1")
     if not 0 <= config.data.validation_fraction < 1:
         raise FsisError(
             f"config.data.validation_fraction is {config.data.validation_fraction}; it must be from 0 to below 1"
         )
+    if not config.eval.shots or min(config.eval.shots) < 1:
+        raise FsisError(f"config.eval.shots is {config.eval.shots}; give one or more numbers of references: 1,3,5")
     levels = config.model.fpn.coarsest - 1
     if config.model.architecture == "fpn" and len(config.model.rpn.anchor_sizes) != levels:
         raise FsisError(

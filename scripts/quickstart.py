@@ -14,7 +14,7 @@ import numpy as np
 from fsis_jax.cli import run
 from fsis_jax.cli.training import train
 from fsis_jax.data.from_config import held_out, open_split
-from fsis_jax.evaluation.protocol import read_target, segment_targets
+from fsis_jax.evaluation.predictions import read_target, segment_targets
 from fsis_jax.evaluation.selectivity import measure_selectivity
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.exports import write_png

@@ -18,6 +18,8 @@ def data_parser() -> Parser:
     making.add_argument("--layout", choices=["coco", "fis_cell"], default="coco")
     making.add_argument("--output", required=True, metavar="DIR")
     making.add_argument("--seed", type=int, default=0)
+    making.add_argument("--images-per-category", type=int, default=20, metavar="N", help="that show it alone")
+    making.add_argument("--two-category-images", type=int, default=90, metavar="N", help="in the whole data set")
     preparing = actions.add_parser("prepare", help="turn a folder into an array_record data set (tensorflow-datasets)")
     preparing.add_argument("root", metavar="DIR", help="folder with COCO annotations, or FIS-Cell's")
     preparing.add_argument("--output", required=True, metavar="DIR")
@@ -33,7 +35,14 @@ def data(arguments: Sequence[str]) -> None:
         if report.problems:
             sys.exit(1)
     elif options.action == "synthetic":
-        print(generate(options.output, seed=options.seed, layout=options.layout))
+        made = generate(
+            options.output,
+            seed=options.seed,
+            layout=options.layout,
+            images_per_category=options.images_per_category,
+            two_category_images=options.two_category_images,
+        )
+        print(made)
     else:
         from fsis_jax.data.prepared import prepare  # tensorflow-datasets takes seconds to import
 

@@ -54,6 +54,8 @@ class Episode:
     """Another category, for the box head to tell apart from the references'; None where not used."""
     contrast: tuple[ReferenceBox, ...] = ()
     """As many references of it."""
+    others: tuple[int, ...] = ()
+    """Positions of 1 or 3 records that show none of the target's categories nor of the references', for a mosaic."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -84,6 +86,8 @@ class EpisodeSampler:
         min_reference_area: references have a larger mask, in pixels of the stored image.
         contrast: also draw references of another category, half of the time one that the target shows if there is one;
             without effect where there is only one category.
+        mosaic: probability that other targets, of other categories, are shown beside the target; without effect where
+            there are none.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class EpisodeSampler:
         reference_source: ReferenceSource = "other",
         min_reference_area: float = 20.0,
         contrast: bool = False,
+        mosaic: float = 0.0,
         seed: int = 0,
     ) -> None:
         if not targets:
@@ -110,6 +115,8 @@ class EpisodeSampler:
                 f"present={present} and background={background} are probabilities: neither may be negative "
                 "and their sum may not exceed 1"
             )
+        if not 0 <= mosaic <= 1:
+            raise FsisError(f"mosaic={mosaic} is a probability: give 0 to 1")
         if reference_source not in ("other", "target", "any"):
             raise FsisError(f"reference_source={reference_source!r}: use 'other', 'target' or 'any'")
         self.annotations = annotations
@@ -129,6 +136,8 @@ class EpisodeSampler:
                 f"{min_reference_area} pixels in the training images; lower min_reference_area or check the fold"
             )
         self._contrast = contrast and len(self._pools) > 1
+        self._mosaic = mosaic
+        self._shown = {target: frozenset(annotations[target].classes.tolist()) for target in self.targets}
         held = [np.unique(annotations[target].classes[~annotations[target].crowd]) for target in self.targets]
         self._image_counts = dict(zip(*np.unique(np.concatenate(held), return_counts=True), strict=True))
 
@@ -149,6 +158,8 @@ class EpisodeSampler:
         for make in order:
             episode = make(rng, target)
             if episode is not None:
+                if self._mosaic and rng.random() < self._mosaic:
+                    episode = self._with_others(rng, episode)
                 return self._with_contrast(rng, episode) if self._contrast else episode
         # Present and absent together cover every category that has a reference, and the constructor saw one.
         raise AssertionError(f"no episode for record {target}")
@@ -183,9 +194,20 @@ class EpisodeSampler:
             return None
         return Episode(target, "background", None, tuple(ReferenceBox(target, box) for box in boxes))
 
+    def _with_others(self, rng: np.random.Generator, episode: Episode) -> Episode:
+        """A mosaic of 2 or 4, whose other parts do not show what the references show."""
+        avoided = {*self._shown[episode.target], episode.category}
+        fitting = [target for target in self.targets if self._shown[target].isdisjoint(avoided)]
+        count = int(rng.choice([1, 3]))
+        if len(fitting) < count:
+            return episode
+        others = rng.choice(fitting, count, replace=False)
+        return dataclasses.replace(episode, others=tuple(others.tolist()))
+
     def _with_contrast(self, rng: np.random.Generator, episode: Episode) -> Episode:
         others = [category for category in self._pools if category != episode.category]
-        shown = set(self.annotations[episode.target].classes.tolist()).intersection(others)
+        visible = set().union(*(self._shown[target] for target in (episode.target, *episode.others)))
+        shown = visible.intersection(others)
         if shown and rng.random() < 0.5:
             others = sorted(shown)
         category = int(rng.choice(others))

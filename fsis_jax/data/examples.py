@@ -1,6 +1,8 @@
 """One training example: an episode made into arrays, with the functions that the Segmenter uses at test."""
 
 import collections
+import dataclasses
+import functools
 from collections.abc import Collection
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.data.records import Annotations, Source
 from fsis_jax.data.transforms import (
+    Tone,
     TransformConfig,
     cut_reference,
     jitter_intensity,
@@ -19,7 +22,7 @@ from fsis_jax.data.transforms import (
     target_scale,
     to_levels,
 )
-from fsis_jax.data.windows import limit_window, random_window, visible_instances
+from fsis_jax.data.windows import Window, limit_window, random_window, visible_instances
 from fsis_jax.errors import FsisError
 from fsis_jax.io.images import decode_image
 
@@ -33,6 +36,7 @@ class ImageCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._images: collections.OrderedDict[tuple[int, bool], np.ndarray] = collections.OrderedDict()
+        self.annotations = source.annotations
 
     def raw(self, record: int) -> np.ndarray:
         """The image as stored, (h, w) or (h, w, 3|4) in its own dtype."""
@@ -65,7 +69,6 @@ class ImageCache:
 
 def training_example(
     cache: ImageCache,
-    record: Annotations,
     episode: Episode,
     config: TransformConfig,
     *,
@@ -76,44 +79,42 @@ def training_example(
     """The fields of a `Batch` for one episode, without the batch axis and without `sample_ids`.
 
     A target that is larger than the canvas once scaled is cropped about one of its instances (in a "present" episode,
-    one of the references' category). Ignored instances: crowds, categories that are not `trainable`, those of which the
-    crop shows less than `min_visible`, and those narrower than a pixel of the canvas.
-
-    Args:
-        record: annotations of the episode's target.
+    one of the references' category). In a mosaic it fills one panel of the canvas, and the others show crops of the
+    episode's other targets: half of the time at the target's scale, else at that where their cells have the size of
+    the references. Ignored instances: crowds, categories that are not `trainable`, those of which the crop shows less
+    than `min_visible`, and those narrower than a pixel of the canvas.
     """
-    size = (record.height, record.width)
+    record = cache.annotations[episode.target]
     scale = _training_scale(record, episode, config, rng)
-    extent = [s if round(s * scale) <= c else max(1, int(c / scale)) for s, c in zip(size, canvas, strict=True)]
-    learnt = ~record.crowd & np.isin(record.classes, list(trainable))
-    wanted = np.flatnonzero(learnt & (record.classes == episode.category) if episode.kind == "present" else learnt)
-    anchor = record.boxes[rng.choice(wanted)] if len(wanted) else None
-    window = random_window(rng, size, (extent[0], extent[1]), anchor)
-    window = limit_window(window, record.boxes, config.max_instances, anchor=anchor, name=record.file_name)
+    tone = Tone.draw(rng, config)
+    places = _panels(rng, canvas, 1 + len(episode.others))
+    make = functools.partial(_crop, cache, config, trainable=trainable, tone=tone, rng=rng)
+    limit = config.max_instances // len(places)
+    wanted = episode.category if episode.kind == "present" else None
+    crops = [make(episode.target, scale, size=places[0].size, wanted=wanted, limit=limit)]
+    for other, panel in zip(episode.others, places[1:], strict=True):
+        own = rng.random() < 0.5
+        its_scale = _jittered(own_scale(cache.annotations[other], config), config, rng) if own else scale
+        crops.append(make(other, its_scale, size=panel.size, wanted=None, limit=limit))
 
-    stored = cache.levels(episode.target)[window.y0 : window.y1, window.x0 : window.x1]
-    image = jitter_intensity(rng, resize(stored, scale, antialias=config.antialias), config)
-    height, width = image.shape[:2]
-    orientation = random_orientation(rng, config, (height, width), canvas)
-    image = orientation.image(image)
-
-    instances = visible_instances(record, window, config.mask_size)
-    boxes = (instances.boxes - np.array([window.x0, window.y0] * 2, np.float32)) * np.float32(scale)
-    boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
-    narrow = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < 1
-    boxes = orientation.boxes(boxes, (height, width))
+    image = np.zeros((*canvas, 3), np.uint8)
+    for crop, panel in zip(crops, places, strict=True):
+        image[panel.y0 : panel.y1, panel.x0 : panel.x1] = place(crop.image, panel.size)
+    corners = [np.array([panel.x0, panel.y0] * 2, np.float32) for panel in places]
+    boxes = np.concatenate([crop.boxes + corner for crop, corner in zip(crops, corners, strict=True)])
     boxes[:, 2:] -= config.box_offset
-    masks = orientation.image(instances.masks.transpose(1, 2, 0)).transpose(2, 0, 1)
-    classes = record.classes[instances.rows]
-    ignore = ~learnt[instances.rows] | (instances.visible < config.min_visible) | narrow
+    classes = np.concatenate([crop.classes for crop in crops])
+    ignore = np.concatenate([crop.ignore for crop in crops])
+    masks = np.concatenate([crop.masks for crop in crops])
     matches = (classes == episode.category) & (episode.kind == "present")
+    reference = functools.partial(_training_reference, cache, episode, config, tone, rng)
     return {
-        "images": place(image, canvas),
-        "image_sizes": np.array(image.shape[:2], np.int32),
-        "references": np.stack([_training_reference(cache, r, episode, config, rng) for r in episode.references]),
-        "contrast_references": np.array(
-            [_training_reference(cache, r, episode, config, rng) for r in episode.contrast], np.uint8
-        ).reshape(-1, config.reference_size, config.reference_size, 3),
+        "images": image,
+        "image_sizes": np.array(canvas if episode.others else crops[0].image.shape[:2], np.int32),
+        "references": np.stack([reference(box) for box in episode.references]),
+        "contrast_references": np.array([reference(box) for box in episode.contrast], np.uint8).reshape(
+            -1, config.reference_size, config.reference_size, 3
+        ),
         "contrast_classes": np.array(episode.contrast_category or 0, np.int32),
         # A crop may show nothing of the category but slivers.
         "reference_present": np.array((matches & ~ignore).any()),
@@ -127,25 +128,105 @@ def training_example(
     }
 
 
+def _panels(rng: np.random.Generator, canvas: tuple[int, int], count: int) -> list[Window]:
+    """The canvas in 1, 2 or 4 parts, in random order; cuts lie in the middle third."""
+    height, width = canvas
+    if count == 1:
+        return [Window(0, 0, width, height)]
+    x, y = (int(side * rng.uniform(1 / 3, 2 / 3)) for side in (width, height))
+    if count == 2:
+        beside = [Window(0, 0, x, height), Window(x, 0, width, height)]
+        parts = beside if rng.random() < 0.5 else [Window(0, 0, width, y), Window(0, y, width, height)]
+    else:
+        parts = [Window(x0, y0, x1, y1) for y0, y1 in ((0, y), (y, height)) for x0, x1 in ((0, x), (x, width))]
+    return [parts[row] for row in rng.permutation(len(parts))]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Crop:
+    """A part of a target as the network sees it; n instances."""
+
+    image: np.ndarray
+    """(h, w) or (h, w, 3) uint8."""
+    boxes: np.ndarray
+    """(n, 4) float32, in its pixels."""
+    masks: np.ndarray
+    """(n, m, m) uint8."""
+    classes: np.ndarray
+    """(n,) int32."""
+    ignore: np.ndarray
+    """(n,) bool."""
+
+
+def _crop(
+    cache: ImageCache,
+    config: TransformConfig,
+    target: int,
+    scale: float,
+    *,
+    size: tuple[int, int],
+    wanted: int | None,
+    limit: int,
+    trainable: Collection[int],
+    tone: Tone,
+    rng: np.random.Generator,
+) -> _Crop:
+    """What of a target fits into `size` (height, width), about a cell of the `wanted` category (None: any)."""
+    record = cache.annotations[target]
+    whole = (record.height, record.width)
+    extent = [s if round(s * scale) <= c else max(1, int(c / scale)) for s, c in zip(whole, size, strict=True)]
+    learnt = ~record.crowd & np.isin(record.classes, list(trainable))
+    about = np.flatnonzero(learnt if wanted is None else learnt & (record.classes == wanted))
+    anchor = record.boxes[rng.choice(about)] if len(about) else None
+    window = random_window(rng, whole, (extent[0], extent[1]), anchor)
+    window = limit_window(window, record.boxes, limit, anchor=anchor, name=record.file_name)
+
+    stored = cache.levels(target)[window.y0 : window.y1, window.x0 : window.x1]
+    image = jitter_intensity(rng, tone(resize(stored, scale, antialias=config.antialias)), config)
+    height, width = image.shape[:2]
+    orientation = random_orientation(rng, config, (height, width), size)
+
+    instances = visible_instances(record, window, config.mask_size)
+    boxes = (instances.boxes - np.array([window.x0, window.y0] * 2, np.float32)) * np.float32(scale)
+    boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
+    narrow = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < 1
+    return _Crop(
+        image=orientation.image(image),
+        boxes=orientation.boxes(boxes, (height, width)),
+        masks=orientation.image(instances.masks.transpose(1, 2, 0)).transpose(2, 0, 1),
+        classes=record.classes[instances.rows],
+        ignore=~learnt[instances.rows] | (instances.visible < config.min_visible) | narrow,
+    )
+
+
 def _training_scale(record: Annotations, episode: Episode, config: TransformConfig, rng: np.random.Generator) -> float:
     if episode.kind == "background":
         scale = own_scale(record, config)
     else:
         boxes = np.array([reference.box for reference in episode.references])
         scale = target_scale((record.height, record.width), boxes[:, 2:] - boxes[:, :2], config)
+    return _jittered(scale, config, rng)
+
+
+def _jittered(scale: float, config: TransformConfig, rng: np.random.Generator) -> float:
     scale *= config.scale_jitter ** rng.uniform(-1, 1)
     return float(np.clip(scale, config.min_scale, config.max_scale)) if config.scale == "reference" else scale
 
 
 def _training_reference(
-    cache: ImageCache, reference: ReferenceBox, episode: Episode, config: TransformConfig, rng: np.random.Generator
+    cache: ImageCache,
+    episode: Episode,
+    config: TransformConfig,
+    tone: Tone,
+    rng: np.random.Generator,
+    reference: ReferenceBox,
 ) -> np.ndarray:
     # A background patch that grew could take in a piece of a cell.
     context = 1.0 if episode.kind == "background" else rng.uniform(1, config.reference_context)
     crop = cut_reference(
         cache.raw(reference.record), reference.box, context=context, legacy=config.legacy_reference_crop
     )
-    return reference_image(crop, config, rng=rng)
+    return reference_image(crop, config, tone=tone, rng=rng)
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:

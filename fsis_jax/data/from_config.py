@@ -121,6 +121,7 @@ def training_batches(config: ConfigDict, splits: Splits, steps: int) -> BatchIte
         reference_source=config.data.reference_source,
         min_reference_area=config.data.min_reference_area,
         contrast=config.data.contrast,
+        mosaic=config.data.mosaic,
         seed=config.seed,
     )
     return make_batches(

@@ -105,7 +105,6 @@ class _BatchSource:
         self._order = order
         self._config = config
         self._trainable = frozenset(trainable)
-        self._annotations = source.annotations
         self._batch_size = batch_size
         self._steps = steps
         self._seed = seed
@@ -121,7 +120,6 @@ class _BatchSource:
             sample = step * self._batch_size + slot
             example = training_example(
                 self._cache,
-                self._annotations[target],
                 self._sampler.episode(sample, target),
                 self._config,
                 canvas=canvas,

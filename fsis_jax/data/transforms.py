@@ -79,6 +79,10 @@ class TransformConfig:
     """Each channel of a colour image times a uniform value in [1 - colour, 1 + colour]."""
     noise: float = 0.0
     """Gaussian noise of a standard deviation drawn from [0, noise], of the full range."""
+    invert: float = 0.0
+    """Probability that bright and dark change places, in an example's target and references alike."""
+    grey: float = 0.0
+    """Probability that colour is taken away, in an example's target and references alike."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -95,7 +99,7 @@ class TransformConfig:
             "min_visible": 0 <= self.min_visible <= 1,
             "scale_jitter": self.scale_jitter >= 1,
             "reference_context": self.reference_context >= 1,
-            "flip": 0 <= self.flip <= 1,
+            **{name: 0 <= getattr(self, name) <= 1 for name in ("flip", "invert", "grey")},
             "gamma": self.gamma >= 1,
             **{name: 0 <= getattr(self, name) < 1 for name in ("contrast", "brightness", "colour", "noise")},
         }
@@ -219,11 +223,17 @@ def cut_reference(image: Image, box: Sequence[float], *, context: float = 1.0, l
 
 
 def reference_image(
-    crop: np.ndarray, config: TransformConfig, *, rng: np.random.Generator | None = None, name: str = "reference"
+    crop: np.ndarray,
+    config: TransformConfig,
+    *,
+    tone: "Tone | None" = None,
+    rng: np.random.Generator | None = None,
+    name: str = "reference",
 ) -> np.ndarray:
     """(S, S, 3) uint8 from a crop of a decoded image, any dtype: stretch, zero-pad to a square, resize.
 
     Args:
+        tone: given in training: that of the example.
         rng: given in training: intensity and orientation are drawn with it.
         name: of the crop, for messages.
 
@@ -236,6 +246,8 @@ def reference_image(
             f"{name}: a reference of {crop.shape[1]}x{crop.shape[0]} pixels shows no cell; give a crop around one cell"
         )
     levels = to_levels(crop, config)
+    if tone is not None:
+        levels = tone(levels)
     if rng is not None:
         levels = jitter_intensity(rng, levels, config)
     square = pad_to_square(levels, legacy=config.legacy_reference_crop)
@@ -295,6 +307,25 @@ def random_orientation(
     if turns % 2 and not (size[1] <= canvas[0] and size[0] <= canvas[1]):
         turns -= 1
     return Orientation(flip, turns)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tone:
+    """What is done to the colours of a whole example, target and references: its cells must go on looking alike."""
+
+    invert: bool = False
+    grey: bool = False
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, config: TransformConfig) -> "Tone":
+        """At random, as the config says."""
+        return cls(*(probability > 0 and rng.random() < probability for probability in (config.invert, config.grey)))
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """(h, w) or (h, w, 3) uint8; grey images have one channel."""
+        if self.grey and image.ndim == 3:
+            image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+        return 255 - image if self.invert else image
 
 
 def jitter_intensity(rng: np.random.Generator, image: np.ndarray, config: TransformConfig) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Does the network look at its references? Measured on images that show two categories.
+"""Does the network look at its references? Measured on images that show several categories.
 
-Shown references of one category, it should find the cells of that category, leave those of the other, and find
+Shown references of one category, it should find the cells of that category, leave those of the others, and find
 little when the references' category is absent. An image with one category cannot tell: a network that segments
 every cell whatever it is shown scores just as well there.
 """
@@ -11,51 +11,74 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsis_jax.data.records import Source, Subset
-from fsis_jax.evaluation.protocol import Prediction, predict, score, segment_targets
+from fsis_jax.errors import FsisError
+from fsis_jax.evaluation.predictions import Model, Prediction, predict, segment_targets, shown
+from fsis_jax.evaluation.scores import score
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.segmenter import Segmenter
 
 
 @dataclasses.dataclass(frozen=True)
 class Selectivity:
-    """Numbers over all images with two categories or more."""
+    """Numbers over all images with two categories or more. Instances count from the model's `min_score` on."""
 
     images: int
     mask_ap50: float
     """Of the referenced category, mean over categories, all scores."""
+    wrong_mask_ap50: float
+    """The same cells, where the references are of a category that is absent."""
     on_other: float
-    """Share of the instances of at least `min_score` that lie on a cell of another category."""
-    absent_ratio: float
-    """Such instances per image with references of an absent category, over those with references of one present."""
+    """Share of the instances that lie on a cell of another category."""
+    found: float
+    """Instances per image with references of a category that is present."""
+    found_absent: float
+    """Instances per image with references of one that is absent."""
+
+    @property
+    def absent_ratio(self) -> float:
+        """`found_absent` over `found`."""
+        return self.found_absent / max(self.found, 1e-9)
 
     def __str__(self) -> str:
         return (
-            f"{self.images} images with two categories: mask AP50 of the referenced one {self.mask_ap50:.3f}; "
-            f"{self.on_other:.1%} of the instances found lie on the other; "
-            f"with an absent category's references {self.absent_ratio:.1%} as many are found"
+            f"{self.images} images with several categories: mask AP50 of the referenced one {self.mask_ap50:.3f}, "
+            f"with references of an absent one {self.wrong_mask_ap50:.3f}; "
+            f"{self.on_other:.1%} of the instances found lie on the others; "
+            f"with an absent category's references {self.absent_ratio:.1%} as many are found "
+            f"({self.found_absent:.1f} and {self.found:.1f} an image)"
         )
 
 
 def measure_selectivity(
-    segmenter: Segmenter, targets: Source, train: Source, categories: Sequence[int], *, shots: int = 1, seed: int = 0
+    model: Model,
+    targets: Source,
+    train: Source,
+    categories: Sequence[int],
+    *,
+    shots: int = 1,
+    repeat: int = 0,
+    seed: int = 0,
 ) -> Selectivity:
-    """Test a model on the targets that show two of `categories` or more.
+    """Test a model on the targets that show several categories, one of `categories` among them.
 
     Args:
-        segmenter: the model, with the `min_score` that it counts from.
+        model: what is tested.
         targets: test images.
         train: images that references come from.
-        categories: ids that may be shown.
+        categories: ids that references are of.
         shots: references at a time.
+        repeat: number of the repeat; another one draws other references.
         seed: of the draws of references and of absent categories.
+
+    Raises:
+        FsisError: no target shows several categories, or none lacks one of `categories`.
     """
     several = [
         position
-        for position, annotations in enumerate(targets.annotations)
-        if len(set(annotations.classes.tolist()) & set(categories)) > 1
+        for position in range(len(targets))
+        if len(held := shown(targets, position)) > 1 and held.intersection(categories)
     ]
     mixed = Subset(targets, several)
-    present = predict(segmenter, mixed, train, categories, shots=shots, references="train", seed=seed)
+    present = predict(model, mixed, train, categories, shots=shots, references="train", repeat=repeat, seed=seed)
     counted = [prediction.instances.without_overlaps() for prediction in present]
     on_other = sum(
         int(_on_other(mixed, prediction, instances).sum())
@@ -63,19 +86,29 @@ def measure_selectivity(
     )
     found = sum(len(instances) for instances in counted)
 
-    rng = np.random.default_rng(seed)
-    absent_work = []
-    for position, annotations in enumerate(mixed.annotations):
-        absent = sorted(set(categories) - set(annotations.classes.tolist()))
+    rng = np.random.default_rng((seed, repeat))
+    work = []
+    for position in range(len(mixed)):
+        absent = sorted(set(categories) - shown(mixed, position))
         if absent:
-            absent_work.append((position, int(rng.choice(absent))))
-    shown_absent = segment_targets(segmenter, mixed, train, absent_work, shots=shots, references="train", seed=seed)
-    absent_found = sum(len(prediction.instances.without_overlaps()) for prediction in shown_absent)
+            work.append((position, int(rng.choice(absent))))
+    if not work:
+        raise FsisError(f"every image with several categories shows all of {sorted(categories)}: none can be absent")
+    lacking = list(
+        segment_targets(model, mixed, train, work, shots=shots, references="train", repeat=repeat, seed=seed)
+    )
+    wrong = [
+        dataclasses.replace(prediction, category=category)
+        for prediction in lacking
+        for category in sorted(shown(mixed, prediction.target).intersection(categories))
+    ]
     return Selectivity(
         images=len(mixed),
         mask_ap50=score(mixed, present, categories)["mask"]["AP50"],
+        wrong_mask_ap50=score(mixed, wrong, categories)["mask"]["AP50"],
         on_other=on_other / max(found, 1),
-        absent_ratio=(absent_found / max(len(absent_work), 1)) / max(found / max(len(present), 1), 1e-9),
+        found=found / len(present),
+        found_absent=sum(len(prediction.instances.without_overlaps()) for prediction in lacking) / len(lacking),
     )
 
 

@@ -96,7 +96,7 @@ class Detector(nnx.Module):
             rngs=rngs,
         )
         embedding: FullyConnected | Res5
-        self.matching: CoAttention | L1Match
+        self.matching: CoAttention | L1Match | None
         self.mask_head: RelationMaskHead | Res5MaskHead
         if config.architecture == "fpn":
             channels = config.fpn.channels
@@ -126,8 +126,10 @@ class Detector(nnx.Module):
             embedding = Res5(res5, width, remat=config.remat)
         if config.matching.kind == "co_attention":
             self.matching = CoAttention(channels, norm=config.matching.norm, dtype=dtype, rngs=rngs)
-        else:
+        elif config.matching.kind == "l1":
             self.matching = L1Match(channels, dtype=dtype, rngs=rngs)
+        else:
+            self.matching = None
         self.rpn = RPN(channels, self._anchors_per_position, dtype=dtype, rngs=rngs)
         self.box_head = RelationBoxHead(
             embedding,
@@ -206,6 +208,9 @@ class Detector(nnx.Module):
         """Of every level with the references' level `shift` above it (coarser)."""
         matches = {}
         for level in reversed(self.levels):
+            if self.matching is None:
+                matches[level] = Match(pyramid[level], pyramid[level], references[level + shift])
+                continue
             mask = None if extent is None else extent.mask(pyramid[level], 2**level)
             matches[level] = self.matching(pyramid[level], references[level + shift], mask, training)
         return dict(sorted(matches.items()))

@@ -183,3 +183,39 @@ def test_evaluation_without_a_reference_is_named(annotations):
         evaluation_references(annotations, annotations, 0, 2, 1, source="target")
     with pytest.raises(FsisError, match="'test'"):
         evaluation_references(annotations, annotations, 0, 1, 1, source="test")
+
+
+def test_a_mosaic_takes_others_that_show_neither_the_targets_categories_nor_the_references():
+    annotations = disc_source(24, categories=3).annotations
+    plain = _sampler(annotations, categories={1, 2, 3})
+    sampler = _sampler(annotations, categories={1, 2, 3}, mosaic=0.5)
+    counts = collections.Counter()
+    for index in range(600):
+        episode = sampler(index)
+        counts[len(episode.others)] += 1
+        assert dataclasses.replace(episode, others=()) == plain(index)
+        shown = [set(annotations[target].classes.tolist()) for target in (episode.target, *episode.others)]
+        assert all(other.isdisjoint(shown[0] | {episode.category}) for other in shown[1:])
+        assert len({episode.target, *episode.others}) == 1 + len(episode.others)
+    assert set(counts) == {0, 1, 3}
+    assert 250 < counts[0] < 350
+    assert abs(counts[1] - counts[3]) < 80
+
+
+def test_half_of_the_contrast_is_in_the_mosaic():
+    annotations = disc_source(24, categories=3).annotations
+    sampler = _sampler(annotations, categories={1, 2, 3}, mosaic=1.0, contrast=True)
+    inside = []
+    for index in range(400):
+        episode = sampler(index)
+        shown = set().union(*(annotations[target].classes.tolist() for target in (episode.target, *episode.others)))
+        inside.append(episode.contrast_category in shown)
+    assert np.mean(inside) > 0.5
+
+
+def test_without_others_there_is_no_mosaic(annotations):
+    one = [a for a in annotations if 1 in a.classes]
+    sampler = _sampler(one, categories={1}, mosaic=1.0)
+    assert all(sampler(index).others == () for index in range(20))
+    with pytest.raises(FsisError, match="mosaic=2 is a probability"):
+        _sampler(annotations, mosaic=2)

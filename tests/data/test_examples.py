@@ -8,6 +8,7 @@ from memory_source import MemorySource, annotate, disc, disc_source
 from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.data.examples import ImageCache, training_example
 from fsis_jax.data.transforms import (
+    Tone,
     TransformConfig,
     cut_reference,
     place,
@@ -30,7 +31,6 @@ def source():
 def _example(source, episode, config=CONFIG, *, canvas=(256, 256), trainable=(1, 2), seed=0):
     return training_example(
         ImageCache(source, config),
-        source.annotations[episode.target],
         episode,
         config,
         canvas=canvas,
@@ -169,3 +169,45 @@ def test_without_augmentation_training_sees_what_a_test_sees(source):
     np.testing.assert_array_equal(example["image_sizes"], image.shape[:2])
     np.testing.assert_array_equal(example["images"], place(image, (128, 160)))
     np.testing.assert_array_equal(example["references"][0], reference_image(crop, config))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_panel_of_a_mosaic_shows_its_cells_where_their_boxes_are(count, seed):
+    source = disc_source(6, categories=3)
+    config = dataclasses.replace(CONFIG, flip=0.5, rot90=True, scale_jitter=1.3, mask_size=28, max_instances=32)
+    episode = dataclasses.replace(_present(source, 0, 3), others=(1, 2, 4)[:count])
+    example = _example(source, episode, config, trainable=(1, 2, 3), seed=seed)
+    np.testing.assert_array_equal(example["image_sizes"], [256, 256])
+    bright = example["images"][..., 0] > 127
+    union = _rebuilt(example)
+    assert (bright & union).sum() > 0.85 * (bright | union).sum()
+    assert set(example["gt_classes"][example["gt_valid"]]) == {1, 2, 3}.intersection(
+        {int(source.annotations[target].classes[0]) for target in (0, *episode.others)}
+    )
+    np.testing.assert_array_equal(example["gt_matches"], (example["gt_classes"] == 1) & example["gt_valid"])
+    assert example["gt_valid"].sum() <= config.max_instances
+
+
+def test_colours_change_in_the_target_and_its_references_alike(source):
+    episode = dataclasses.replace(
+        _present(source, 0, 2), contrast_category=2, contrast=_present(source, 1, 3).references
+    )
+    plain, inverted = (_example(source, episode, dataclasses.replace(CONFIG, invert=p)) for p in (1e-9, 1.0))
+    height, width = plain["image_sizes"]
+    np.testing.assert_array_equal(inverted["images"][:height, :width], 255 - plain["images"][:height, :width])
+    inner = np.s_[:, 4:-4, 4:-4]  # the padding to a square stays black
+    for name in ("references", "contrast_references"):
+        # Resized before and after, so rounded on the other side.
+        np.testing.assert_allclose(inverted[name][inner], 255.0 - plain[name][inner], atol=1)
+
+
+def test_colour_is_taken_away():
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    grey = Tone(grey=True)(image)
+    assert grey.shape == (40, 40)
+    np.testing.assert_array_equal(Tone(invert=True, grey=True)(image), 255 - grey)
+    np.testing.assert_array_equal(Tone(grey=True)(grey), grey)
+    draws = [Tone.draw(np.random.default_rng(i), dataclasses.replace(CONFIG, invert=0.3, grey=0.2)) for i in range(500)]
+    assert 0.22 < np.mean([tone.invert for tone in draws]) < 0.38
+    assert 0.13 < np.mean([tone.grey for tone in draws]) < 0.27

@@ -1,5 +1,6 @@
 """The test protocol with a segmenter that knows the answers, so that every number is known."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -10,18 +11,22 @@ import tiny
 from fsis_jax.config import compact_config
 from fsis_jax.data.coco import open_source
 from fsis_jax.data.from_config import held_out
+from fsis_jax.data.records import Subset
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation import protocol
+from fsis_jax.evaluation.baselines import otsu_watershed, predict_otsu_watershed
+from fsis_jax.evaluation.mosaics import Mosaics
+from fsis_jax.evaluation.predictions import predict, read_target, segment_targets
 from fsis_jax.evaluation.protocol import (
+    format_selectivity,
     format_table,
-    predict,
-    read_target,
     run_protocol,
-    score,
-    segment_targets,
+    run_selectivity,
     validate,
     write_results,
 )
+from fsis_jax.evaluation.scores import score, summarise
+from fsis_jax.evaluation.selectivity import measure_selectivity
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.references import References
 
@@ -81,11 +86,18 @@ def settings():
 @pytest.mark.parametrize("references", ["train", "target"])
 def test_the_right_answer_scores_1(sources, settings, tmp_path, references):
     targets, train = sources
-    settings.references = references
     settings.overlays = 3
     seen, unseen = held_out(targets, 1)
     results = run_protocol(
-        Oracle(targets, train), targets, train, [*seen, *unseen], settings=settings, seed=0, overlays=tmp_path
+        Oracle(targets, train),
+        targets,
+        train,
+        [*seen, *unseen],
+        shots=1,
+        references=references,
+        settings=settings,
+        seed=0,
+        overlays=tmp_path,
     )
     assert len(results["repeats"]) == 2
     for kind in ("mask", "box"):
@@ -94,6 +106,13 @@ def test_the_right_answer_scores_1(sources, settings, tmp_path, references):
             assert results["sd"][kind][name] == 0
         assert set(results["mean"][kind]["categories"]) == set(targets.categories.values())
         assert all(row["AP"] == pytest.approx(1) for row in results["mean"][kind]["categories"].values())
+    for family, names in {
+        "bioimage": ("AP@0.5", "AP@0.75", "F1@0.5", "F1@0.75"),
+        "histology": ("AJI", "PQ"),
+    }.items():
+        assert set(results["mean"][family]) == {*names, "categories"}
+        # The wrong instances, of score 0.2, count from the oracle's min_score of 0 on.
+        assert all(0.3 < results["mean"][family][name] <= 1 for name in names), family
     assert len(list(tmp_path.glob("*.png"))) == 3
 
 
@@ -170,9 +189,114 @@ def test_a_target_may_be_shown_what_it_does_not_hold(sources):
     assert (prediction.instances.scores == np.float32(SCORES[1])).all()
 
 
+class Certain(Oracle):
+    """An oracle whose wrong instances do not count."""
+
+    min_score = 0.5
+
+    def segment_all(self, jobs):
+        for job, instances in super().segment_all(jobs):
+            yield job, dataclasses.replace(instances, min_score=self.min_score)
+
+
+def test_references_of_a_wrong_category_are_of_one_that_the_target_does_not_show(sources):
+    targets, train = sources
+    every = sorted(targets.categories)
+    found = predict(Certain(targets, train), targets, train, every, shots=2, references="wrong")
+    right = predict(Certain(targets, train), targets, train, every, shots=2, references="train")
+    assert [(p.target, p.category) for p in found] == [(p.target, p.category) for p in right]
+    assert all((p.instances.scores == np.float32(SCORES[1])).all() for p in found)
+    counted = score(targets, found, every)
+    assert counted["bioimage"]["F1@0.5"] == 0
+    assert counted["histology"] == {"AJI": 0, "PQ": 0, "categories": counted["histology"]["categories"]}
+    assert score(targets, right, every)["bioimage"]["F1@0.5"] == pytest.approx(1)
+
+
+def test_mosaics_show_four_categories_with_their_cells(sources):
+    targets, _ = sources
+    mosaics = Mosaics(targets, 9, seed=3)
+    assert len(mosaics) == len(mosaics.annotations) == 9
+    held = [set(annotations.classes.tolist()) for annotations in mosaics.annotations]
+    assert all(len(categories) == 4 for categories in held)
+    times = [sum(category in categories for categories in held) for category in targets.categories]
+    assert max(times) - min(times) <= 1
+    for position, annotations in enumerate(mosaics.annotations):
+        image = read_target(mosaics, position)
+        assert image.shape[:2] == (annotations.height, annotations.width)
+        truth = Instances.from_rles(annotations.rles, image.shape[:2])
+        np.testing.assert_array_equal(np.sort(truth.areas()), np.sort(annotations.areas))
+        half = image.shape[0] // 2
+        for y1, x1, y2, x2 in annotations.boxes[:, [1, 0, 3, 2]]:
+            assert y1 // half == (y2 - 1) // half
+            assert x1 // half == (x2 - 1) // half
+    again = Mosaics(targets, 9, seed=3)
+    assert all(mosaics[i].encoded == again[i].encoded for i in range(9))
+    assert any(mosaics[i].encoded != Mosaics(targets, 9, seed=4)[i].encoded for i in range(9))
+
+
+def test_mosaics_need_four_categories(sources):
+    targets, _ = sources
+    few = Subset(targets, [i for i, a in enumerate(targets.annotations) if set(a.classes.tolist()) <= {1, 2, 3}])
+    with pytest.raises(FsisError, match=r"images of four categories, each showing one alone; there are 3"):
+        Mosaics(few, 2)
+
+
+def test_selectivity_of_one_that_knows_and_of_one_that_finds_all(sources):
+    targets, train = sources
+    mosaics = Mosaics(targets, 6)
+    every = sorted(targets.categories)
+    knows = measure_selectivity(Certain(targets, mosaics, train), mosaics, train, every)
+    assert (knows.images, knows.mask_ap50) == (6, pytest.approx(1))
+    assert (knows.on_other, knows.found_absent, knows.absent_ratio) == (0, 0, 0)
+
+    class Heedless(Oracle):
+        def category_of(self, crops):
+            return -1
+
+    heedless = measure_selectivity(Heedless(targets, mosaics, train), mosaics, train, every)
+    assert heedless.mask_ap50 == pytest.approx(heedless.wrong_mask_ap50, abs=0.02)
+    assert heedless.on_other > 0.5
+    assert heedless.absent_ratio == pytest.approx(1)
+    repeats = run_selectivity(Certain(targets, mosaics, train), mosaics, train, every, shots=1, repeats=2, seed=0)
+    assert repeats["mean"]["mask_ap50"] == pytest.approx(1)
+    assert format_selectivity(repeats).splitlines()[1].split() == ["mask_ap50", "1.000", "±", "0.000"]
+
+
+def test_otsu_and_watershed_part_two_touching_discs_dark_or_bright():
+    rows, columns = np.mgrid[:80, :120]
+    discs = [np.hypot(rows - 40, columns - x) < 15 for x in (35, 63)] + [np.hypot(rows - 20, columns - 100) < 8]
+    for ground, cell in ((20, 200), (220, 60)):
+        labels = otsu_watershed(np.where(np.any(discs, axis=0), cell, ground).astype(np.uint8))
+        assert labels.max() == 3
+        assert all(np.bincount(labels[disc], minlength=4).max() > 0.9 * disc.sum() for disc in discs)
+    assert not otsu_watershed(np.full((40, 40), 7, np.uint8)).any()
+
+
+def test_the_baseline_is_scored_like_a_model(sources):
+    targets, _ = sources
+    every = sorted(targets.categories)
+    predictions = predict_otsu_watershed(targets, every)
+    assert {(p.target, p.category) for p in predictions} == {
+        (i, c) for i, a in enumerate(targets.annotations) for c in set(a.classes.tolist())
+    }
+    results = summarise([score(targets, predictions, every)])
+    assert 0 < results["mean"]["mask"]["AP50"] < 1
+    assert "AJI" in format_table(results)
+
+
 def test_results_are_valid_json_and_a_table(sources, settings, tmp_path):
     targets, train = sources
-    results = run_protocol(Oracle(targets, train), targets, train, [1], settings=settings, seed=0, overlays=tmp_path)
+    results = run_protocol(
+        Oracle(targets, train),
+        targets,
+        train,
+        [1],
+        shots=1,
+        references="train",
+        settings=settings,
+        seed=0,
+        overlays=tmp_path,
+    )
     name = targets.categories[1]
     areas = np.concatenate([a.areas[a.classes == 1] for a in targets.annotations])
     assert not (areas < 16**2).any() or not (areas >= 64**2).any()  # so that a number is missing below
@@ -191,7 +315,7 @@ def test_results_are_valid_json_and_a_table(sources, settings, tmp_path):
     assert lines[1].startswith(f"{name} ")
     assert lines[2].startswith("mean ")
     assert "1.000 ± 0.000" in lines[1]
-    assert lines[1].endswith(" -")  # mask AP_large
+    assert " - " in lines[1]  # mask AP_large
     assert len({line.find("1.000") for line in lines[1:]}) == 1
 
 

@@ -38,6 +38,12 @@ def l1() -> ConfigDict:
     return config
 
 
+def no_matching() -> ConfigDict:
+    config = with_relation("none")
+    config.model.matching.kind = "none"
+    return config
+
+
 def c4_batch() -> ConfigDict:
     """As the original: batch statistics in training; one pooled size for both heads."""
     config = tiny_c4_config()
@@ -52,10 +58,11 @@ VARIANTS: dict[str, Callable[[], ConfigDict]] = {
     "concat": functools.partial(with_relation, "concat"),
     "none": functools.partial(with_relation, "none"),
     "l1": l1,
+    "no matching": no_matching,
     "c4": tiny_c4_config,
     "c4, batch": c4_batch,
 }
-SLOW = ("concat", "none", "l1")
+SLOW = ("concat", "none", "l1", "no matching")
 
 
 @dataclasses.dataclass(frozen=True)

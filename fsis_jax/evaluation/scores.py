@@ -1,0 +1,93 @@
+"""From predictions to numbers, of three families that are never mixed under one name.
+
+COCO's average precision ranks all instances by score. The measures of the bioimage papers (AP@t = TP / (TP + FP + FN),
+F1@t; 2018 Data Science Bowl, StarDist, Cellpose) and of histology (AJI, PQ) look at one result: the instances of at
+least the model's `min_score`, without overlaps.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fsis_jax.data.records import Source
+from fsis_jax.evaluation.coco_ap import evaluate
+from fsis_jax.evaluation.instance_metrics import aggregated_jaccard, match, total
+from fsis_jax.evaluation.predictions import Prediction
+from fsis_jax.inference.instances import Instances
+
+COCO = {"mask": "segm", "box": "bbox", "mask_box": "mask_bbox"}
+"""Our names of what is compared by COCO's measure, and those of `coco_ap.evaluate`."""
+THRESHOLDS = (0.5, 0.75)
+"""IoU of AP@t and F1@t. PQ is taken at 0.5."""
+
+
+def score(targets: Source, predictions: Sequence[Prediction], categories: Sequence[int]) -> dict[str, Any]:
+    """Every measure of one pass over the targets.
+
+    Returns:
+        COCO's families "mask", "box" and "mask_box" {"AP", "AP50", "AP75", "AP_small", ..., "AR@500"}; "bioimage"
+        {"AP@0.5", "AP@0.75", "F1@0.5", "F1@0.75"}, from the counts of all images of a category together; "histology"
+        {"AJI", "PQ"}: AJI is the mean over images, PQ from the counts. Each is the mean over the categories, and has
+        the same for each category by its name under "categories". What does not exist is NaN.
+    """
+    detections = to_coco(predictions)
+    images = {prediction.image_id for prediction in predictions}
+    result: dict[str, Any] = {}
+    for name, iou_type in COCO.items():
+        scores = evaluate(targets.annotations, detections, iou_type=iou_type, images=images, categories=categories)
+        by_id = scores.pop("categories")
+        result[name] = {**scores, "categories": {targets.categories[key]: value for key, value in by_id.items()}}
+    counted = {}
+    for category in categories:
+        pairs = [_counted(targets, prediction) for prediction in predictions if prediction.category == category]
+        if pairs:
+            counted[targets.categories[category]] = _count(pairs)
+    for family in ("bioimage", "histology"):
+        rows = {name: families[family] for name, families in counted.items()}
+        names = next(iter(rows.values()), {})
+        result[family] = {name: _mean([row[name] for row in rows.values()]) for name in names} | {"categories": rows}
+    return result
+
+
+def to_coco(predictions: Sequence[Prediction]) -> list[Any]:
+    """COCO's results format."""
+    return [row for p in predictions for row in p.instances.to_coco(p.image_id, p.category)]
+
+
+def summarise(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """{"repeats": as given, "mean": ..., "sd": ...}, number by number; repeats are of the same structure."""
+    return {"repeats": list(repeats), "mean": _across(repeats, np.mean), "sd": _across(repeats, np.std)}
+
+
+def _counted(targets: Source, prediction: Prediction) -> tuple[Instances, Instances]:
+    """The cells of the prediction's category (crowds left out), and what counts of the prediction."""
+    annotations = targets.annotations[prediction.target]
+    rows = np.flatnonzero((annotations.classes == prediction.category) & ~annotations.crowd)
+    truth = Instances.from_rles([annotations.rles[row] for row in rows], prediction.instances.size)
+    return truth, prediction.instances.without_overlaps()
+
+
+def _count(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, dict[str, float]]:
+    matched = {t: total(match(true, found, iou_threshold=t) for true, found in pairs) for t in THRESHOLDS}
+    return {
+        "bioimage": {f"AP@{t}": m.ap for t, m in matched.items()} | {f"F1@{t}": m.f1 for t, m in matched.items()},
+        "histology": {
+            "AJI": _mean([aggregated_jaccard(true, found) for true, found in pairs]),
+            "PQ": matched[THRESHOLDS[0]].panoptic_quality,
+        },
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = np.array(values)[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def _across(results: Sequence[dict[str, Any]], function: Callable[[list[float]], Any]) -> dict[str, Any]:
+    return {
+        key: _across([result[key] for result in results], function)
+        if isinstance(value, dict)
+        else float(function([result[key] for result in results]))
+        for key, value in results[0].items()
+    }
