@@ -5,13 +5,13 @@ Command:  python scripts/train.py --config configs/cells_cpu.py --config.data.ro
 
 from ml_collections import ConfigDict
 
-from fsis_jax.config import compact_config
+from fsis_jax.config import cells_config
 
 
 def get_config() -> ConfigDict:
-    """The compact recipe on a folder of real images."""
-    config = compact_config()
+    """The recipe of `cells-small` on a folder of real images."""
+    config = cells_config()
     config.data.root = "data/cells"
-    config.training.steps = 3500
-    config.training.checkpoint_every = 500
+    config.training.steps = 2400
+    config.training.checkpoint_every = 600
     return config

@@ -253,7 +253,7 @@ def _evaluation() -> ConfigDict:
     evaluation.references = "train"
     # Repeats with other references.
     evaluation.repeats = 3
-    # Also measure selectivity on so many mosaics of test images of four categories each.
+    # Measure selectivity instead, on so many mosaics of test images of four categories each.
     evaluation.mosaics = 0
     # Test Otsu's threshold and the watershed in place of the model.
     evaluation.otsu = False

@@ -1,6 +1,6 @@
 """Segment every cell like the references.
 
-python scripts/segment.py IMAGE... --references CROP... --checkpoint runs/cells --output OUT
+python scripts/segment.py IMAGE... --references CROP... --output OUT
 """
 
 import sys

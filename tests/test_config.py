@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from fsis_jax.config import base_config, c4_config, check_config, compact_config
+from fsis_jax.config import base_config, c4_config, cells_config, check_config, compact_config
 from fsis_jax.errors import FsisError
 
 
-@pytest.mark.parametrize("make", [base_config, c4_config, compact_config])
+@pytest.mark.parametrize("make", [base_config, c4_config, compact_config, cells_config])
 def test_recipes_are_sound(make: Callable[[], ConfigDict]) -> None:
     check_config(make())
 
@@ -22,7 +22,7 @@ def test_recipes_are_sound(make: Callable[[], ConfigDict]) -> None:
         ("model.architecture", "c5", "fpn, c4"),
         ("model.ops", "cuda", "auto, xla, pallas"),
         ("model.relation", "sum", "concat, compare, none"),
-        ("model.matching.kind", "l2", "co_attention, l1"),
+        ("model.matching.kind", "l2", "co_attention, l1, none"),
         ("model.matching.norm", "frozen", "batch, group"),
         ("model.backbone.deformable", "yes", "none, interleaved, split"),
         ("model.backbone.norm", "batch", "frozen, group"),
@@ -39,6 +39,18 @@ def test_wrong_choices(make: Callable[[], ConfigDict], key: str, value: str, opt
 def test_numbers_that_are_too_small(key: str) -> None:
     with pytest.raises(FsisError, match=rf"^config\.{key} is 0; it must be at least 1$"):
         check_config(changed(base_config(), key, 0))
+
+
+@pytest.mark.parametrize("shots", [(), (0,), (1, 0)])
+def test_tests_show_at_least_one_reference(shots: tuple[int, ...]) -> None:
+    with pytest.raises(FsisError, match=r"config\.eval\.shots is \(.*\); give one or more numbers"):
+        check_config(changed(base_config(), "eval.shots", shots))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_the_share_of_mosaics_is_a_probability(value: float) -> None:
+    with pytest.raises(FsisError, match=rf"config\.data\.mosaic is {value}; it must be from 0 to 1"):
+        check_config(changed(base_config(), "data.mosaic", value))
 
 
 def test_anchor_sizes_of_a_pyramid_are_one_for_each_level() -> None:

@@ -1,6 +1,6 @@
-"""The command line: `fsis train | evaluate | segment | references | convert | data ...`. Thin: parse, call, print.
+"""The command line: `fsis demo | train | evaluate | segment | references | convert | export | data ...`.
 
-Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
+Thin: parse, call, print. Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
 
 import importlib
@@ -17,11 +17,13 @@ from fsis_jax.io.files import write_failure
 Command = Callable[[Sequence[str]], None]
 
 COMMANDS = {
+    "demo": "demo",
     "train": "training",
     "evaluate": "training",
     "segment": "segmenting",
     "references": "segmenting",
     "convert": "converting",
+    "export": "converting",
     "data": "datasets",
 }
 """Name of a command -> module here, which has a function of that name."""

@@ -1,5 +1,6 @@
-"""`fsis convert`: weights of PyTorch projects to ours, and back."""
+"""`fsis convert`: weights of PyTorch projects to ours, and back. `fsis export`: a run's weights in one file."""
 
+import hashlib
 from collections.abc import Sequence
 
 from fsis_jax.cli.parsing import Parser
@@ -7,6 +8,8 @@ from fsis_jax.config import user_path
 from fsis_jax.conversion.convert import convert as convert_file
 from fsis_jax.conversion.convert import to_pytorch
 from fsis_jax.conversion.sources import KINDS
+from fsis_jax.errors import FsisError
+from fsis_jax.training.weights import SUFFIX, load_run, save_weights
 
 
 def convert_parser() -> Parser:
@@ -40,3 +43,27 @@ def convert(arguments: Sequence[str]) -> None:
             source, output, kind=options.kind, resume=options.resume, allow_missing=options.allow_missing
         ).report(output)
     )
+
+
+def export_parser() -> Parser:
+    """Of `export`."""
+    parser = Parser(
+        prog="fsis export",
+        description="The weights of a run in one file, to use or to give away: as float16, without the optimiser.",
+    )
+    parser.add_argument("run", metavar="RUN", help="the --workdir of a training run (its best step), or a step folder")
+    parser.add_argument(
+        "--output", "-o", required=True, metavar="FILE", help=f"name of the weights file, such as cells{SUFFIX}"
+    )
+    return parser
+
+
+def export(arguments: Sequence[str]) -> None:
+    """`export RUN --output FILE.npz`; prints the file's size and its line for `sha256sum -c`."""
+    options = export_parser().parse_args(arguments)
+    file = user_path(options.output)
+    if file.suffix != SUFFIX:
+        raise FsisError(f"{options.output}: give a name that ends in {SUFFIX}, such as {file.stem or 'cells'}{SUFFIX}")
+    save_weights(file, load_run(user_path(options.run)))
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    print(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")

@@ -6,18 +6,21 @@ It is not argparse's own help, which depends on the width of the terminal and th
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 
-from fsis_jax.cli.converting import convert_parser
+from fsis_jax.cli.converting import convert_parser, export_parser
 from fsis_jax.cli.datasets import data_parser
+from fsis_jax.cli.demo import demo_parser
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.cli.segmenting import references_parser, segment_parser
 from fsis_jax.cli.training import config_parser
 
 PARSERS: dict[str, Callable[[], Parser]] = {
+    "demo": demo_parser,
     "segment": segment_parser,
     "references": references_parser,
     "train": lambda: config_parser("train"),
     "evaluate": lambda: config_parser("evaluate"),
     "convert": convert_parser,
+    "export": export_parser,
     "data": data_parser,
 }
 """Command -> its parser, in the order of the reference."""

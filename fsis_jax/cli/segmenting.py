@@ -29,6 +29,7 @@ from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.outputs import DEFAULT, FILES, check_results
 from fsis_jax.io.pdf import write_pdf
 from fsis_jax.io.source import image_files, open_image
+from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights
 
 _logger = logging.getLogger(__name__)
 
@@ -118,18 +119,24 @@ def _add_references(parser: Parser) -> None:
         metavar="UM",
         help="micrometres per pixel of the references; default: as their files say, if they do",
     )
-    parser.add_argument("--checkpoint", required=True, metavar="W", help="the --workdir of a training run")
+    names = ", ".join(f"{name} ({shipped.description})" for name, shipped in SHIPPED.items())
+    parser.add_argument(
+        "--checkpoint",
+        metavar="W",
+        help=f"the model: the --workdir of a training run, a weights file of `fsis export`, or one that comes with "
+        f"fsis_jax: {names}. Default: what the environment variable {VARIABLE} says, else {DEFAULT_NAME}",
+    )
     parser.add_argument("--channel", metavar="C", help="channel of a stack: a number from 1, or its name")
     parser.add_argument("--page", metavar="P", help="plane of a stack: a number from 1, or as in Z3,T1")
 
 
 def segment(arguments: Sequence[str]) -> None:
-    """`segment IMAGE... --references CROP... --checkpoint W --output OUT`."""
+    """`segment IMAGE... --references CROP... --output OUT`."""
     options = segment_parser().parse_args(arguments)
     paths = image_files(options.images)
     only = paths[0] if len(paths) == 1 else None
     saved, examples = _read_examples(options, only)
-    segmenter = Segmenter.from_checkpoint(options.checkpoint)
+    segmenter = _load_model(options.checkpoint)
     if options.min_score is not None:
         segmenter.min_score = options.min_score
     references = saved or encode_examples(segmenter, examples)
@@ -184,7 +191,7 @@ def _report_failures(outcomes: Sequence[Outcome], output: pathlib.Path) -> None:
 
 
 def references(arguments: Sequence[str]) -> None:
-    """`references --references CROP... --checkpoint W --output FILE.refs`."""
+    """`references --references CROP... --output FILE.refs`."""
     options = references_parser().parse_args(arguments)
     file = user_path(options.output)
     if file.suffix != SUFFIX:
@@ -192,10 +199,18 @@ def references(arguments: Sequence[str]) -> None:
     saved, examples = _read_examples(options, None)
     if saved is not None:
         raise FsisError(f"{options.references[0]}: these references are encoded already")
-    encoded = encode_examples(Segmenter.from_checkpoint(options.checkpoint), examples)
+    encoded = encode_examples(_load_model(options.checkpoint), examples)
     encoded.save(file)
     count = len(encoded.sides)
     print(f"{count} reference{'s' * (count > 1)} written to {file}")
+
+
+def _load_model(checkpoint: str | None) -> Segmenter:
+    """The model that is named, or the default one, which is told."""
+    if checkpoint is None:
+        checkpoint = default_weights()
+        _logger.info(f"no --checkpoint: the model is {checkpoint}")
+    return Segmenter.from_pretrained(checkpoint)
 
 
 def _read_examples(options: argparse.Namespace, only: str | None) -> tuple[References | None, list[Example]]:

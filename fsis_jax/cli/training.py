@@ -1,5 +1,6 @@
 """`fsis train` and `fsis evaluate`: a config, changes to it, the folder of the run."""
 
+import argparse
 import difflib
 import importlib.util
 import pathlib
@@ -13,7 +14,17 @@ from fsis_jax.cli.parsing import Parser
 from fsis_jax.config import check_config, user_path
 from fsis_jax.data.from_config import held_out, open_split
 from fsis_jax.errors import FsisError
-from fsis_jax.evaluation.protocol import format_table, run_protocol, write_results
+from fsis_jax.evaluation.baselines import predict_otsu_watershed
+from fsis_jax.evaluation.mosaics import Mosaics
+from fsis_jax.evaluation.protocol import (
+    format_selectivity,
+    format_table,
+    run_protocol,
+    run_selectivity,
+    save_overlays,
+    write_results,
+)
+from fsis_jax.evaluation.scores import score, summarise
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.training.config_file import read_config
 from fsis_jax.training.loop import train_and_evaluate
@@ -32,17 +43,23 @@ def config_parser(command: str) -> Parser:
         help="needed: one of configs/, a file of your own like them, or the config.json of a run",
     )
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run; default: runs/NAME of the config file")
+    if command == "evaluate":
+        parser.add_argument(
+            "--checkpoint",
+            metavar="W",
+            help="the model: a run, a weights file of `fsis export`, or a shipped name; default: the run in DIR",
+        )
     return parser
 
 
-def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, pathlib.Path]:
+def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, argparse.Namespace]:
     options, changes = config_parser(command).parse_known_args(arguments)
     if options.config is None:
         raise FsisError("no --config; give --config configs/quickstart.py [--workdir DIR] [--config.KEY=VALUE ...]")
     path = user_path(options.config)
     config = _change(_load_config(path), command, changes)
     check_config(config)
-    return config, user_path(options.workdir or f"runs/{path.stem}")
+    return config, user_path(options.workdir or f"runs/{path.stem}"), options
 
 
 def _load_config(path: pathlib.Path) -> ConfigDict:
@@ -85,27 +102,51 @@ def _change(config: ConfigDict, command: str, changes: Sequence[str]) -> ConfigD
 
 def train(arguments: Sequence[str]) -> None:
     """`train --config FILE [--workdir DIR]`: train, or go on where the folder's last checkpoint stopped."""
-    config, workdir = _parse_config("train", arguments)
+    config, workdir, _ = _parse_config("train", arguments)
     train_and_evaluate(config, workdir)
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """`evaluate --config FILE --workdir DIR`: test a trained model; writes DIR/evaluation/NAME.json and overlays."""
-    config, workdir = _parse_config("evaluate", arguments)
+    """`evaluate --config FILE --workdir DIR`: test a model; writes DIR/evaluation/NAME.json and overlays."""
+    config, workdir, options = _parse_config("evaluate", arguments)
     settings = config.eval
-    segmenter = Segmenter.from_checkpoint(workdir)
-    targets, references = open_split(config, "test"), open_split(config, "train")
+    targets, train = open_split(config, "test"), open_split(config, "train")
     seen, unseen = held_out(targets, config.data.fold)
-    folder = workdir / "evaluation" / f"{settings.split}-{settings.shots}shot-{settings.references}"
-    results = run_protocol(
-        segmenter,
-        targets,
-        references,
-        {"seen": seen, "unseen": unseen, "all": seen + unseen}[settings.split],
-        settings=settings,
-        seed=config.seed,
-        overlays=folder,
-    )
-    path = write_results(folder.with_suffix(".json"), config, results)
-    print(format_table(results))
+    categories = {"seen": seen, "unseen": unseen, "all": seen + unseen}[settings.split]
+    folder = workdir / "evaluation"
+    if settings.otsu:
+        predictions = predict_otsu_watershed(targets, categories, max_images=settings.max_images)
+        save_overlays(folder / f"otsu-{settings.split}", targets, predictions, settings.overlays)
+        results = summarise([score(targets, predictions, categories)])
+        _report(folder / f"otsu-{settings.split}.json", config, results, format_table(results))
+        return
+    named = options.checkpoint
+    model = Segmenter.from_pretrained(named) if named else Segmenter.from_checkpoint(workdir)
+    mosaics = Mosaics(targets, settings.mosaics, seed=config.seed) if settings.mosaics else None
+    for shots in settings.shots:
+        if mosaics is not None:
+            name = f"mosaics-{settings.split}-{shots}shot"
+            results = run_selectivity(
+                model, mosaics, train, categories, shots=shots, repeats=settings.repeats, seed=config.seed
+            )
+            _report(folder / f"{name}.json", config, results, format_selectivity(results))
+            continue
+        name = f"{settings.split}-{shots}shot-{settings.references}"
+        results = run_protocol(
+            model,
+            targets,
+            train,
+            categories,
+            shots=shots,
+            references=settings.references,
+            settings=settings,
+            seed=config.seed,
+            overlays=folder / name,
+        )
+        _report(folder / f"{name}.json", config, results, format_table(results))
+
+
+def _report(path: pathlib.Path, config: ConfigDict, results: dict[str, Any], table: str) -> None:
+    write_results(path, config, results)
+    print(table)
     print(f"written to {path}")

@@ -1,6 +1,6 @@
 """The public Python interface: show one to five crops of a cell, segment every cell like it in any image.
 
-    segmenter = Segmenter.from_checkpoint("runs/cells")
+    segmenter = Segmenter.from_pretrained()
     references = segmenter.encode_references([crop])
     instances = segmenter.segment(image, references)
 
@@ -9,7 +9,6 @@ Host and device work at the same time, over the tiles of an image and over image
 (JAX returns at once), and the host reads, resizes and pastes meanwhile.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -34,7 +33,8 @@ from fsis_jax.inference.tiling import Tile, near_core
 from fsis_jax.io.levels import Image
 from fsis_jax.models.detector import Detections, Detector, Pyramid
 from fsis_jax.models.normalise import normalise
-from fsis_jax.training.checkpoint import config_of, open_run
+from fsis_jax.pretrained import default_weights
+from fsis_jax.training.weights import Trained, find_weights, load_run, load_weights
 
 DEFAULT_MIN_SCORE = 0.5
 """Used where a checkpoint was never validated."""
@@ -80,14 +80,32 @@ class Segmenter:
         Raises:
             FsisError: if nothing is there, or the checkpoint's arrays do not fit its config.
         """
-        checkpoints, step = open_run(user_path(os.fspath(path)))
-        with contextlib.closing(checkpoints):
-            meta = checkpoints.meta(step)
-            config = config_of(meta)
-            graph, shapes = nnx.split(nnx.eval_shape(lambda: Detector(config.model, rngs=nnx.Rngs(0))))
-            model = nnx.merge(graph, checkpoints.restore_model(step, shapes))
-        validation = meta["validation"] or {}
-        return cls(model, config, min_score=validation.get("min_score", DEFAULT_MIN_SCORE))
+        return cls._of(load_run(user_path(os.fspath(path))))
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None) -> "Segmenter":
+        """From weights that come with the package, from a weights file, or from a run as `from_checkpoint`.
+
+        Args:
+            name_or_path: a name of `pretrained.SHIPPED`, or a path; None: what the environment variable FSIS_WEIGHTS
+                says, else "cells-small".
+
+        Raises:
+            FsisError: nothing is there, or it is damaged, or its arrays do not fit its config.
+        """
+        source = default_weights() if name_or_path is None else name_or_path
+        file = find_weights(source)
+        return cls.from_checkpoint(source) if file is None else cls._of(load_weights(file))
+
+    @classmethod
+    def _of(cls, trained: Trained) -> "Segmenter":
+        return cls(trained.model, trained.config, min_score=trained.validation.get("min_score", DEFAULT_MIN_SCORE))
+
+    @property
+    def model(self) -> Detector:
+        """A detector of the same parameters, to look inside; what is done to it changes nothing here."""
+        model: Detector = nnx.merge(self._graph, self._state)
+        return model
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -133,7 +151,10 @@ class Segmenter:
     def check_references(self, references: References) -> None:
         """Raise FsisError if another model encoded them."""
         if references.model not in ("", self.fingerprint):
-            raise FsisError("the references were encoded by another model: encode their crops again with this one")
+            raise FsisError(
+                "the references were encoded by another model: encode their crops again with this one, or segment "
+                "with that one (--checkpoint)"
+            )
 
     def segment(
         self,

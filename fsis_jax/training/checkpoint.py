@@ -1,16 +1,14 @@
 """Checkpoints: parameters, optimiser, the data iterator's state and the config, by orbax, in `workdir/checkpoints`.
 
 A step folder has three items: `model` (what segmentation and fine-tuning need), `optimizer`, and `meta` (the
-config, the data state, and the score threshold found on the validation images). Arrays are stored under flat
-names, "backbone/stem/kernel", so that a checkpoint outlives the way in which modules nest, and so that one of
-another architecture is reported name by name. Saving is asynchronous and atomic; the last and the best stay.
+config, the data state, and the score threshold found on the validation images). Arrays are stored under flat names
+(`flat.py`). Saving is asynchronous and atomic; the last and the best stay.
 
 A checkpoint converted from other weights may be partial (`meta` says so: a backbone alone), which serves to start
 training from; one without `optimizer` starts with a fresh one.
 """
 
 import contextlib
-import dataclasses
 import errno
 import logging
 import os
@@ -28,12 +26,19 @@ from orbax.checkpoint import checkpoint_managers
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import write_failure
-from fsis_jax.training.config_file import config_of, plain_config
+from fsis_jax.training.config_file import plain_config
+from fsis_jax.training.flat import (
+    Arrays,
+    check_same,
+    filled,
+    flat_arrays,
+    flat_model,
+    flat_optimizer,
+    with_model,
+    with_optimizer,
+)
 from fsis_jax.training.step import TrainState
 
-logger = logging.getLogger("fsis_jax")
-
-Arrays = dict[str, jax.Array]
 Items = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
 """Item of a step folder -> flat name -> array."""
 
@@ -43,43 +48,6 @@ OVERHEAD_BYTES = 1 << 20
 TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
 _RES5 = ("backbone/stages/3/", "box_head/embedding/blocks/")
 """The last stage in a pyramid's backbone, and where the architecture without one has it."""
-_SILENT = ("stride_in_1x1", "padded_pool")
-"""Keys of config.model.backbone that change what its weights mean, but neither their names nor shapes."""
-
-
-def _names(part: nnx.State) -> Arrays:
-    return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(part)}
-
-
-def _filled(part: nnx.State, arrays: Arrays) -> nnx.State:
-    """`part` with the arrays of its names in the place of its own."""
-    flat = nnx.to_flat_state(part)
-    return nnx.from_flat_state([(path, variable.replace(arrays["/".join(map(str, path))])) for path, variable in flat])
-
-
-def _flat_model(state: TrainState) -> Arrays:
-    return _names(state.params) | _names(state.statistics) | _names(state.frozen)
-
-
-def _with_model(state: TrainState, arrays: Arrays) -> TrainState:
-    return dataclasses.replace(
-        state,
-        params=_filled(state.params, arrays),
-        statistics=_filled(state.statistics, arrays),
-        frozen=_filled(state.frozen, arrays),
-    )
-
-
-def flat_optimizer(state: TrainState) -> Arrays:
-    """The arrays of the item `optimizer`: those of the optimiser by their place in it, and "step"."""
-    leaves = jax.tree_util.tree_leaves_with_path(state.optimizer)
-    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves} | {"step": state.step}
-
-
-def _with_optimizer(state: TrainState, arrays: Arrays) -> TrainState:
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.optimizer)]
-    optimizer = jax.tree.unflatten(jax.tree.structure(state.optimizer), [arrays[path] for path in paths])
-    return dataclasses.replace(state, step=arrays["step"], optimizer=optimizer)
 
 
 class Checkpoints:
@@ -112,7 +80,7 @@ class Checkpoints:
         self, state: TrainState, *, config: ConfigDict, data_state: Any, validation: dict[str, float] | None
     ) -> None:
         """Start to save; `validation` (with "mask_ap50" and "min_score") makes it a candidate for the best."""
-        items = {"model": _flat_model(state), "optimizer": flat_optimizer(state)}
+        items = {"model": flat_model(state), "optimizer": flat_optimizer(state)}
         self.save_items(int(state.step), items, config=config, data_state=data_state, validation=validation)
 
     def save_items(
@@ -163,7 +131,7 @@ class Checkpoints:
             FsisError: if names or shapes differ, that is, if the checkpoint is of another architecture, or partial.
         """
         self.check_whole(step)
-        return _filled(like, self._restore(step, "model", _names(like)))
+        return filled(like, self._restore(step, "model", flat_arrays(like)))
 
     def initialise(self, step: int, state: TrainState) -> TrainState:
         """`state` with the model of a step, to fine-tune; raises as `restore_model` does.
@@ -172,19 +140,19 @@ class Checkpoints:
         also starts the heads of the architecture "c4", and learned offsets stay as they are in `state`.
         """
         if not self.meta(step).get("partial", False):
-            return _with_model(state, self._restore(step, "model", _flat_model(state)))
+            return with_model(state, self._restore(step, "model", flat_model(state)))
         path = self.folder / str(step) / "model"
         stored = self.arrays(step, "model")
-        wanted = _flat_model(state)
+        wanted = flat_model(state)
         found = {name: _stored_name(name, stored) for name in wanted}
         needed = {
-            source: wanted[name].shape
+            source: wanted[name]
             for name, source in found.items()
             if source in stored or (source.startswith("backbone/") and "/offsets" not in source)
         }
-        _compare(needed, {name: array.shape for name, array in stored.items()}, path)
+        check_same(needed, stored, path)
         taken = {name: jax.numpy.asarray(stored[source]) for name, source in found.items() if source in stored}
-        return _with_model(state, wanted | taken)
+        return with_model(state, wanted | taken)
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The whole state of a step, to go on with; raises as `restore_model` does.
@@ -192,10 +160,10 @@ class Checkpoints:
         A converted model without an optimiser starts with that of `like`.
         """
         self.check_whole(step)
-        state = _with_model(like, self._restore(step, "model", _flat_model(like)))
+        state = with_model(like, self._restore(step, "model", flat_model(like)))
         if not (self.folder / str(step) / "optimizer").exists():
             return state
-        return _with_optimizer(state, self._restore(step, "optimizer", flat_optimizer(like)))
+        return with_optimizer(state, self._restore(step, "optimizer", flat_optimizer(like)))
 
     def arrays(self, step: int, item: str) -> dict[str, np.ndarray]:
         """All arrays of an item by their flat names; empty if the step does not have it."""
@@ -233,33 +201,13 @@ class Checkpoints:
     def _restore(self, step: int, item: str, like: Arrays) -> Arrays:
         path = self.folder / str(step) / item
         handler = ocp.StandardCheckpointer()
-        stored = handler.metadata(path).item_metadata
-        stored_shapes = {name: tuple(leaf.shape) for name, leaf in dict(stored).items()}
-        _compare({name: leaf.shape for name, leaf in like.items()}, stored_shapes, path)
+        check_same(like, dict(handler.metadata(path).item_metadata), path)
         return handler.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
     """Whether a run has a complete checkpoint; unlike `Checkpoints`, makes no folder."""
     return any(path.name.isdigit() for path in (workdir / FOLDER).glob("*"))
-
-
-def initialise_from(path: pathlib.Path, state: TrainState, config: ConfigDict) -> TrainState:
-    """`state` with the model of another run, for fine-tuning; `path` and errors as for `open_run` and `restore`.
-
-    Warns where `config` reads the weights of the backbone in another way than that run did.
-    """
-    checkpoints, step = open_run(path)
-    with contextlib.closing(checkpoints):
-        theirs = config_of(checkpoints.meta(step)).model.backbone
-        for key in _SILENT:
-            if theirs[key] != config.model.backbone[key]:
-                logger.warning(
-                    "config.model.backbone.%s is %s, but the weights of %s are made for %s; consider "
-                    "--config.model.backbone.%s=%s",
-                    *(key, config.model.backbone[key], path, theirs[key], key, theirs[key]),
-                )
-        return checkpoints.initialise(step, state)
 
 
 def open_run(path: pathlib.Path) -> tuple[Checkpoints, int]:
@@ -292,26 +240,6 @@ def _stored_name(name: str, stored: Mapping[str, Any]) -> str:
 
 def _mask_ap50(metrics: dict[str, float]) -> float:
     return metrics["mask_ap50"]
-
-
-def _compare(wanted: dict[str, tuple[int, ...]], stored: dict[str, tuple[int, ...]], path: pathlib.Path) -> None:
-    missing = sorted(wanted.keys() - stored.keys())
-    extra = sorted(stored.keys() - wanted.keys())
-    shapes = [
-        f"{name} {stored[name]} instead of {wanted[name]}"
-        for name in sorted(wanted.keys() & stored.keys())
-        if wanted[name] != stored[name]
-    ]
-    parts = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("extra", extra), ("of another shape", shapes))
-        if names
-    ]
-    if parts:
-        raise FsisError(
-            f"{path}: a checkpoint of another architecture: {'; '.join(parts)}; "
-            "use the config that it was trained with, or another --workdir"
-        )
 
 
 @contextlib.contextmanager

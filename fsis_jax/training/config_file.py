@@ -17,7 +17,7 @@ def config_of(meta: dict[str, Any]) -> ConfigDict:
     """The config stored in a checkpoint's meta, over today's defaults."""
     config = base_config()
     with config.unlocked():
-        config.update(ConfigDict(_tuples(meta["config"])))
+        config.update(ConfigDict(_tuples(meta["config"], config)))
     return config
 
 
@@ -59,10 +59,12 @@ def _check_keys(plain: Any, known: Any, path: pathlib.Path, name: str) -> None:
             _check_keys(value, known[key], path, f"{name}.{key}")
 
 
-def _tuples(value: Any) -> Any:
-    """JSON knows lists only; the config's sequences are tuples."""
+def _tuples(value: Any, today: Any = None) -> Any:
+    """JSON knows lists only; the config's sequences are tuples, and so is the one value of what takes several today."""
     if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
+        return {
+            key: _tuples(item, today.get(key) if isinstance(today, ConfigDict) else None) for key, item in value.items()
+        }
     if isinstance(value, list):
         return tuple(_tuples(item) for item in value)
-    return value
+    return (value,) if isinstance(today, tuple) else value

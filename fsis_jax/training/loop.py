@@ -15,18 +15,19 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fsis_jax.batch import Batch
-from fsis_jax.config import check_config, user_path
+from fsis_jax.config import check_config
 from fsis_jax.data.from_config import Splits, open_splits, training_batches
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.protocol import validate
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.models.detector import Detector
 from fsis_jax.training import config_file
-from fsis_jax.training.checkpoint import Checkpoints, has_checkpoint, initialise_from
+from fsis_jax.training.checkpoint import Checkpoints, has_checkpoint
 from fsis_jax.training.metrics import MetricWriter
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.schedule import learning_rate, total_steps
 from fsis_jax.training.step import TrainState, merge, new_state
+from fsis_jax.training.weights import initialise_from
 
 logger = logging.getLogger("fsis_jax")
 
@@ -58,7 +59,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     graph, state, per_device_step = new_state(config, model)
     parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
     if config.init_from and not resuming:
-        state = initialise_from(user_path(config.init_from), state, config)
+        state = initialise_from(config.init_from, state, config)
     with contextlib.ExitStack() as stack:
         batches = stack.enter_context(training_batches(config, splits, steps))
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))

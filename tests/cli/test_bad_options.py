@@ -44,19 +44,18 @@ OPTIONS = {
         "segment good.png --references crop.png --checkpoint W",
         "required: --output/-o; `fsis segment --help",
     ),
-    "no checkpoint": ("segment good.png --references crop.png -o out", "required: --checkpoint; `fsis segment --help`"),
     "no argument": ("segment", "required: IMAGE, .*; `fsis segment --help` lists the arguments"),
     "image after crops": (
         "segment --references crop.png good.png --checkpoint W -o out",
         "required: IMAGE; `fsis segment --help`",
     ),
-    "missing checkpoint": (f"{GOOD} --checkpoint none", "none: no such folder; give the --workdir of a training run"),
+    "missing checkpoint": (f"{GOOD} --checkpoint none", "none: no such file or folder; give the --workdir of a"),
     "empty checkpoint": (
         f"{GOOD} --checkpoint empty",
         "empty: no folder 'checkpoints' in it; give the --workdir of",
     ),
-    "checkpoint of a file": (f"{GOOD} --checkpoint good.png", "good.png: no such folder; give the --workdir"),
-    "checkpoint of no step": (f"{GOOD} --checkpoint W/checkpoints/9999", "9999: no complete checkpoint; train with"),
+    "checkpoint of a file": (f"{GOOD} --checkpoint good.png", "good.png: no weights file, or a damaged one: make one"),
+    "checkpoint of no step": (f"{GOOD} --checkpoint W/checkpoints/9999", "9999: no such file or folder; give the"),
     "references without suffix": (
         "references --references crop.png --checkpoint W -o nuclei",
         r"nuclei: give a name that ends in .refs, such as nuclei.refs",

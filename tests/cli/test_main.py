@@ -9,7 +9,7 @@ import pytest
 def test_without_a_command_the_usage_is_an_error(fsis):
     outcome = fsis()
     assert outcome.status == 2
-    assert "usage: fsis {train,evaluate,segment,references,convert,data} ..." in outcome.stderr
+    assert "usage: fsis {demo,train,evaluate,segment,references,convert,export,data} ..." in outcome.stderr
     assert "usage: fsis" in fsis("--help").stdout
 
 

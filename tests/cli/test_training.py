@@ -57,7 +57,7 @@ def _edit(path, change):
         ("--nonsense", "unknown argument '--nonsense'; known are --config, --workdir and --config.KEY=VALUE"),
         ("nonsense", "unknown argument 'nonsense'"),
         ("--config.model.backbone.norm=frozen", "config.init_from is empty.*--config.init_from=CHECKPOINT"),
-        ("--config.init_from=/nowhere", "/nowhere: no such folder; give the --workdir"),
+        ("--config.init_from=/nowhere", "/nowhere: no such file or folder; give the --workdir"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_writes_nothing(train, toy, tmp_path, argument, message):  # noqa: F811
@@ -243,6 +243,24 @@ def test_evaluation_with_references_of_the_target_itself(fsis, tiny_run):
     assert outcome.status == 0, outcome.stderr
     assert (tiny_run.workdir / "evaluation" / "all-1shot-target.json").is_file()
     assert len(outcome.stdout.splitlines()) == 1 + 9 + 1 + 1
+
+
+def test_several_numbers_of_references_mosaics_and_the_baseline(fsis, tiny_run, tmp_path):
+    options = ("--config", TINY_CONFIG, f"--config.data.root={tiny_run.data}", "--config.eval.repeats=1")
+    options += ("--workdir", tmp_path, "--config.eval.split=all")
+    model = ("--checkpoint", tiny_run.workdir)
+    outcome = fsis("evaluate", *options, *model, "--config.eval.shots=1,3", "--config.eval.references=wrong")
+    assert outcome.status == 0, outcome.stderr
+    outcome = fsis("evaluate", *options, *model, "--config.eval.mosaics=2")
+    assert outcome.status == 0, outcome.stderr
+    assert outcome.stdout.splitlines()[0].split() == ["images", "2.000", "±", "0.000"]
+    outcome = fsis("evaluate", *options, "--config.eval.otsu=True")
+    assert outcome.status == 0, outcome.stderr
+    names = {path.name for path in (tmp_path / "evaluation").glob("*.json")}
+    assert names == {"all-1shot-wrong.json", "all-3shot-wrong.json", "mosaics-all-1shot.json", "otsu-all.json"}
+    otsu = json.loads((tmp_path / "evaluation" / "otsu-all.json").read_text())
+    assert otsu["mean"]["mask"]["AP50"] > 0.1
+    assert set(otsu["mean"]) == {"mask", "box", "mask_box", "bioimage", "histology"}
 
 
 def test_evaluation_errors(fsis, tiny_run, tmp_path):

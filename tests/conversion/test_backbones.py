@@ -19,8 +19,9 @@ from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.models.detector import Detector
 from fsis_jax.models.layers import EPSILON
 from fsis_jax.models.normalise import normalise
-from fsis_jax.training.checkpoint import Checkpoints, initialise_from
+from fsis_jax.training.checkpoint import Checkpoints
 from fsis_jax.training.step import new_state
+from fsis_jax.training.weights import initialise_from
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -13,7 +14,10 @@ from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.segmenter import DEFAULT_MIN_SCORE, Segmenter
 from fsis_jax.inference.tiling import merge
 from fsis_jax.models.detector import Detector
-from fsis_jax.training.checkpoint import config_of, open_run
+from fsis_jax.models.normalise import normalise
+from fsis_jax.training import weights
+from fsis_jax.training.checkpoint import open_run
+from fsis_jax.training.config_file import config_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -198,7 +202,7 @@ def test_the_score_threshold_comes_from_the_validation(tiny_run, segmenter):
 
 
 def test_a_threshold_of_its_own_is_kept(tiny_run, tmp_path, monkeypatch):
-    real = module.open_run
+    real = weights.open_run
 
     def stored(validation):
         def patched(path):
@@ -207,7 +211,7 @@ def test_a_threshold_of_its_own_is_kept(tiny_run, tmp_path, monkeypatch):
             monkeypatch.setattr(checkpoints, "meta", lambda step: {**meta(step), "validation": validation})
             return checkpoints, step
 
-        monkeypatch.setattr(module, "open_run", patched)
+        monkeypatch.setattr(weights, "open_run", patched)
         return Segmenter.from_checkpoint(tiny_run.workdir).min_score
 
     assert stored({"mask_ap50": 0.7, "min_score": 0.31}) == 0.31
@@ -219,6 +223,30 @@ def test_a_step_can_be_chosen(tiny_run, segmenter, image, crop):
     assert step == 12
     chosen = Segmenter.from_checkpoint(tiny_run.workdir / "checkpoints" / "12")
     _same(chosen.segment(image, [crop]), segmenter.segment(image, [crop]))
+
+
+def test_a_weights_file_is_the_model_with_rounded_parameters(tiny_run, segmenter, image, crop, tmp_path, monkeypatch):
+    weights.save_weights(tmp_path / "w.npz", weights.load_run(tiny_run.workdir))
+    shipped = Segmenter.from_pretrained(tmp_path / "w.npz")
+    model = nnx.merge(
+        segmenter._graph, jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), segmenter._state)
+    )
+    rounded = Segmenter(model, segmenter.config)
+    assert shipped.fingerprint == rounded.fingerprint != segmenter.fingerprint
+    assert shipped.min_score == segmenter.min_score
+    found = shipped.segment(image, [crop])
+    assert len(found) > 0
+    _same(found, rounded.segment(image, [crop]))
+    monkeypatch.setenv("FSIS_WEIGHTS", str(tmp_path / "w.npz"))
+    assert Segmenter.from_pretrained().fingerprint == shipped.fingerprint
+    assert Segmenter.from_pretrained(tiny_run.workdir).fingerprint == segmenter.fingerprint
+
+
+def test_the_model_can_be_looked_into(segmenter, crop):
+    references = segmenter.encode_references([crop])
+    features = segmenter.model.encode_references(normalise(references.images[None]))
+    for level, expected in references.features.items():
+        np.testing.assert_allclose(features[level], expected, atol=1e-3)
 
 
 def test_no_checkpoint_no_segmenter(tmp_path, tiny_run):
@@ -236,7 +264,7 @@ def test_arrays_that_do_not_fit_the_config_are_named(tiny_run, monkeypatch):
         config.model.box_head.hidden = 40
         return config
 
-    monkeypatch.setattr(module, "config_of", wider)
+    monkeypatch.setattr(weights, "config_of", wider)
     with pytest.raises(FsisError, match=r"another architecture: .* of another shape \(box_head/\S+ .* instead of"):
         Segmenter.from_checkpoint(tiny_run.workdir)
 

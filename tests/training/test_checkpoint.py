@@ -12,7 +12,7 @@ from toy import toy  # noqa: F401 (a fixture)
 
 from fsis_jax.errors import FsisError
 from fsis_jax.training.checkpoint import Checkpoints, has_checkpoint, open_run
-from fsis_jax.training.config_file import plain_config, read_config
+from fsis_jax.training.config_file import config_of, plain_config, read_config
 from fsis_jax.training.loop import train_and_evaluate
 from fsis_jax.training.metrics import MetricWriter
 
@@ -176,6 +176,12 @@ def test_the_config_of_a_run_is_a_config_to_give(config, tmp_path):
     config.training.steps = 1
     train_and_evaluate(config, tmp_path)
     assert read_config(tmp_path / "config.json").to_dict() == config.to_dict()
+
+
+def test_a_config_from_before_a_key_took_several_values(config):
+    plain = plain_config(config)
+    plain["eval"]["shots"] = 3
+    assert config_of({"config": plain}).eval.shots == (3,)
 
 
 @pytest.mark.parametrize(

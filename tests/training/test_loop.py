@@ -14,7 +14,8 @@ from toy import ToyDetector, toy  # noqa: F401 (a fixture)
 import fsis_jax.training.loop
 from fsis_jax.data.synthetic import generate
 from fsis_jax.errors import FsisError
-from fsis_jax.training.checkpoint import config_of, open_run
+from fsis_jax.training.checkpoint import open_run
+from fsis_jax.training.config_file import config_of
 from fsis_jax.training.loop import train_and_evaluate
 from fsis_jax.training.parallel import DataParallel
 
@@ -185,7 +186,7 @@ def test_frozen_norm_needs_pretrained_weights_and_fine_tuning_starts_from_them(c
 
 def test_fine_tuning_from_nothing_is_an_error(config, tmp_path):
     config.init_from = str(tmp_path / "nowhere")
-    with pytest.raises(FsisError, match=r"nowhere: no such folder; give the --workdir of a training run"):
+    with pytest.raises(FsisError, match=r"nowhere: no such file or folder; give the --workdir of a training run, "):
         train_and_evaluate(config, tmp_path / "run")
     (tmp_path / "nowhere" / "checkpoints").mkdir(parents=True)
     with pytest.raises(FsisError, match="nowhere: no complete checkpoint"):

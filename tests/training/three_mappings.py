@@ -14,7 +14,7 @@ from flax import nnx
 from fsis_jax.config import base_config
 from fsis_jax.data.from_config import open_splits, training_batches
 from fsis_jax.models.detector import Detector
-from fsis_jax.training.checkpoint import _flat_model
+from fsis_jax.training.flat import flat_model
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.step import new_state
 
@@ -36,7 +36,7 @@ def main(data: str, output: str) -> None:
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32), state.params)
     start = jax.tree.map(np.asarray, dataclasses.replace(state, params=params))
-    arrays = {f"start/{name}": np.asarray(value) for name, value in _flat_model(start).items()}
+    arrays = {f"start/{name}": np.asarray(value) for name, value in flat_model(start).items()}
     for label, kind, count in (("one", "shard_map", 1), ("shard_map", "shard_map", 4), ("pmap", "pmap", 4)):
         parallel = DataParallel(step, kind, batch_size=4, devices=jax.devices()[:count])
         state = parallel.put_state(start)
@@ -44,7 +44,7 @@ def main(data: str, output: str) -> None:
             state, metrics = parallel.step(state, parallel.put_batch(batch))
             for name, value in parallel.one(metrics).items():
                 arrays[f"{label}/metrics/{i}/{name}"] = np.asarray(value)
-        arrays |= {f"{label}/{name}": np.asarray(value) for name, value in _flat_model(parallel.one(state)).items()}
+        arrays |= {f"{label}/{name}": np.asarray(value) for name, value in flat_model(parallel.one(state)).items()}
     np.savez(output, **arrays)
 
 

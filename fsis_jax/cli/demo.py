@@ -1,0 +1,158 @@
+"""`fsis demo`: a drawn image with two kinds of cell, segmented once with examples of each. It needs no data.
+
+Everything is done as `fsis segment` does it, and the command lines that do the same are printed. The folder has the
+image, the examples, and for each kind a folder of results; `demo.txt`, which says all that was printed, also tells a
+later run that the folder is a demo's.
+"""
+
+import dataclasses
+import logging
+import os
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from fsis_jax.cli.parsing import Parser
+from fsis_jax.config import user_path
+from fsis_jax.data.sample import KINDS, draw_sample
+from fsis_jax.data.transforms import cut_reference
+from fsis_jax.errors import FsisError
+from fsis_jax.evaluation.instance_metrics import Matching, match
+from fsis_jax.inference.examples import crop_example, encode_examples
+from fsis_jax.inference.files import Outcome, segment_files
+from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.io.exports import write_png
+from fsis_jax.io.files import atomic_write, check_folder
+from fsis_jax.io.images import read_image
+from fsis_jax.io.source import open_image
+from fsis_jax.pretrained import default_weights
+
+_logger = logging.getLogger(__name__)
+_REPORT = "demo.txt"
+_TITLE = "fsis demo: a drawn image with two kinds of cell, segmented once with examples of each"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segmented:
+    """The image, segmented with the examples of one kind."""
+
+    shown: Sequence[str]
+    """Files of the examples."""
+    outcome: Outcome
+    matching: Matching
+    area: str
+    """Mean of what was found, if anything was."""
+
+
+def demo_parser() -> Parser:
+    """Of `demo`."""
+    parser = Parser(
+        prog="fsis demo", description="See it work: segment two kinds of cell on an image that the command draws."
+    )
+    parser.add_argument(
+        "--output", "-o", default="fsis-demo", metavar="DIR", help="folder: a new one, or that of an earlier demo"
+    )
+    parser.add_argument("--checkpoint", metavar="W", help="the model, and its default, as for `fsis segment`")
+    return parser
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """`demo [--output DIR] [--checkpoint W]`."""
+    options = demo_parser().parse_args(arguments)
+    folder = _demo_folder(options.output)
+    checkpoint = options.checkpoint or default_weights()
+    segmenter = Segmenter.from_pretrained(checkpoint)
+    _logger.info(f"segmenting with {checkpoint} on {jax.default_backend()}; the first time takes longer: it compiles")
+    _write_report(folder, _TITLE)
+    sample = draw_sample(0)
+    image = str(folder / "sample.png")
+    write_png(image, sample.image)
+    results = {}
+    for kind, shown in _write_examples(folder).items():
+        references = encode_examples(segmenter, [crop_example(path, open_image) for path in shown])
+        (outcome,) = segment_files(segmenter, [image], references, folder / kind)
+        if outcome.error:
+            raise FsisError(outcome.error)
+        found = read_image(outcome.files["labels"])
+        area = f"{np.count_nonzero(found) / outcome.cells:.0f} px" if outcome.cells else "-"
+        results[kind] = _Segmented(shown, outcome, match(sample.labels[kind], found), area)
+    report = "\n".join([_TITLE, "", _table(results), "", _next(image, results, options.checkpoint)])
+    _write_report(folder, report)
+    print(report)
+
+
+def _demo_folder(output: str) -> pathlib.Path:
+    """The folder, relative where it can be, for the commands that are printed.
+
+    Raises:
+        FsisError: it has other files than a demo's, or cannot be written to.
+    """
+    folder = user_path(output)
+    here = pathlib.Path.cwd()
+    folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    check_folder(folder)
+    report = folder / _REPORT
+    ours = report.is_file() and report.read_text(errors="replace").startswith(_TITLE)
+    if folder.exists() and any(folder.iterdir()) and not ours:
+        raise FsisError(f"{folder}: has files that are not a demo's: choose a new folder by --output")
+    return folder
+
+
+def _write_report(folder: pathlib.Path, text: str) -> None:
+    with atomic_write(folder / _REPORT) as file:
+        file.write(f"{text}\n".encode())
+
+
+def _write_examples(folder: pathlib.Path) -> dict[str, list[str]]:
+    """Kind -> files of crops of its cells, out of another image than the one to segment."""
+    other = draw_sample(1)
+    files: dict[str, list[str]] = {}
+    for kind in KINDS:
+        files[kind] = []
+        for number, box in enumerate(other.examples(kind), start=1):
+            path = folder / f"{kind}-{number}.png"
+            write_png(path, cut_reference(other.image, box))
+            files[kind].append(str(path))
+    return files
+
+
+def _table(results: Mapping[str, _Segmented]) -> str:
+    lines = [f"{'kind':14}{'shown':>7}{'in the image':>14}{'found':>8}{'missed':>8}{'false':>7}{'mean area':>12}"]
+    for kind, result in results.items():
+        counts = result.matching
+        there = counts.true_positives + counts.false_negatives
+        lines.append(
+            f"{kind:14}{len(result.shown):7}{there:14}{counts.true_positives:8}{counts.false_negatives:8}"
+            f"{counts.false_positives:7}{result.area:>12}"
+        )
+    return "\n".join(lines)
+
+
+def _next(image: str, results: Mapping[str, _Segmented], checkpoint: str | None) -> str:
+    """What the numbers mean, where the pictures are, and what to type."""
+    model = [] if checkpoint is None else ["--checkpoint", checkpoint]
+    commands = [
+        shlex.join(["fsis", "segment", image, "--references", *result.shown, *model, "--output", folder])
+        for result in results.values()
+        for folder in [os.path.dirname(result.outcome.files["labels"])]
+    ]
+    yours = " ".join(["fsis segment IMAGE --reference IMAGE:X1,Y1,X2,Y2", *map(shlex.quote, model), "--output OUT"])
+    return "\n".join(
+        [
+            "found: cells of the kind shown that an outline covers (IoU of at least 0.5); false: all other outlines.",
+            "The cells are drawn: this shows that all works, not how well the model does on yours.",
+            "",
+            "The pictures:",
+            *(f"  {result.outcome.files['overlay']}" for result in results.values()),
+            "",
+            "The same by `fsis segment`:",
+            *(f"  {command}" for command in commands),
+            "",
+            "Your own image, with a box around one of its cells, in pixels; --reference may be given again:",
+            f"  {yours}",
+            "Add `--save all` for QuPath, ImageJ and COCO. All arguments: `fsis segment --help`.",
+        ]
+    )

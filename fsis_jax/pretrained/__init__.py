@@ -1,0 +1,59 @@
+"""Weights that come with the package: files beside this one, made by `fsis export`, and the table of their names.
+
+`SHA256SUMS` has their digests, as `sha256sum *.npz > SHA256SUMS` writes them here and `sha256sum -c` reads them.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+
+from fsis_jax.errors import FsisError
+
+
+@dataclasses.dataclass(frozen=True)
+class Shipped:
+    """A model that comes with the package."""
+
+    file: str
+    """Name of its weights file."""
+    description: str
+    """One line."""
+
+
+SHIPPED = {
+    "cells-small": Shipped(
+        "cells-small.npz", "the compact detector, trained on drawn cells and on public images of many kinds of cell"
+    ),
+}
+"""Name -> model."""
+DEFAULT_NAME = "cells-small"
+VARIABLE = "FSIS_WEIGHTS"
+"""Environment variable that names other weights for where none are given."""
+FOLDER = pathlib.Path(__file__).parent
+SUMS = "SHA256SUMS"
+
+
+def default_weights() -> str:
+    """What is used where no weights are given: a name of `SHIPPED`, or the name or path in `VARIABLE`."""
+    return os.environ.get(VARIABLE) or DEFAULT_NAME
+
+
+def shipped_file(name: str) -> pathlib.Path:
+    """The weights file of a name of `SHIPPED`.
+
+    Raises:
+        FsisError: it is missing, or its digest is not that of the package.
+    """
+    path = FOLDER / SHIPPED[name].file
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        sums = (FOLDER / SUMS).read_text("ascii", "replace")
+    except OSError as error:
+        raise FsisError(
+            f"{error.filename}: a part of fsis_jax that cannot be read ({error.strerror}): install fsis_jax again"
+        ) from error
+    if not any(line.split() in ([digest, path.name], [digest, f"*{path.name}"]) for line in sums.splitlines()):
+        raise FsisError(f"{path}: its SHA-256 is not that in {SUMS}, so it is damaged: install fsis_jax again")
+    return path

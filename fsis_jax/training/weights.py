@@ -1,0 +1,216 @@
+"""Trained detectors: of a run, or in one weights file (`NAME.npz`), which is what one gives away.
+
+A weights file is an uncompressed npz archive of plain arrays under flat names (`flat.py`), those of floating point as
+float16, and one JSON text: the config, and the results on the validation images. Reading it runs nothing that is in it,
+and takes no more memory than the file's size tells, since nothing is compressed.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import os
+import pathlib
+import zipfile
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from fsis_jax.config import user_path
+from fsis_jax.errors import FsisError
+from fsis_jax.io.files import atomic_write, read_failure
+from fsis_jax.models.detector import Detector
+from fsis_jax.pretrained import SHIPPED, shipped_file
+from fsis_jax.training.checkpoint import open_run
+from fsis_jax.training.config_file import config_of, plain_config
+from fsis_jax.training.flat import check_same, differences, filled, flat_arrays, flat_model, with_model
+from fsis_jax.training.step import TrainState
+
+logger = logging.getLogger("fsis_jax")
+
+SUFFIX = ".npz"
+_FORMAT = 1
+_META = "meta"
+_SILENT = ("stride_in_1x1", "padded_pool")
+"""Keys of config.model.backbone that change what its weights mean, but neither their names nor shapes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained detector."""
+
+    model: Detector
+    config: ConfigDict
+    """That it was trained with."""
+    validation: dict[str, float]
+    """Results on the validation images, with "min_score"; empty if there are none."""
+
+
+def load_run(path: pathlib.Path) -> Trained:
+    """The detector of a run's folder (its best step) or of one of its step folders.
+
+    Raises:
+        FsisError: nothing is there, or the checkpoint is partial, or its arrays do not fit its config.
+    """
+    checkpoints, step = open_run(path)
+    with contextlib.closing(checkpoints):
+        meta = checkpoints.meta(step)
+        config = config_of(meta)
+        graph, like = _structure(config)
+        return Trained(nnx.merge(graph, checkpoints.restore_model(step, like)), config, dict(meta["validation"] or {}))
+
+
+def find_weights(source: str | os.PathLike[str]) -> pathlib.Path | None:
+    """The weights file that a name of `SHIPPED` or a path means; None: it is no file, but the folder of a run.
+
+    Raises:
+        FsisError: there is nothing of this name, or a file that came with the package is missing or damaged.
+    """
+    name = os.fspath(source)
+    if name in SHIPPED:
+        return shipped_file(name)
+    path = user_path(name)
+    if not os.path.exists(path):
+        raise FsisError(
+            f"{path}: no such file or folder; give the --workdir of a training run, a weights file, or the name of "
+            f"weights that come with the package: {', '.join(SHIPPED)}"
+        )
+    return path if os.path.isfile(path) else None
+
+
+def initialise_from(source: str | os.PathLike[str], state: TrainState, config: ConfigDict) -> TrainState:
+    """`state` with the model of a weights file or of another run, for fine-tuning.
+
+    Warns where `config` reads the weights of the backbone in another way than they were made for.
+
+    Args:
+        source: as for `find_weights`. Of a run, as `Checkpoints.initialise` does.
+
+    Raises:
+        FsisError: there is no such source, or it is of another architecture.
+    """
+    file = find_weights(source)
+    if file is not None:
+        trained = load_weights(file)
+        arrays = flat_arrays(nnx.state(trained.model))
+        check_same(flat_model(state), arrays, file)
+        _warn_of_silent_keys(file, trained.config, config)
+        return with_model(state, arrays)
+    path = user_path(os.fspath(source))
+    checkpoints, step = open_run(path)
+    with contextlib.closing(checkpoints):
+        _warn_of_silent_keys(path, config_of(checkpoints.meta(step)), config)
+        return checkpoints.initialise(step, state)
+
+
+def _warn_of_silent_keys(path: pathlib.Path, made: ConfigDict, config: ConfigDict) -> None:
+    theirs, ours = made.model.backbone, config.model.backbone
+    for key in _SILENT:
+        if theirs[key] != ours[key]:
+            logger.warning(
+                "config.model.backbone.%s is %s, but the weights of %s are made for %s; consider "
+                "--config.model.backbone.%s=%s",
+                *(key, ours[key], path, theirs[key], key, theirs[key]),
+            )
+
+
+# -- the file -----------------------------------------------------------------------------------------------------
+
+
+def save_weights(path: pathlib.Path, trained: Trained) -> None:
+    """Write a weights file. What the config says of places on this machine is left out.
+
+    Raises:
+        FsisError: values beyond the range of float16, or a file that cannot be written.
+    """
+    config = plain_config(trained.config)
+    config["data"]["root"] = config["init_from"] = ""
+    meta = {"format": _FORMAT, "config": config, "validation": trained.validation}
+    arrays = {_META: np.array(json.dumps(meta))}
+    for name, value in flat_arrays(nnx.state(trained.model)).items():
+        with np.errstate(over="ignore"):
+            arrays[name] = np.asarray(value).astype(_stored_type(value.dtype))
+        if not np.isfinite(arrays[name]).all():
+            limit = np.finfo(np.float16).max
+            raise FsisError(f"{path}: {name} has values that are not finite or above {limit}: keep the run's folder")
+    with atomic_write(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_weights(path: pathlib.Path) -> Trained:
+    """Read what `save_weights` wrote; the arrays have the types of the model again.
+
+    Raises:
+        FsisError: no such file, another kind of file, a damaged one, or arrays that do not fit its config.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise read_failure(path, error, "weights") from error
+    with file:
+        try:
+            return _read(path, zipfile.ZipFile(file), os.fstat(file.fileno()).st_size)
+        except FsisError:
+            raise
+        except Exception as error:  # damage may lead the parsers to any exception
+            raise FsisError(f"{path}: no weights file, or a damaged one: make one with `fsis export`") from error
+
+
+def _read(path: pathlib.Path, archive: zipfile.ZipFile, size: int) -> Trained:
+    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    if any(m.compress_type != zipfile.ZIP_STORED for m in members.values()):
+        raise ValueError("compressed")
+    if sum(member.file_size for member in archive.infolist()) > size:
+        raise ValueError("members that overlap, or are cut off")
+    meta = json.loads(str(_array(archive, members.pop(_META))))
+    if meta["format"] != _FORMAT:
+        raise FsisError(f"{path}: weights of format {meta['format']}, not {_FORMAT}: use the fsis_jax that wrote them")
+    config = config_of(meta)
+    validation = {name: float(value) for name, value in meta["validation"].items()}
+    graph, like = _structure(config)
+    wanted = flat_arrays(like)
+    stored = {name: _header(archive, member) for name, member in members.items()}
+    found = differences(wanted, stored)
+    types = [name for name in wanted if name in stored and stored[name].dtype != _stored_type(wanted[name].dtype)]
+    if types:
+        found += f"{'; ' * bool(found)}{len(types)} of another type ({types[0]} {stored[types[0]].dtype})"
+    if found:
+        raise FsisError(f"{path}: arrays that do not fit its config: {found}: export the run again")
+    arrays = {name: jnp.asarray(_array(archive, members[name]), like.dtype) for name, like in wanted.items()}
+    return Trained(nnx.merge(graph, filled(like, arrays)), config, validation)
+
+
+def _structure(config: ConfigDict) -> tuple[nnx.GraphDef, nnx.State]:
+    """A detector without values."""
+    graph, like = nnx.split(nnx.eval_shape(lambda: Detector(config.model, rngs=nnx.Rngs(0))))
+    return graph, like
+
+
+def _stored_type(dtype: np.dtype) -> np.dtype:
+    return np.dtype(np.float16) if np.issubdtype(dtype, np.floating) else dtype
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
+    """What a member declares, which must not be more than is there."""
+    with archive.open(member) as part:
+        if np.lib.format.read_magic(part) != (1, 0):
+            raise ValueError("not a version that numpy writes for arrays of numbers")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(part)
+    if math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError("more declared than there is")
+    return _Header(shape, dtype)
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    _header(archive, member)
+    with archive.open(member) as part:
+        return np.asarray(np.lib.format.read_array(part, allow_pickle=False))
