@@ -24,6 +24,6 @@ def get_config() -> ConfigDict:
     config.data.contrast = False
     config.data.root = "data/cells"
     config.data.fold = 0
-    config.training.steps = 1600
-    config.training.checkpoint_every = 800
+    config.training.steps = 1000
+    config.training.checkpoint_every = 500
     return config

@@ -15,6 +15,6 @@ def get_config() -> ConfigDict:
     config.init_from = "runs/models/pretraining"
     config.data.root = "data/cells"
     config.data.fold = 0
-    config.training.steps = 2400
-    config.training.checkpoint_every = 600
+    config.training.steps = 2000
+    config.training.checkpoint_every = 1000
     return config

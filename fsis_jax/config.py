@@ -427,12 +427,27 @@ def check_config(config: ConfigDict) -> None:
         )
     if not 0 <= config.data.mosaic <= 1:
         raise FsisError(f"config.data.mosaic is {config.data.mosaic}; it must be from 0 to 1")
+    if config.data.mosaic and config.data.transform.max_instances < 4:
+        raise FsisError(
+            f"config.data.transform.max_instances is {config.data.transform.max_instances}; the four panels of "
+            "config.data.mosaic need at least 4"
+        )
     if not 0 <= config.data.validation_fraction < 1:
         raise FsisError(
             f"config.data.validation_fraction is {config.data.validation_fraction}; it must be from 0 to below 1"
         )
-    if not config.eval.shots or min(config.eval.shots) < 1:
-        raise FsisError(f"config.eval.shots is {config.eval.shots}; give one or more numbers of references: 1,3,5")
+    shots = config.eval.shots
+    if not isinstance(shots, tuple) or not shots or not all(type(k) is int and k >= 1 for k in shots):
+        raise FsisError(f"config.eval.shots is {shots}; give one or more numbers of references: 1,3,5")
+    if config.eval.mosaics and config.eval.otsu:
+        raise FsisError(
+            f"config.eval.mosaics is {config.eval.mosaics} and config.eval.otsu is True: two tests; give one of them"
+        )
+    if config.eval.mosaics and config.eval.references != "train":
+        raise FsisError(
+            f"config.eval.mosaics is {config.eval.mosaics}: their references come from the train split; set "
+            f"config.eval.references to train, it is {config.eval.references!r}"
+        )
     levels = config.model.fpn.coarsest - 1
     if config.model.architecture == "fpn" and len(config.model.rpn.anchor_sizes) != levels:
         raise FsisError(

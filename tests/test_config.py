@@ -41,8 +41,8 @@ def test_numbers_that_are_too_small(key: str) -> None:
         check_config(changed(base_config(), key, 0))
 
 
-@pytest.mark.parametrize("shots", [(), (0,), (1, 0)])
-def test_tests_show_at_least_one_reference(shots: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shots", [(), (0,), (1, 0), ("a",), ("",), (1.5,), (True,)])
+def test_tests_show_at_least_one_reference(shots: tuple[Any, ...]) -> None:
     with pytest.raises(FsisError, match=r"config\.eval\.shots is \(.*\); give one or more numbers"):
         check_config(changed(base_config(), "eval.shots", shots))
 
@@ -51,6 +51,30 @@ def test_tests_show_at_least_one_reference(shots: tuple[int, ...]) -> None:
 def test_the_share_of_mosaics_is_a_probability(value: float) -> None:
     with pytest.raises(FsisError, match=rf"config\.data\.mosaic is {value}; it must be from 0 to 1"):
         check_config(changed(base_config(), "data.mosaic", value))
+
+
+def test_the_panels_of_a_mosaic_hold_an_instance_each() -> None:
+    config = changed(cells_config(), "data.transform.max_instances", 3)
+    with pytest.raises(
+        FsisError, match=r"^config\.data\.transform\.max_instances is 3; the four panels .* at least 4$"
+    ):
+        check_config(config)
+    check_config(changed(config, "data.mosaic", 0.0))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("otsu", True, r"config\.eval\.mosaics is 2 and config\.eval\.otsu is True: two tests; give one of them"),
+        ("references", "wrong", r"set config\.eval\.references to train, it is 'wrong'"),
+        ("references", "target", r"set config\.eval\.references to train, it is 'target'"),
+    ],
+)
+def test_mosaics_are_a_test_of_their_own(key: str, value: Any, message: str) -> None:
+    config = changed(base_config(), f"eval.{key}", value)
+    check_config(config)
+    with pytest.raises(FsisError, match=message):
+        check_config(changed(config, "eval.mosaics", 2))
 
 
 def test_anchor_sizes_of_a_pyramid_are_one_for_each_level() -> None:

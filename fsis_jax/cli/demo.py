@@ -133,7 +133,7 @@ def _table(results: Mapping[str, _Segmented]) -> str:
 
 def _next(image: str, results: Mapping[str, _Segmented], checkpoint: str | None) -> str:
     """What the numbers mean, where the pictures are, and what to type."""
-    model = [] if checkpoint is None else ["--checkpoint", checkpoint]
+    model = ["--checkpoint", checkpoint] if checkpoint else []
     commands = [
         shlex.join(["fsis", "segment", image, "--references", *result.shown, *model, "--output", folder])
         for result in results.values()

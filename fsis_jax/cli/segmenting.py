@@ -207,7 +207,7 @@ def references(arguments: Sequence[str]) -> None:
 
 def _load_model(checkpoint: str | None) -> Segmenter:
     """The model that is named, or the default one, which is told."""
-    if checkpoint is None:
+    if not checkpoint:
         checkpoint = default_weights()
         _logger.info(f"no --checkpoint: the model is {checkpoint}")
     return Segmenter.from_pretrained(checkpoint)

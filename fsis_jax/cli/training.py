@@ -4,7 +4,7 @@ import argparse
 import difflib
 import importlib.util
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
@@ -28,6 +28,7 @@ from fsis_jax.evaluation.scores import score, summarise
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.training.config_file import read_config
 from fsis_jax.training.loop import train_and_evaluate
+from fsis_jax.training.weights import SUFFIX
 
 
 def config_parser(command: str) -> Parser:
@@ -107,7 +108,7 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """`evaluate --config FILE --workdir DIR`: test a model; writes DIR/evaluation/NAME.json and overlays."""
+    """`evaluate --config FILE --workdir DIR`: test a model; writes DIR/evaluation/[WEIGHTS-]NAME.json and overlays."""
     config, workdir, options = _parse_config("evaluate", arguments)
     settings = config.eval
     targets, train = open_split(config, "test"), open_split(config, "train")
@@ -118,20 +119,23 @@ def evaluate(arguments: Sequence[str]) -> None:
         predictions = predict_otsu_watershed(targets, categories, max_images=settings.max_images)
         save_overlays(folder / f"otsu-{settings.split}", targets, predictions, settings.overlays)
         results = summarise([score(targets, predictions, categories)])
-        _report(folder / f"otsu-{settings.split}.json", config, results, format_table(results))
+        _report(folder / f"otsu-{settings.split}.json", config, None, results, format_table)
         return
     named = options.checkpoint
     model = Segmenter.from_pretrained(named) if named else Segmenter.from_checkpoint(workdir)
+    tested = {"weights": named or str(workdir), "fingerprint": model.fingerprint, "min_score": model.min_score}
+    # Results of other weights do not take the place of the run's.
+    prefix = f"{user_path(named).name.removesuffix(SUFFIX)}-" if named else ""
     mosaics = Mosaics(targets, settings.mosaics, seed=config.seed) if settings.mosaics else None
     for shots in settings.shots:
         if mosaics is not None:
-            name = f"mosaics-{settings.split}-{shots}shot"
+            name = f"{prefix}mosaics-{settings.split}-{shots}shot"
             results = run_selectivity(
                 model, mosaics, train, categories, shots=shots, repeats=settings.repeats, seed=config.seed
             )
-            _report(folder / f"{name}.json", config, results, format_selectivity(results))
+            _report(folder / f"{name}.json", config, tested, results, format_selectivity)
             continue
-        name = f"{settings.split}-{shots}shot-{settings.references}"
+        name = f"{prefix}{settings.split}-{shots}shot-{settings.references}"
         results = run_protocol(
             model,
             targets,
@@ -143,10 +147,16 @@ def evaluate(arguments: Sequence[str]) -> None:
             seed=config.seed,
             overlays=folder / name,
         )
-        _report(folder / f"{name}.json", config, results, format_table(results))
+        _report(folder / f"{name}.json", config, tested, results, format_table)
 
 
-def _report(path: pathlib.Path, config: ConfigDict, results: dict[str, Any], table: str) -> None:
-    write_results(path, config, results)
-    print(table)
+def _report(
+    path: pathlib.Path,
+    config: ConfigDict,
+    model: dict[str, Any] | None,
+    results: dict[str, Any],
+    form: Callable[[dict[str, Any]], str],
+) -> None:
+    write_results(path, config, results, model=model)
+    print(form(results))
     print(f"written to {path}")

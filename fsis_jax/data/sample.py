@@ -1,7 +1,6 @@
 """Sample images for `fsis demo` and the notebooks: two kinds of cell on one drawn image, with all that is true of it.
 
-They are no training images: `synthetic.generate` draws each of its own from a pair of numbers, a sample from a single
-one.
+They are no training images: they are drawn with seeds, from 1002 on, that no data set here uses.
 """
 
 import dataclasses

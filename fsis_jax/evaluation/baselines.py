@@ -1,6 +1,6 @@
 """What a model has to beat: Otsu's threshold and the watershed of the distance transform, with default settings.
 
-No references, no training, no parameters to tune: as an analyst would start in scikit-image. All scores are 1.
+No references, no training, no parameter tuned: as an analyst would start in scikit-image. All scores are 1.
 """
 
 from collections.abc import Sequence

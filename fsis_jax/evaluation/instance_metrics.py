@@ -39,6 +39,7 @@ AJI: common pixels 4 + 2 over the unions 5 + 4, to which the unused object 9 add
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -95,20 +96,26 @@ def match(true: Segmentation, predicted: Segmentation, *, iou_threshold: float =
     Raises:
         ValueError: the two are of different sizes, or the threshold is not positive.
     """
-    if iou_threshold <= 0:
-        raise ValueError(f"iou_threshold={iou_threshold}: must be above 0")
     overlap = _Overlap.of(true, predicted)
-    ious = overlap.ious()
-    free_rows, free_columns = [True] * len(overlap.true_areas), [True] * len(overlap.predicted_areas)
-    matched = []
-    for pair in np.argsort(-ious, kind="stable").tolist():
-        row, column = overlap.rows[pair], overlap.columns[pair]
-        if ious[pair] < iou_threshold:
-            break
-        if free_rows[row] and free_columns[column]:
-            free_rows[row] = free_columns[column] = False
-            matched.append(pair)
-    return Matching(len(matched), sum(free_columns), sum(free_rows), float(ious[matched].sum()))
+    matched = overlap.matched(iou_threshold)
+    return Matching(
+        len(matched),
+        len(overlap.predicted_areas) - len(matched),
+        len(overlap.true_areas) - len(matched),
+        float(overlap.ious[matched].sum()),
+    )
+
+
+def matched_pairs(
+    true: Segmentation, predicted: Segmentation, *, iou_threshold: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs that `match` counts: (n,) positions of the true instances and (n,) of the predicted ones.
+
+    Positions in `Instances`, or in the ascending ids of a label image. Raises as `match`.
+    """
+    overlap = _Overlap.of(true, predicted)
+    matched = overlap.matched(iou_threshold)
+    return overlap.rows[matched], overlap.columns[matched]
 
 
 def total(matchings: Iterable[Matching]) -> Matching:
@@ -124,7 +131,7 @@ def aggregated_jaccard(true: Segmentation, predicted: Segmentation) -> float:
     overlaps adds its own area to the denominator. NaN where both sides are empty.
     """
     overlap = _Overlap.of(true, predicted)
-    order = np.lexsort((-overlap.ious(), overlap.rows))
+    order = np.lexsort((-overlap.ious, overlap.rows))
     best = order[np.flatnonzero(np.diff(overlap.rows[order], prepend=-1))]  # the first pair of each row
     common = overlap.common[best].sum()
     unused = np.ones(len(overlap.predicted_areas), bool)
@@ -195,9 +202,25 @@ class _Overlap:
         iou, both = ious[rows, columns], true_areas[rows] + predicted_areas[columns]
         return cls(true_areas, predicted_areas, rows, columns, np.rint(iou * both / (1 + iou)).astype(np.int64))
 
+    @functools.cached_property
     def ious(self) -> np.ndarray:
         """(E,) of each pair."""
         return self.common / (self.true_areas[self.rows] + self.predicted_areas[self.columns] - self.common)
+
+    def matched(self, iou_threshold: float) -> list[int]:
+        """Pairs, no instance in two of them: the highest IoU first, down to the threshold."""
+        if iou_threshold <= 0:
+            raise ValueError(f"iou_threshold={iou_threshold}: must be above 0")
+        free_rows, free_columns = [True] * len(self.true_areas), [True] * len(self.predicted_areas)
+        pairs = []
+        for pair in np.argsort(-self.ious, kind="stable").tolist():
+            row, column = self.rows[pair], self.columns[pair]
+            if self.ious[pair] < iou_threshold:
+                break
+            if free_rows[row] and free_columns[column]:
+                free_rows[row] = free_columns[column] = False
+                pairs.append(pair)
+        return pairs
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -146,12 +146,16 @@ def segment_targets(
 
     def jobs() -> Iterator[_Episode]:
         legacy = model.config.data.transform.legacy_reference_crop
+        known = _categories(train) if references == "wrong" else set()
         for target, category in work:
             told = category
             if references == "wrong":
-                others = sorted(_categories(train) - shown(targets, target))
+                others = sorted(known - shown(targets, target))
                 if not others:
-                    raise FsisError(f"{targets.annotations[target].file_name} shows every category; none is wrong")
+                    raise FsisError(
+                        f"{targets.annotations[target].file_name} shows every category of the train split, so none is "
+                        "wrong: set config.eval.references to train"
+                    )
                 rng = np.random.default_rng((seed, _WRONG_STREAM, repeat, target, category))
                 told = int(rng.choice(others))
             boxes = evaluation_references(

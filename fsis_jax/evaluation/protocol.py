@@ -100,9 +100,18 @@ def run_selectivity(
     )
 
 
-def write_results(path: pathlib.Path, config: ConfigDict, results: dict[str, Any]) -> pathlib.Path:
-    """Results and the config that gave them, as JSON; numbers that do not exist (no such cells) are null."""
-    content = {"config": json.loads(config.to_json_best_effort()), **results}
+def write_results(
+    path: pathlib.Path, config: ConfigDict, results: dict[str, Any], *, model: dict[str, Any] | None
+) -> pathlib.Path:
+    """Results with what gave them, as JSON; numbers that do not exist (no such cells) are null.
+
+    Args:
+        path: of the file.
+        config: of the test.
+        results: of `run_protocol` or `run_selectivity`.
+        model: what was tested: "weights" as they were named, "fingerprint" and "min_score"; None: no model.
+    """
+    content = {"config": json.loads(config.to_json_best_effort()), "model": model, **results}
     with atomic_write(path) as file:
         file.write(json.dumps(_without_nan(content), indent=1, allow_nan=False).encode())
     return path

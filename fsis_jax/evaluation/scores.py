@@ -29,7 +29,7 @@ def score(targets: Source, predictions: Sequence[Prediction], categories: Sequen
         COCO's families "mask", "box" and "mask_box" {"AP", "AP50", "AP75", "AP_small", ..., "AR@500"}; "bioimage"
         {"AP@0.5", "AP@0.75", "F1@0.5", "F1@0.75"}, from the counts of all images of a category together; "histology"
         {"AJI", "PQ"}: AJI is the mean over images, PQ from the counts. Each is the mean over the categories, and has
-        the same for each category by its name under "categories". What does not exist is NaN.
+        the same for each of `categories` by its name under "categories". What does not exist is NaN.
     """
     detections = to_coco(predictions)
     images = {prediction.image_id for prediction in predictions}
@@ -38,13 +38,12 @@ def score(targets: Source, predictions: Sequence[Prediction], categories: Sequen
         scores = evaluate(targets.annotations, detections, iou_type=iou_type, images=images, categories=categories)
         by_id = scores.pop("categories")
         result[name] = {**scores, "categories": {targets.categories[key]: value for key, value in by_id.items()}}
-    counted = {}
-    for category in categories:
-        pairs = [_counted(targets, prediction) for prediction in predictions if prediction.category == category]
-        if pairs:
-            counted[targets.categories[category]] = _count(pairs)
+    counts = {
+        targets.categories[category]: _count([counted(targets, p) for p in predictions if p.category == category])
+        for category in categories
+    }
     for family in ("bioimage", "histology"):
-        rows = {name: families[family] for name, families in counted.items()}
+        rows = {name: families[family] for name, families in counts.items()}
         names = next(iter(rows.values()), {})
         result[family] = {name: _mean([row[name] for row in rows.values()]) for name in names} | {"categories": rows}
     return result
@@ -60,7 +59,7 @@ def summarise(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"repeats": list(repeats), "mean": _across(repeats, np.mean), "sd": _across(repeats, np.std)}
 
 
-def _counted(targets: Source, prediction: Prediction) -> tuple[Instances, Instances]:
+def counted(targets: Source, prediction: Prediction) -> tuple[Instances, Instances]:
     """The cells of the prediction's category (crowds left out), and what counts of the prediction."""
     annotations = targets.annotations[prediction.target]
     rows = np.flatnonzero((annotations.classes == prediction.category) & ~annotations.crowd)

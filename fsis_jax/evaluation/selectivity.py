@@ -12,8 +12,9 @@ import numpy as np
 
 from fsis_jax.data.records import Source, Subset
 from fsis_jax.errors import FsisError
+from fsis_jax.evaluation.coco_ap import evaluate
 from fsis_jax.evaluation.predictions import Model, Prediction, predict, segment_targets, shown
-from fsis_jax.evaluation.scores import score
+from fsis_jax.evaluation.scores import to_coco
 from fsis_jax.inference.instances import Instances
 
 
@@ -70,13 +71,19 @@ def measure_selectivity(
         seed: of the draws of references and of absent categories.
 
     Raises:
-        FsisError: no target shows several categories, or none lacks one of `categories`.
+        FsisError: no target shows several categories with one of `categories` among them, or each of those shows all
+            of `categories`.
     """
     several = [
         position
         for position in range(len(targets))
         if len(held := shown(targets, position)) > 1 and held.intersection(categories)
     ]
+    if not several:
+        raise FsisError(
+            f"none of the {len(targets)} images shows several categories with one of {sorted(categories)} among them: "
+            "give more images (eval.mosaics), or test more categories (eval.split)"
+        )
     mixed = Subset(targets, several)
     present = predict(model, mixed, train, categories, shots=shots, references="train", repeat=repeat, seed=seed)
     counted = [prediction.instances.without_overlaps() for prediction in present]
@@ -93,7 +100,10 @@ def measure_selectivity(
         if absent:
             work.append((position, int(rng.choice(absent))))
     if not work:
-        raise FsisError(f"every image with several categories shows all of {sorted(categories)}: none can be absent")
+        raise FsisError(
+            f"every image with several categories shows all of {sorted(categories)}: none can be absent; "
+            "test more categories (eval.split)"
+        )
     lacking = list(
         segment_targets(model, mixed, train, work, shots=shots, references="train", repeat=repeat, seed=seed)
     )
@@ -104,12 +114,19 @@ def measure_selectivity(
     ]
     return Selectivity(
         images=len(mixed),
-        mask_ap50=score(mixed, present, categories)["mask"]["AP50"],
-        wrong_mask_ap50=score(mixed, wrong, categories)["mask"]["AP50"],
+        mask_ap50=_ap50(mixed, present, categories),
+        wrong_mask_ap50=_ap50(mixed, wrong, categories),
         on_other=on_other / max(found, 1),
         found=found / len(present),
         found_absent=sum(len(prediction.instances.without_overlaps()) for prediction in lacking) / len(lacking),
     )
+
+
+def _ap50(targets: Source, predictions: Sequence[Prediction], categories: Sequence[int]) -> float:
+    """Mask AP50 on the images that have predictions."""
+    images = {prediction.image_id for prediction in predictions}
+    scores = evaluate(targets.annotations, to_coco(predictions), iou_type="segm", images=images, categories=categories)
+    return float(scores["AP50"])
 
 
 def _on_other(source: Source, prediction: Prediction, instances: Instances) -> np.ndarray:

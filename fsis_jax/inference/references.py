@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,10 +64,10 @@ class References:
             "pixel_size": self.pixel_size,
             "levels": {str(level): str(features.dtype) for level, features in self.features.items()},
         }
-        arrays = {"meta": np.array(json.dumps(meta)), "sides": self.sides, "images": self.images}
+        arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), "sides": self.sides, "images": self.images}
         arrays |= {f"level{level}": np.asarray(x.astype(jnp.float32)) for level, x in self.features.items()}
         with atomic_write(path) as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)
 
 
 def load_references(path: str | os.PathLike[str]) -> References:

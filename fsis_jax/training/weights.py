@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 import zipfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -130,7 +130,7 @@ def save_weights(path: pathlib.Path, trained: Trained) -> None:
     config = plain_config(trained.config)
     config["data"]["root"] = config["init_from"] = ""
     meta = {"format": _FORMAT, "config": config, "validation": trained.validation}
-    arrays = {_META: np.array(json.dumps(meta))}
+    arrays: dict[str, Any] = {_META: np.array(json.dumps(meta))}
     for name, value in flat_arrays(nnx.state(trained.model)).items():
         with np.errstate(over="ignore"):
             arrays[name] = np.asarray(value).astype(_stored_type(value.dtype))
@@ -138,7 +138,7 @@ def save_weights(path: pathlib.Path, trained: Trained) -> None:
             limit = np.finfo(np.float16).max
             raise FsisError(f"{path}: {name} has values that are not finite or above {limit}: keep the run's folder")
     with atomic_write(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
 
 
 def load_weights(path: pathlib.Path) -> Trained:

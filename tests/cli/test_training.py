@@ -9,6 +9,7 @@ from conftest import TESTS, TINY_CONFIG, script
 from toy import toy  # noqa: F401 (a fixture)
 
 from fsis_jax.cli import training
+from fsis_jax.inference.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -53,6 +54,9 @@ def _edit(path, change):
         ("--config.data.transform.shortest_side=-5", "shortest_side=-5 is out of range"),
         ("--config.data.train_canvases=((50,64),)", r"config.data.train_canvases is \(\(50, 64\),\); give .*32"),
         ("--config.data.train_canvases=(64,64)", r"config.data.train_canvases is \(64, 64\); give .*\(\(256, 256\),\)"),
+        ("--config.eval.shots=a", r"config.eval.shots is \('a',\); give one or more numbers of references: 1,3,5"),
+        ("--config.eval.shots=", r"config.eval.shots is \('',\); give one or more"),
+        ("--config.eval.shots=1.5", r"config.eval.shots is \(1.5,\); give one or more"),
         ("--config.data.fold=9", r"config.data.fold is 9; the data set has folds \[1, 2, 3\], and 0 for none"),
         ("--nonsense", "unknown argument '--nonsense'; known are --config, --workdir and --config.KEY=VALUE"),
         ("nonsense", "unknown argument 'nonsense'"),
@@ -83,7 +87,7 @@ def test_values_take_the_type_of_their_key():
         f"--config.seed 5 --config {TINY_CONFIG} --config.optimizer.learning_rate=1 --config.data.synthetic "
         "--config.data.root=3 --config.training.steps=7"
     )
-    config, workdir = training._parse_config("train", arguments.split())
+    config, workdir, _ = training._parse_config("train", arguments.split())
     assert config.seed == 5
     assert isinstance(config.optimizer.learning_rate, float)
     assert config.data.synthetic is True
@@ -232,6 +236,7 @@ def test_evaluation_from_end_to_end(tiny_run):
     assert stdout.splitlines()[0].split()[:3] == ["category", "mask", "AP"]
     results = json.loads(path.read_text())
     assert len(results["repeats"]) == 2
+    assert results["model"]["weights"] == str(tiny_run.workdir)
     folds = json.loads((tiny_run.data / "folds.json").read_text())
     assert len(results["mean"]["mask"]["categories"]) == len(folds["1"])
     assert len(list(path.with_suffix("").glob("*.png"))) == 1
@@ -257,8 +262,19 @@ def test_several_numbers_of_references_mosaics_and_the_baseline(fsis, tiny_run, 
     outcome = fsis("evaluate", *options, "--config.eval.otsu=True")
     assert outcome.status == 0, outcome.stderr
     names = {path.name for path in (tmp_path / "evaluation").glob("*.json")}
-    assert names == {"all-1shot-wrong.json", "all-3shot-wrong.json", "mosaics-all-1shot.json", "otsu-all.json"}
+    of_the_model = {
+        f"{tiny_run.workdir.name}-{n}.json" for n in ("all-1shot-wrong", "all-3shot-wrong", "mosaics-all-1shot")
+    }
+    assert names == {*of_the_model, "otsu-all.json"}
+    segmenter = Segmenter.from_checkpoint(tiny_run.workdir)
+    for name in of_the_model:
+        assert json.loads((tmp_path / "evaluation" / name).read_text())["model"] == {
+            "weights": str(tiny_run.workdir),
+            "fingerprint": segmenter.fingerprint,
+            "min_score": segmenter.min_score,
+        }
     otsu = json.loads((tmp_path / "evaluation" / "otsu-all.json").read_text())
+    assert otsu["model"] is None
     assert otsu["mean"]["mask"]["AP50"] > 0.1
     assert set(otsu["mean"]) == {"mask", "box", "mask_box", "bioimage", "histology"}
 

@@ -210,7 +210,7 @@ def test_half_of_the_contrast_is_in_the_mosaic():
         episode = sampler(index)
         shown = set().union(*(annotations[target].classes.tolist() for target in (episode.target, *episode.others)))
         inside.append(episode.contrast_category in shown)
-    assert np.mean(inside) > 0.5
+    assert np.mean(inside) > 0.82  # 0.74 by chance
 
 
 def test_without_others_there_is_no_mosaic(annotations):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fsis_jax.evaluation import instance_metrics
-from fsis_jax.evaluation.instance_metrics import Matching, aggregated_jaccard, match, total
+from fsis_jax.evaluation.instance_metrics import Matching, aggregated_jaccard, match, matched_pairs, total
 from fsis_jax.inference.instances import CroppedMask, Instances
 
 SIZE = (120, 130)
@@ -88,6 +88,16 @@ def test_the_best_pair_is_matched_first() -> None:
     true = np.array([[1, 1, 1, 1, 2, 2]])
     predicted = np.array([[3, 3, 4, 4, 4, 4]])  # IoU: 1-3 2/4, 1-4 2/6, 2-4 2/4
     assert match(true, predicted, iou_threshold=0.3) == Matching(2, 0, 0, 1.0)
+
+
+def test_the_pairs_are_those_that_are_counted() -> None:
+    true = np.array([[0, 1, 1, 1, 1, 0, 7, 7, 0, 9]])
+    predicted = np.array([[0, 3, 3, 3, 0, 2, 5, 5, 5, 0]])
+    for side in (true, Instances.from_labels(true)):
+        rows, columns = matched_pairs(side, predicted, iou_threshold=0.6)
+        assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 1), (1, 2)]  # by ids: 1-3, 7-5
+    rows, columns = matched_pairs(true, np.zeros_like(true))
+    assert rows.shape == columns.shape == (0,)
 
 
 @pytest.mark.parametrize("seed", range(3))

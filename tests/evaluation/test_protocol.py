@@ -7,16 +7,19 @@ import pathlib
 import numpy as np
 import pytest
 import tiny
+from memory_source import MemorySource, annotate, disc, disc_source
+from pycocotools import mask as coco_mask
 
 from fsis_jax.config import compact_config
 from fsis_jax.data.coco import open_source
 from fsis_jax.data.from_config import held_out
 from fsis_jax.data.records import Subset
+from fsis_jax.data.windows import decode_columns
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation import protocol
 from fsis_jax.evaluation.baselines import otsu_watershed, predict_otsu_watershed
 from fsis_jax.evaluation.mosaics import Mosaics
-from fsis_jax.evaluation.predictions import predict, read_target, segment_targets
+from fsis_jax.evaluation.predictions import Prediction, predict, read_target, segment_targets
 from fsis_jax.evaluation.protocol import (
     format_selectivity,
     format_table,
@@ -136,6 +139,68 @@ def test_cells_of_another_category_are_wrong(sources, settings, tmp_path):
     assert 0.1 < result["mask"]["AP50"] < 0.9
 
 
+def _prediction(targets, target, category, masks, scores):
+    rles = [coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"] for mask in masks]
+    found = Instances.from_rles(rles, (20, 60), scores=np.array(scores, np.float32))
+    return Prediction(
+        target=target,
+        image_id=targets.annotations[target].image_id,
+        category=category,
+        instances=dataclasses.replace(found, min_score=0.5),
+        references=np.zeros((0, 1, 1, 3), np.uint8),
+    )
+
+
+def test_counts_are_pooled_over_images_and_aji_is_their_mean():
+    def bar(x, y=0, width=8):
+        mask = np.zeros((20, 60), bool)
+        mask[y : y + 2, x : x + width] = True
+        return mask
+
+    annotations = [
+        annotate([bar(0), bar(10), bar(0, 15)], [1, 1, 1], size=(20, 60), crowd=[False, False, True], image_id=1),
+        annotate([bar(0), bar(20)], [1, 2], size=(20, 60), image_id=2),
+    ]
+    targets = MemorySource([np.zeros((20, 60), np.uint8)] * 2, annotations)
+    predictions = [
+        # Both cells, a false one, and one that scores too little to count.
+        _prediction(targets, 0, 1, [bar(0), bar(10), bar(30), bar(40)], [0.9, 0.9, 0.8, 0.4]),
+        _prediction(targets, 1, 1, [bar(0, width=5)], [0.7]),  # IoU 10 / 16
+        _prediction(targets, 1, 2, [], []),
+    ]
+    result = score(targets, predictions, [1, 2])
+    one = {
+        "bioimage": {"AP@0.5": 3 / 4, "AP@0.75": 2 / 5, "F1@0.5": 6 / 7, "F1@0.75": 4 / 7},
+        "histology": {"AJI": (32 / 48 + 10 / 16) / 2, "PQ": (2 + 10 / 16) / 3.5},
+    }
+    for family, expected in one.items():
+        rows = result[family].pop("categories")
+        assert rows["category 1"] == pytest.approx(expected)
+        assert rows["category 2"] == dict.fromkeys(expected, 0)
+        assert result[family] == pytest.approx({name: value / 2 for name, value in expected.items()})
+
+
+def test_a_category_that_no_test_image_shows_has_a_row_without_numbers(sources, settings, tmp_path):
+    targets, train = sources
+    name = targets.categories[1]
+    without = Subset(targets, [i for i, a in enumerate(targets.annotations) if 1 not in a.classes])
+    results = run_protocol(
+        Certain(without, train),
+        without,
+        train,
+        sorted(targets.categories),
+        shots=1,
+        references="train",
+        settings=settings,
+        seed=0,
+        overlays=tmp_path,
+    )
+    assert results["mean"]["histology"]["PQ"] == pytest.approx(1)
+    assert all(np.isnan(list(results["mean"][f]["categories"][name].values())).all() for f in ("bioimage", "histology"))
+    (row,) = [line for line in format_table(results).splitlines() if line.startswith(f"{name} ")]
+    assert set(row.removeprefix(name).split()) == {"-"}
+
+
 def test_repeats_show_other_references_and_runs_the_same(sources):
     targets, train = sources
 
@@ -234,6 +299,33 @@ def test_mosaics_show_four_categories_with_their_cells(sources):
     assert any(mosaics[i].encoded != Mosaics(targets, 9, seed=4)[i].encoded for i in range(9))
 
 
+def test_masks_of_a_mosaic_lie_on_their_pixels_and_a_panel_has_the_class_of_its_image():
+    size, places = (80, 120), [(20, 20), (60, 22), (100, 20), (24, 60), (64, 58), (98, 62)]
+    images, annotations = [], []
+    for number in range(10):
+        category = 1 + number % 5
+        masks = [disc(size, x, y, 4 + 2 * category) for x, y in places]
+        images.append(np.where(np.any(masks, axis=0), 60 + 10 * category, 20).astype(np.uint8))
+        annotations.append(annotate(masks, [category] * len(masks), size=size, image_id=1 + number))
+    area_of = {int(a.classes[0]): a.areas[0] for a in annotations}
+    mosaics = Mosaics(MemorySource(images, annotations), 8, seed=1)
+    for position, record in enumerate(mosaics.annotations):
+        bright = read_target(mosaics, position)[..., 0] > 128
+        assert bright.shape == (160, 160)
+        masks = [decode_columns(rle, 160, 0, 160).astype(bool) for rle in record.rles]
+        union = np.any(masks, axis=0)
+        assert bright[union].all()
+        assert (bright & union).sum() > 0.97 * bright.sum()  # slivers at the border count as background
+        panels, whole = {}, set()
+        for (x1, y1, x2, y2), category, mask in zip(record.boxes.astype(int), record.classes, masks, strict=True):
+            panel = (y1 // 80, x1 // 80)
+            assert panels.setdefault(panel, category) == category
+            if all(edge % 80 for edge in (x1, y1, x2, y2)):
+                assert mask.sum() == area_of[category]
+                whole.add(panel)
+        assert len(set(panels.values())) == len(panels) == len(whole) == 4
+
+
 def test_mosaics_need_four_categories(sources):
     targets, _ = sources
     few = Subset(targets, [i for i, a in enumerate(targets.annotations) if set(a.classes.tolist()) <= {1, 2, 3}])
@@ -260,6 +352,34 @@ def test_selectivity_of_one_that_knows_and_of_one_that_finds_all(sources):
     repeats = run_selectivity(Certain(targets, mosaics, train), mosaics, train, every, shots=1, repeats=2, seed=0)
     assert repeats["mean"]["mask_ap50"] == pytest.approx(1)
     assert format_selectivity(repeats).splitlines()[1].split() == ["mask_ap50", "1.000", "±", "0.000"]
+
+
+def _of_two_kinds():
+    """An image of discs of categories 1 and 2."""
+    size = (96, 128)
+    masks = [disc(size, 32, 48, 9), disc(size, 96, 48, 14)]
+    image = np.where(np.any(masks, axis=0), 200, 20).astype(np.uint8)
+    return MemorySource([image], [annotate(masks, [1, 2], size=size)])
+
+
+def test_where_every_category_is_shown_none_is_wrong():
+    targets, train = _of_two_kinds(), disc_source(4)
+    with pytest.raises(
+        FsisError, match=r"^1\.png shows every category of the train split, .*eval\.references to train$"
+    ):
+        predict(Oracle(targets, train), targets, train, [1, 2], shots=1, references="wrong")
+
+
+def test_selectivity_needs_several_categories_and_an_absent_one():
+    targets, train = _of_two_kinds(), disc_source(4)
+    with pytest.raises(
+        FsisError, match=r"shows all of \[1, 2\]: none can be absent; test more categories \(eval\.split\)$"
+    ):
+        measure_selectivity(Oracle(targets, train), targets, train, [1, 2])
+    with pytest.raises(
+        FsisError, match=r"^none of the 4 images shows several categories with one of \[1, 2\] among them"
+    ):
+        measure_selectivity(Oracle(train), train, train, [1, 2])
 
 
 def test_otsu_and_watershed_part_two_touching_discs_dark_or_bright():
@@ -304,11 +424,12 @@ def test_results_are_valid_json_and_a_table(sources, settings, tmp_path):
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
 
-    path = write_results(tmp_path / "deep" / "results.json", tiny.get_config(), results)
+    path = write_results(tmp_path / "deep" / "results.json", tiny.get_config(), results, model={"weights": "w"})
     content = json.loads(path.read_text(), parse_constant=refuse)
     assert content["mean"]["mask"]["categories"][name]["AP"] == pytest.approx(1)
     assert content["mean"]["mask"]["AP_large"] is None
     assert content["config"]["training"]["steps"] == 12
+    assert content["model"] == {"weights": "w"}
     lines = format_table(results).splitlines()
     assert len(lines) == 3
     assert lines[0].split()[:3] == ["category", "mask", "AP"]

@@ -51,7 +51,9 @@ def _arrays(trained):
 
 def test_there_and_back(trained, file):
     back = load_weights(file)
-    assert back.config.to_dict() == trained.config.to_dict()
+    expected = trained.config.to_dict()
+    expected["data"]["root"] = ""  # a place on the machine that trained it
+    assert back.config.to_dict() == expected
     assert back.validation == VALIDATION
     before, after = _arrays(trained), _arrays(back)
     assert list(after) == list(before)
