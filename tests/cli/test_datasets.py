@@ -37,8 +37,15 @@ def test_a_sound_folder_passes_the_check(fsis, tiny_data):
 def test_synthetic_data_in_the_layout_of_fis_cell(fsis, tmp_path, monkeypatch):
     made = {}
     monkeypatch.setattr(datasets, "generate", lambda output, **options: made.update(output=output, **options) or output)
-    assert fsis("data", "synthetic", "--layout", "fis_cell", "--output", "x", "--seed", "3").status == 0
-    assert made == {"output": "x", "layout": "fis_cell", "seed": 3}
+    counts = ("--images-per-category", "30", "--two-category-images", "0")
+    assert fsis("data", "synthetic", "--layout", "fis_cell", "--output", "x", "--seed", "3", *counts).status == 0
+    assert made == {
+        "output": "x",
+        "layout": "fis_cell",
+        "seed": 3,
+        "images_per_category": 30,
+        "two_category_images": 0,
+    }
 
 
 def test_data_is_not_written_over(fsis, data):
