@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fsis_jax.data.records import Source
-from fsis_jax.evaluation.coco_ap import best_f1_score
+from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
 from fsis_jax.evaluation.predictions import Model, Prediction, ReferencesFrom, predict, read_target
 from fsis_jax.evaluation.scores import score, summarise, to_coco
 from fsis_jax.evaluation.selectivity import measure_selectivity
@@ -161,21 +161,21 @@ def validate(
 ) -> dict[str, float]:
     """Mask AP50 on validation images, and the score threshold with the best F1 there."""
     predictions = predict(model, targets, train, categories, shots=shots, references="train", seed=seed)
-    scores = score(targets, predictions, categories)
-    min_score, f1 = best_f1_score(
-        targets.annotations,
-        to_coco(predictions),
-        images={prediction.image_id for prediction in predictions},
-        categories=categories,
-    )
+    found = to_coco(predictions)
+    counted: dict[str, Any] = {
+        "images": {prediction.image_id for prediction in predictions},
+        "categories": categories,
+    }
+    masks, boxes = (evaluate(targets.annotations, found, iou_type=kind, **counted) for kind in ("segm", "bbox"))
+    min_score, f1 = best_f1_score(targets.annotations, found, **counted)
     chosen = [
         dataclasses.replace(p, instances=dataclasses.replace(p.instances, min_score=min_score)) for p in predictions
     ]
     save_overlays(overlays, targets, chosen, overlay_count)
     return {
-        "mask_ap50": scores["mask"]["AP50"],
-        "mask_ap": scores["mask"]["AP"],
-        "box_ap50": scores["box"]["AP50"],
+        "mask_ap50": masks["AP50"],
+        "mask_ap": masks["AP"],
+        "box_ap50": boxes["AP50"],
         "f1": f1,
         "min_score": min_score,
     }
