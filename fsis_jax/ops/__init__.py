@@ -11,17 +11,21 @@ from fsis_jax.ops.convolution import conv2d
 from fsis_jax.ops.deform import sample_at_offsets
 from fsis_jax.ops.masks import paste_masks, roi_mask_targets
 from fsis_jax.ops.nms import nms
+from fsis_jax.ops.oks import COCO_SIGMAS, oks_nms, oks_sigmas, pairwise_oks
 from fsis_jax.ops.roi_align import assign_levels, multilevel_roi_align, roi_align
+from fsis_jax.ops.roi_pool import RoiPoolMethod, multilevel_roi_pool, roi_crop, roi_pool
 from fsis_jax.ops.sampling import sample_indices, sample_labels
 from fsis_jax.ops.soft_nms import box_voting, soft_nms
 from fsis_jax.ops.winograd import conv3x3, transform_kernel
 
 __all__ = [
+    "COCO_SIGMAS",
     "IGNORE",
     "MAX_LOG_SCALE",
     "NEGATIVE",
     "POSITIVE",
     "Assignment",
+    "RoiPoolMethod",
     "area",
     "assign",
     "assign_levels",
@@ -34,12 +38,18 @@ __all__ = [
     "encode",
     "grid_anchors",
     "multilevel_roi_align",
+    "multilevel_roi_pool",
     "nms",
+    "oks_nms",
+    "oks_sigmas",
     "pairwise_ioa",
     "pairwise_iou",
+    "pairwise_oks",
     "paste_masks",
     "roi_align",
+    "roi_crop",
     "roi_mask_targets",
+    "roi_pool",
     "sample_at_offsets",
     "sample_indices",
     "sample_labels",
