@@ -12,9 +12,10 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from fsis_jax.batch import Batch
-from fsis_jax.config import base_config, compact_config
+from fsis_jax.config import base_config
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.models.detector import Detector
+from fsis_jax.recipes import compact_config
 
 CELL_SIDE = 28
 """Pixels of a random cell."""
@@ -113,6 +114,7 @@ def random_batch(config: ConfigDict, canvas: tuple[int, int], batch_size: int) -
         gt_matches=rng.random((batch_size, rows)) < 0.5,
         gt_ignore=np.zeros((batch_size, rows), bool),
         gt_masks=np.full((batch_size, rows, cells, cells), 255, np.uint8),
+        gt_keypoints=np.zeros((batch_size, rows, 0, 3), np.float32),
         image_ids=np.arange(batch_size, dtype=np.int32),
         sample_ids=np.arange(batch_size, dtype=np.int32),
     )

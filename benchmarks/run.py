@@ -34,7 +34,7 @@ from benchmarks import (
 from benchmarks.cases import Case, custom, models
 from benchmarks.measure import Row
 from benchmarks.report import Report, table
-from fsis_jax.config import check_config
+from fsis_jax.config_check import check_config
 
 Part = Callable[[Case], list[Row]]
 

@@ -17,6 +17,7 @@ from benchmarks.matmul import peak
 from benchmarks.measure import Row, best_times, compiled
 from fsis_jax import ops
 from fsis_jax.batch import Batch
+from fsis_jax.models.detection import detect
 from fsis_jax.models.detector import Detector, Matched, Pyramid
 from fsis_jax.models.layers import Training
 from fsis_jax.models.normalise import normalise
@@ -140,10 +141,12 @@ def _box_head(model: Detector, matched: Matched, rois: jax.Array) -> tuple[jax.A
 
 
 def _mask_head(model: Detector, matched: Matched, rois: jax.Array) -> jax.Array:
-    return model.segment(model.pool(matched, rois, model.config.mask_head.pooled))
+    assert model.mask_head is not None
+    return model.masks_of(model.mask_head(model.pool(matched, rois, model.config.mask_head.pooled)))
 
 
 def _predict_masks(model: Detector, matched: Matched, rois: jax.Array) -> jax.Array:
+    assert model.mask_head is not None
     return model.mask_head.predict(model.pool(matched, rois, model.config.mask_head.pooled))
 
 
@@ -182,5 +185,5 @@ def inference_rows(case: Case) -> list[Row]:
     kept, _, _ = rows.measure("soft-NMS", jax.vmap(suppress), proposals.boxes, scores, proposals.valid)
     rois = jnp.take_along_axis(proposals.boxes, kept[..., None], 1)
     stage("mask head", _predict_masks, matched, rois)
-    stage("whole detection", Detector.detect, images, sizes, references)
+    stage("whole detection", detect, images, sizes, references)
     return rows

@@ -5,7 +5,7 @@ Command:  python scripts/train.py --config configs/cells_cpu.py --config.data.ro
 
 from ml_collections import ConfigDict
 
-from fsis_jax.config import cells_config
+from fsis_jax.recipes import cells_config
 
 
 def get_config() -> ConfigDict:

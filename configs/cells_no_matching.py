@@ -10,7 +10,7 @@ python scripts/train.py --config configs/cells_no_matching.py --config.data.root
 
 from ml_collections import ConfigDict
 
-from fsis_jax.config import cells_config
+from fsis_jax.recipes import cells_config
 
 
 def get_config() -> ConfigDict:

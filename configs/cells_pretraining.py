@@ -6,7 +6,7 @@ Command:  fsis data synthetic --images-per-category 80 --two-category-images 300
 
 from ml_collections import ConfigDict
 
-from fsis_jax.config import cells_config
+from fsis_jax.recipes import cells_config
 
 
 def get_config() -> ConfigDict:

@@ -6,7 +6,7 @@ Command:  python scripts/train.py --config configs/cells_small.py --config.data.
 
 from ml_collections import ConfigDict
 
-from fsis_jax.config import cells_config
+from fsis_jax.recipes import cells_config
 
 
 def get_config() -> ConfigDict:

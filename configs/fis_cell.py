@@ -2,7 +2,8 @@
 
 Command:  python scripts/train.py --config configs/fis_cell.py --workdir runs/fis_cell
 Needs:    the data set under data/fis_cell (`--config.data.root=...` for another folder), and pretrained weights
-          (`--config.init_from=...`) or `--config.model.backbone.norm=group` to train from scratch.
+          (`--config.init_from=...`) or, to train from scratch, `--config.model.backbone.norm=group` and
+          `--config.model.backbone.freeze_at=0`.
 Length:   10000 steps of 16 images; with another batch size rate and length are rescaled.
 """
 

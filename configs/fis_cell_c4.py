@@ -8,7 +8,7 @@ Length:   10000 steps of 8 images; with another batch size rate and length are r
 
 from ml_collections import ConfigDict
 
-from fsis_jax.config import c4_config
+from fsis_jax.recipes import c4_config
 
 
 def get_config() -> ConfigDict:

@@ -6,7 +6,7 @@ Expects:  validation mask AP50 (on the training images) of 0.9 and more with fou
 
 from ml_collections import ConfigDict
 
-from fsis_jax.config import compact_config
+from fsis_jax.recipes import compact_config
 
 
 def get_config() -> ConfigDict:

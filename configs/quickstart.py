@@ -5,7 +5,7 @@ Command:  python scripts/train.py --config configs/quickstart.py --workdir runs/
 
 from ml_collections import ConfigDict
 
-from fsis_jax.config import compact_config
+from fsis_jax.recipes import compact_config
 
 
 def get_config() -> ConfigDict:

@@ -1,7 +1,7 @@
 """The batch: the one structure that crosses from the host to the devices.
 
 A flat pytree with static shapes. Letters as everywhere: B batch, K shots, S reference side, H W canvas,
-G ground-truth instances (padded), m side of a cropped mask.
+G ground-truth instances (padded), m side of a cropped mask, P keypoints.
 """
 
 import dataclasses
@@ -41,6 +41,9 @@ class Batch:
     """(B, G) bool, neither positive nor negative: crowds, and categories held out of training."""
     gt_masks: Array
     """(B, G, m, m) uint8 in 0..255, coverage of each cell of the m x m grid laid over the instance's own box."""
+    gt_keypoints: Array
+    """(B, G, P, 3) float32 x, y in canvas pixels (the middle of pixel i is i + 0.5, whatever the convention of the
+    boxes), and 2 (visible), 1 (hidden), or 0 (not labelled or not in the image); P is 0 where there are none."""
     image_ids: Array
     """(B,) int32, ids of the targets in the data set, for messages."""
     sample_ids: Array

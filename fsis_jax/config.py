@@ -1,10 +1,10 @@
 """Every configuration key, once, with its meaning. Files in configs/ start from here and change what differs.
 
 The defaults are the PyTorch project's R50-FPN recipe on FIS-Cell, apart from its bugs. A key that is not listed
-here does not exist; `--config.a.b=value` on an unknown key is an error.
+here does not exist; `--config.a.b=value` on an unknown key is an error. recipes.py has the recipes that several configs
+share, config_check.py says which values are errors.
 """
 
-import functools
 import pathlib
 
 from ml_collections import ConfigDict
@@ -16,6 +16,8 @@ def base_config() -> ConfigDict:
     """The full tree of keys with the parity defaults."""
     config = ConfigDict()
     config.seed = 0
+    # A quick look whether everything runs: few images, few steps, and a workdir of its own ("-debug" is appended).
+    config.debug = False
     # Start from the parameters of another model: "cells-small", a weights file, or a run (its workdir, or one of its
     # step folders).
     config.init_from = ""
@@ -66,6 +68,9 @@ def _data() -> ConfigDict:
     # A tile of a large image is background, and not given to the network, if the means over squares of a quarter of a
     # cell differ by no more than this, in levels of 0 to 255. 0: all tiles are.
     data.background_contrast = 8.0
+    # Images whose width over height is outside these bounds are cropped at random to the nearest bound in training
+    # (with transform.scale "shortest_side"); () crops none.
+    data.aspect_bounds = ()
     # Worker processes of the pipeline; 0: a thread of the main process.
     data.workers = 0
     data.transform = _transform()
@@ -73,7 +78,10 @@ def _data() -> ConfigDict:
 
 
 def _transform() -> ConfigDict:
-    """The fields of data.transforms.TransformConfig, which says what each means; box_offset comes from the model."""
+    """The fields of data.transforms.TransformConfig, which says what each means, but for two that stand elsewhere.
+
+    They are box_offset (model.legacy_boxes) and aspect_bounds (data.aspect_bounds).
+    """
     transform = ConfigDict()
     transform.scale = "shortest_side"
     transform.shortest_side = 600
@@ -105,8 +113,14 @@ def _transform() -> ConfigDict:
 
 def _model() -> ConfigDict:
     model = ConfigDict()
-    # "fpn": a feature pyramid. "c4": level 4 of the backbone alone, its last stage as the trunk of both heads.
+    # What the detector reads: "fpn", a feature pyramid; "p2", the finest level of one; "c4" or "c5", that level of the
+    # backbone alone.
     model.architecture = "fpn"
+    # Names of the categories of a plain detector, which is shown no references (with model.matching.kind and
+    # model.relation "none"). (): few-shot, the cells like the references.
+    model.classes = ()
+    # How heads take features of a roi: "align", "pool" (its maximum in each cell) or "crop" (one bilinear sample each).
+    model.roi_method = "align"
     # How the heads see the references: "concat" (the original), "compare", or "none" (they are blind to them).
     model.relation = "concat"
     model.compute_dtype = "float32"
@@ -132,6 +146,10 @@ def _model() -> ConfigDict:
     model.backbone.width = 64
     # "frozen" batch norm (needs `init_from`) or "group" norm (from scratch).
     model.backbone.norm = "frozen"
+    # Stages that are not trained: 1 the stem, 2 also res2, ... 5 all of the backbone; 0 none.
+    model.backbone.freeze_at = 2
+    # Of the 3x3 convolutions of res5: with 2 and architecture "c5" it keeps level 4's stride of 16.
+    model.backbone.dilation = 1
     # Where a bottleneck's stride sits: on its first 1x1 convolution (the original) or on the 3x3 (torchvision).
     model.backbone.stride_in_1x1 = True
     # The stem's max pool is padded by one pixel (torchvision), or not at all (the original).
@@ -156,7 +174,11 @@ def _model() -> ConfigDict:
     model.matching.norm = "batch"
 
     model.rpn = ConfigDict()
-    # One size per level, finest first ("c4": all sizes of its level); ratios are height / width.
+    # Channels of the 3x3 convolution; 0: as many as its input has.
+    model.rpn.channels = 0
+    # "sigmoid": one output per anchor; "softmax": two, background and foreground.
+    model.rpn.objectness = "sigmoid"
+    # One size per level, finest first (without a pyramid: all sizes of the one level); ratios are height / width.
     model.rpn.anchor_sizes = (32, 64, 128, 256, 512)
     model.rpn.anchor_ratios = (0.2, 0.5, 1.0, 2.0, 5.0)
     model.rpn.train_pre_nms = 2000
@@ -173,9 +195,18 @@ def _model() -> ConfigDict:
     model.rpn.positive_fraction = 0.5
 
     model.box_head = ConfigDict()
+    # "mlp": two fully connected layers; "convs": 3x3 convolutions and one fully connected layer; "res5": the last stage
+    # of the backbone ("c4" only).
+    model.box_head.kind = "mlp"
     model.box_head.hidden = 1024
+    model.box_head.convs = 4
+    model.box_head.conv_channels = 256
+    # After the convolutions of "convs": "none" or "group".
+    model.box_head.conv_norm = "none"
+    # A box of its own for each of model.classes.
+    model.box_head.class_specific = True
     model.box_head.pooled = 7
-    # Of res5 ("c4"): "frozen", "group", or "batch": in training the statistics of the rois (the original).
+    # Of res5: "frozen", "group", or "batch": in training the statistics of the rois (the original).
     model.box_head.norm = "frozen"
     model.box_head.sampling_ratio = 2
     # A roi of this size is pooled from this level.
@@ -188,15 +219,42 @@ def _model() -> ConfigDict:
     model.box_head.positive_fraction = 0.25
 
     model.mask_head = ConfigDict()
+    # "convs": 3x3 convolutions; "shared_res5": the box head's res5 ("res5" there); "res5": one of its own ("c4" only);
+    # "none": boxes alone.
+    model.mask_head.kind = "convs"
     model.mask_head.channels = 256
     model.mask_head.convs = 4
+    # After the convolutions of "convs": "none" or "group".
+    model.mask_head.norm = "none"
+    # A mask of its own for each of model.classes.
+    model.mask_head.class_specific = True
     model.mask_head.pooled = 14
+
+    model.keypoint_head = ConfigDict()
+    # "convs": 3x3 convolutions and a heat map per keypoint (a plain detector only); "none": no keypoints.
+    model.keypoint_head.kind = "none"
+    model.keypoint_head.keypoints = 17
+    model.keypoint_head.channels = 512
+    model.keypoint_head.convs = 8
+    model.keypoint_head.pooled = 14
+    # Of its loss among the others.
+    model.keypoint_head.loss_weight = 1.0
+    # Suppress instances whose keypoints are more similar (OKS) to a better one's than this; 0 does not.
+    model.keypoint_head.oks_threshold = 0.0
 
     model.detections = ConfigDict()
     model.detections.score_threshold = 0.05
     # "linear", "gaussian" or "hard" suppression; decayed scores above the floor stay.
     model.detections.nms_method = "linear"
     model.detections.nms_threshold = 0.5
+    # Width of the "gaussian".
+    model.detections.sigma = 0.5
+    # Each box becomes the mean of those that overlap it from this IoU on, weighted by their scores; 0 does not.
+    model.detections.box_voting = 0.0
+    # The score of a mean: see ops.box_voting.
+    model.detections.box_voting_scores = "id"
+    # False: the proposals are the boxes.
+    model.detections.box_regression = True
     model.detections.decayed_score_threshold = 1e-4
     model.detections.max_instances = 500
     # Masks are pasted at whole pixels, as the original does.
@@ -206,7 +264,7 @@ def _model() -> ConfigDict:
 
 def _optimizer() -> ConfigDict:
     optimizer = ConfigDict()
-    # "sgd" (momentum 0.9, the original) or "adamw".
+    # "sgd" (momentum 0.9, the original), "adam" (weight decay in the gradient, as the original's) or "adamw".
     optimizer.name = "sgd"
     # Rate for a batch of `reference_batch_size`; it scales with the batch size.
     optimizer.learning_rate = 0.02
@@ -229,6 +287,10 @@ def _optimizer() -> ConfigDict:
 def _training() -> ConfigDict:
     training = ConfigDict()
     training.batch_size = 16
+    # Train the heads alone: neither the backbone nor its pyramid.
+    training.freeze_backbone = False
+    # Write checkpoints; without them a run cannot go on, nor be tested afterwards.
+    training.save = True
     # Steps for the optimizer's reference batch size (they scale with the inverse of the effective batch size), or
     # exactly `steps` where that is not 0.
     training.reference_steps = 10000
@@ -259,231 +321,12 @@ def _evaluation() -> ConfigDict:
     evaluation.otsu = False
     # At most so many test images per category; 0 takes all.
     evaluation.max_images = 0
+    # Test-time augmentation: also look at each image flipped left to right, and at scales times its usual one.
+    evaluation.flip = False
+    evaluation.scales = ()
     # Pictures of what was found, evenly spread over the test images.
     evaluation.overlays = 12
     return evaluation
-
-
-def c4_config() -> ConfigDict:
-    """The PyTorch project's R50-C4 recipe: no pyramid."""
-    config = base_config()
-    model = config.model
-    model.architecture = "c4"
-    model.rpn.anchor_ratios = (0.5, 1.0, 2.0)
-    model.rpn.train_pre_nms = 12000
-    model.rpn.test_pre_nms = 6000
-    model.rpn.test_post_nms = 1000
-    config.optimizer.reference_batch_size = 8
-    return config
-
-
-def compact_config() -> ConfigDict:
-    """A compact detector that trains from scratch on two CPU cores, with everything of our own switched on.
-
-    Images are stretched to their own percentiles and brought to the scale at which the references have one size.
-    """
-    config = base_config()
-    model = config.model
-    model.legacy_boxes = False
-    model.background_outputs = False
-    model.backbone.depth = 18
-    model.backbone.width = 32
-    model.backbone.norm = "group"
-    model.fpn.channels = 64
-    model.fpn.norm = "group"
-    model.fpn.coarsest = 5
-    model.matching.norm = "group"
-    # Cells come to about 28 pixels (data.transform.scale = "reference"); the anchors cover a wide range around.
-    model.rpn.anchor_sizes = (18, 36, 72, 144)
-    model.rpn.anchor_ratios = (0.5, 1.0, 2.0)
-    model.rpn.straddle = -1.0
-    model.rpn.positive_iou = 0.6
-    model.rpn.train_pre_nms = 400
-    model.rpn.train_post_nms = 256
-    model.rpn.test_pre_nms = 1000
-    model.rpn.test_post_nms = 600
-    model.rpn.min_size = 2.0
-    model.rpn.samples = 128
-    model.relation = "compare"
-    model.box_head.hidden = 256
-    model.box_head.canonical_size = 64.0
-    model.box_head.canonical_level = 3
-    model.box_head.samples = 64
-    model.mask_head.channels = 64
-    model.mask_head.convs = 2
-    model.detections.max_instances = 400
-
-    config.data.train_canvases = ((256, 256),)
-    config.data.test_canvases = ((256, 256), (384, 384), (512, 512), (544, 736), (736, 544), (768, 768), (1024, 1024))
-    config.data.workers = 1
-    transform = config.data.transform
-    transform.scale = "reference"
-    transform.reference_pixels = 28.0
-    # A reference is read at about the scale of the cells in the target, so that features of a level compare.
-    transform.reference_size = 32
-    transform.intensity = "percentile"
-    transform.antialias = True
-    transform.mask_size = 28
-    transform.max_instances = 160
-    transform.scale_jitter = 1.35
-    transform.rot90 = True
-    transform.gamma = 1.4
-    transform.contrast = 0.2
-    transform.brightness = 0.1
-    transform.colour = 0.15
-    transform.noise = 0.03
-
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.reference_batch_size = 4
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 200
-    config.optimizer.weight_decay = 1e-2
-    config.optimizer.clip_value = 1.0
-    config.training.batch_size = 4
-    return config
-
-
-def cells_config() -> ConfigDict:
-    """The recipe of `cells-small`: the compact detector, taught to heed its references by mosaics and contrast."""
-    config = compact_config()
-    config.data.contrast = True
-    config.data.mosaic = 0.3
-    config.data.train_canvases = ((192, 192),)
-    config.data.transform.max_instances = 96
-    config.data.transform.invert = 0.3
-    config.data.transform.grey = 0.2
-    return config
-
-
-AT_LEAST = {
-    0: (
-        "seed",
-        "data.fold",
-        "data.workers",
-        "training.steps",
-        "training.overlays",
-        "eval.max_images",
-        "eval.mosaics",
-        "eval.overlays",
-        "model.backbone.group_width",
-    ),
-    1: (
-        "data.shots",
-        "data.tile_overlap",
-        "optimizer.accumulate",
-        "optimizer.reference_batch_size",
-        "training.batch_size",
-        "training.log_every",
-        "training.checkpoint_every",
-        "training.validate_every",
-        "eval.repeats",
-        "model.rpn.samples",
-        "model.box_head.samples",
-        "model.box_head.pooled",
-        "model.mask_head.pooled",
-        "model.detections.max_instances",
-        "model.backbone.groups",
-        "model.mask_head.convs",
-    ),
-}
-"""Least values of numbers."""
-
-
-def check_config(config: ConfigDict) -> None:
-    """Raise FsisError for values that cannot work, before anything is built."""
-    choices = {
-        "parallel": (config.parallel, ("shard_map", "pmap")),
-        "data.reference_source": (config.data.reference_source, ("other", "target", "any")),
-        "model.ops": (config.model.ops, ("auto", "xla", "pallas")),
-        "model.compute_dtype": (config.model.compute_dtype, ("float32", "bfloat16", "float16")),
-        "model.backbone.norm": (config.model.backbone.norm, ("frozen", "group")),
-        "model.backbone.depth": (config.model.backbone.depth, (18, 34, 50, 101, 152)),
-        "model.fpn.norm": (config.model.fpn.norm, ("none", "group")),
-        "model.architecture": (config.model.architecture, ("fpn", "c4")),
-        "model.relation": (config.model.relation, ("concat", "compare", "none")),
-        "model.matching.kind": (config.model.matching.kind, ("co_attention", "l1", "none")),
-        "model.matching.norm": (config.model.matching.norm, ("batch", "group")),
-        "model.backbone.deformable": (config.model.backbone.deformable, ("none", "interleaved", "split")),
-        "model.box_head.norm": (config.model.box_head.norm, ("frozen", "batch", "group")),
-        "model.detections.nms_method": (config.model.detections.nms_method, ("linear", "gaussian", "hard")),
-        "optimizer.name": (config.optimizer.name, ("sgd", "adamw")),
-        "optimizer.schedule": (config.optimizer.schedule, ("steps", "cosine")),
-        "eval.split": (config.eval.split, ("seen", "unseen", "all")),
-        "eval.references": (config.eval.references, ("train", "target", "wrong")),
-    }
-    for key, (value, allowed) in choices.items():
-        if value not in allowed:
-            options = ", ".join(str(option) for option in allowed)
-            raise FsisError(f"config.{key} is {value!r}; use one of: {options}")
-    for least, keys in AT_LEAST.items():
-        for key in keys:
-            value = functools.reduce(lambda part, name: part[name], key.split("."), config)
-            if value < least:
-                raise FsisError(f"config.{key} is {value}; it must be at least {least}")
-    if not 0 <= config.data.background_contrast < 255:
-        raise FsisError(
-            f"config.data.background_contrast is {config.data.background_contrast}; it must be from 0 to below 255"
-        )
-    if not 0 <= config.data.mosaic <= 1:
-        raise FsisError(f"config.data.mosaic is {config.data.mosaic}; it must be from 0 to 1")
-    if config.data.mosaic and config.data.transform.max_instances < 4:
-        raise FsisError(
-            f"config.data.transform.max_instances is {config.data.transform.max_instances}; the four panels of "
-            "config.data.mosaic need at least 4"
-        )
-    if not 0 <= config.data.validation_fraction < 1:
-        raise FsisError(
-            f"config.data.validation_fraction is {config.data.validation_fraction}; it must be from 0 to below 1"
-        )
-    shots = config.eval.shots
-    if not isinstance(shots, tuple) or not shots or not all(type(k) is int and k >= 1 for k in shots):
-        raise FsisError(f"config.eval.shots is {shots}; give one or more numbers of references: 1,3,5")
-    if config.eval.mosaics and config.eval.otsu:
-        raise FsisError(
-            f"config.eval.mosaics is {config.eval.mosaics} and config.eval.otsu is True: two tests; give one of them"
-        )
-    if config.eval.mosaics and config.eval.references != "train":
-        raise FsisError(
-            f"config.eval.mosaics is {config.eval.mosaics}: their references come from the train split; set "
-            f"config.eval.references to train, it is {config.eval.references!r}"
-        )
-    levels = config.model.fpn.coarsest - 1
-    if config.model.architecture == "fpn" and len(config.model.rpn.anchor_sizes) != levels:
-        raise FsisError(
-            f"config.model.rpn.anchor_sizes has {len(config.model.rpn.anchor_sizes)} sizes; "
-            f"the pyramid has {levels} levels (2 to {config.model.fpn.coarsest}), give one size for each"
-        )
-    model = config.model
-    if not model.rpn.anchor_sizes:
-        raise FsisError("config.model.rpn.anchor_sizes is empty; give at least one size")
-    if model.backbone.depth < 50 and (model.backbone.deformable != "none" or model.backbone.groups != 1):
-        raise FsisError(
-            f"config.model.backbone.depth is {model.backbone.depth}: deformable and grouped convolutions need a "
-            "depth of 50 or more"
-        )
-    if model.architecture == "fpn" and model.shifted_mask_references and model.fpn.coarsest < 6:
-        raise FsisError(
-            f"config.model.fpn.coarsest is {model.fpn.coarsest}; config.model.shifted_mask_references needs level 6"
-        )
-    if model.detections.legacy_pasting and not model.legacy_boxes:
-        raise FsisError(
-            "config.model.detections.legacy_pasting is for the boxes of config.model.legacy_boxes; set both"
-        )
-    for key in ("train_canvases", "test_canvases"):
-        canvases = config.data[key]
-        if not isinstance(canvases, tuple) or not canvases or not all(map(_is_canvas, canvases)):
-            raise FsisError(
-                f"config.data.{key} is {canvases!r}; give (height, width) pairs, multiples of 32: ((256, 256),)"
-            )
-
-
-def _is_canvas(value: object) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(isinstance(side, int) and side > 0 and side % 32 == 0 for side in value)
-    )
 
 
 def user_path(path: str) -> pathlib.Path:

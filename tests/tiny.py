@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from fsis_jax.config import compact_config
+from fsis_jax.recipes import compact_config
 
 
 def get_config() -> ConfigDict:

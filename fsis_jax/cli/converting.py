@@ -1,4 +1,4 @@
-"""`fsis convert`: weights of PyTorch projects to ours, and back. `fsis export`: a run's weights in one file."""
+"""`fsis convert`: weights and configs of other projects to ours, and weights back. `fsis export`: a run in one file."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from fsis_jax.cli.parsing import Parser
 from fsis_jax.config import user_path
 from fsis_jax.conversion.convert import convert as convert_file
 from fsis_jax.conversion.convert import to_pytorch
+from fsis_jax.conversion.detectron_yaml import convert_yaml
 from fsis_jax.conversion.sources import KINDS
 from fsis_jax.errors import FsisError
 from fsis_jax.training.weights import SUFFIX, load_run, save_weights
@@ -14,12 +15,20 @@ from fsis_jax.training.weights import SUFFIX, load_run, save_weights
 
 def convert_parser() -> Parser:
     """Of `convert`."""
-    parser = Parser(prog="fsis convert", description="Weights of other projects to ours, and back.")
+    parser = Parser(prog="fsis convert", description="Weights and configs of other projects to ours, and weights back.")
     parser.add_argument(
-        "source", metavar="SOURCE", help=".pth, .pth.tar or .pkl; with --to-pytorch the folder of a run"
+        "source",
+        metavar="SOURCE",
+        help="weights: .pth, .pth.tar or .pkl; a config of Detectron or Detectron.pytorch: .yaml; with --to-pytorch "
+        "the folder of a run",
     )
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--output", metavar="DIR", help="new folder for the checkpoint and config.json")
+    target.add_argument(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="new folder for the checkpoint and config.json; of a .yaml the new config file, such as coco.py",
+    )
     target.add_argument("--to-pytorch", metavar="FILE", help="new .pth file, as CA_FSIS_Cell saves its own")
     parser.add_argument("--kind", choices=["auto", *KINDS], default="auto", help="default: told from the content")
     parser.add_argument("--resume", action="store_true", help="also the momentum and the step of CA_FSIS_Cell")
@@ -30,9 +39,14 @@ def convert_parser() -> Parser:
 
 
 def convert(arguments: Sequence[str]) -> None:
-    """`convert SOURCE --output DIR`, or `convert RUN --to-pytorch FILE`."""
+    """`convert SOURCE --output PATH`, or `convert RUN --to-pytorch FILE`."""
     options = convert_parser().parse_args(arguments)
     source = user_path(options.source)
+    if source.suffix in (".yaml", ".yml"):
+        if options.to_pytorch is not None or options.kind != "auto" or options.resume or options.allow_missing:
+            raise FsisError(f"{source}: a config, not weights; give --output FILE.py and no other option")
+        print(convert_yaml(source, user_path(options.output)))
+        return
     if options.to_pytorch is not None:
         file = user_path(options.to_pytorch)
         print(f"{to_pytorch(source, file)} tensors written to {file}")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
 from fsis_jax.config import user_path
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.examples import (
     Example,
     Opener,
@@ -36,7 +37,11 @@ _logger = logging.getLogger(__name__)
 
 def segment_parser() -> Parser:
     """Of `segment`."""
-    parser = Parser(prog="fsis segment", description="Segment every cell like the references, in any number of images.")
+    parser = Parser(
+        prog="fsis segment",
+        description="Segment every cell like the references, in any number of images. A model of named categories "
+        "(config.model.classes) is given no references: it finds what it knows.",
+    )
     parser.add_argument(
         "images",
         nargs="+",
@@ -70,6 +75,12 @@ def segment_parser() -> Parser:
         default=0,
         metavar="PIXELS",
         help="side of the tiles of larger images, each prepared as an image of its own; default: as the model needs",
+    )
+    parser.add_argument(
+        "--augment",
+        action="store_true",
+        help="look at each image also flipped, and at the scales of the model's config.eval.scales, which takes at "
+        "least twice as long",
     )
     parser.add_argument("--category", metavar="NAME", help="what COCO and QuPath call the cells; default: cell")
     return parser
@@ -137,9 +148,16 @@ def segment(arguments: Sequence[str]) -> None:
     only = paths[0] if len(paths) == 1 else None
     saved, examples = _read_examples(options, only)
     segmenter = _load_model(options.checkpoint)
+    if segmenter.names:
+        _check_plain(segmenter, options, saved is not None or len(examples) > 0)
+    elif saved is None and not examples:
+        raise FsisError(_NO_REFERENCE)
+    if options.augment:
+        segmenter.variants = variants(flip=True, scales=segmenter.config.eval.scales)
     if options.min_score is not None:
         segmenter.min_score = options.min_score
-    references = saved or encode_examples(segmenter, examples)
+    references = saved or (encode_examples(segmenter, examples) if examples else None)
+    unit = "instances" if segmenter.names else "cells"
     kinds = list(FILES) if "all" in options.save else list(dict.fromkeys(options.save))
     if options.pdf and "overlay" not in kinds:
         kinds.append("overlay")
@@ -167,15 +185,29 @@ def segment(arguments: Sequence[str]) -> None:
             if options.json:
                 tqdm.write(json.dumps(dataclasses.asdict(outcome)))
             elif not outcome.error:
-                tqdm.write(f"{outcome.image}: {outcome.cells} cells")
+                tqdm.write(f"{outcome.image}: {outcome.cells} {unit}")
     finished = [outcome for outcome in outcomes if not outcome.error]
     if options.pdf and finished:
-        pages = {f"{outcome.image}: {outcome.cells} cells": outcome.files["overlay"] for outcome in finished}
+        pages = {f"{outcome.image}: {outcome.cells} {unit}": outcome.files["overlay"] for outcome in finished}
         write_pdf(output / "overlays.pdf", pages)
     _report_failures(outcomes, output)
 
 
+_NO_REFERENCE = (
+    "no reference given: give --references CROP, --reference IMAGE:x1,y1,x2,y2, --reference-mask LABELS or "
+    "--reference-outlines FILE"
+)
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+def _check_plain(segmenter: Segmenter, options: argparse.Namespace, referenced: bool) -> None:
+    """Raise FsisError where a model of named categories is asked for what only references do."""
+    known = ", ".join(segmenter.names[:5]) + ", ..." * (len(segmenter.names) > 5)
+    name = options.checkpoint or default_weights()
+    if referenced:
+        raise FsisError(f"{name} finds what it knows by name ({known}): leave the references out")
+    if options.category is not None:
+        raise FsisError(f"--category {options.category}: {name} has names of its own ({known}): leave it out")
 
 
 def _report_failures(outcomes: Sequence[Outcome], output: pathlib.Path) -> None:
@@ -199,6 +231,8 @@ def references(arguments: Sequence[str]) -> None:
     saved, examples = _read_examples(options, None)
     if saved is not None:
         raise FsisError(f"{options.references[0]}: these references are encoded already")
+    if not examples:
+        raise FsisError(_NO_REFERENCE)
     encoded = encode_examples(_load_model(options.checkpoint), examples)
     encoded.save(file)
     count = len(encoded.sides)
@@ -214,7 +248,7 @@ def _load_model(checkpoint: str | None) -> Segmenter:
 
 
 def _read_examples(options: argparse.Namespace, only: str | None) -> tuple[References | None, list[Example]]:
-    """Encoded references of a file, or example cells.
+    """Encoded references of a file, or example cells, of which there may be none.
 
     Args:
         only: the one image that is segmented, which a mask or outlines belong to if nothing else is said.
@@ -242,11 +276,6 @@ def _read_examples(options: argparse.Namespace, only: str | None) -> tuple[Refer
         if image is None:
             raise FsisError(f"{option} {file}: name the image that it belongs to by --reference-image")
         examples += read(file, image, opener)
-    if not examples:
-        raise FsisError(
-            "no reference given: give --references CROP, --reference IMAGE:x1,y1,x2,y2, --reference-mask LABELS "
-            "or --reference-outlines FILE"
-        )
     if options.reference_pixel_size is not None:
         examples = [dataclasses.replace(example, pixel_size=options.reference_pixel_size) for example in examples]
     return None, examples

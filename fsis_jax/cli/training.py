@@ -7,24 +7,29 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsis_jax.cli.parsing import Parser
-from fsis_jax.config import check_config, user_path
-from fsis_jax.data.from_config import held_out, open_split
+from fsis_jax.config import user_path
+from fsis_jax.config_check import check_config
+from fsis_jax.data.from_config import open_split, seen_and_unseen
+from fsis_jax.data.plain import class_ids
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.baselines import predict_otsu_watershed
 from fsis_jax.evaluation.mosaics import Mosaics
 from fsis_jax.evaluation.protocol import (
     format_selectivity,
     format_table,
+    run_plain,
     run_protocol,
     run_selectivity,
     save_overlays,
     write_results,
 )
 from fsis_jax.evaluation.scores import score, summarise
+from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.training.config_file import read_config
 from fsis_jax.training.loop import train_and_evaluate
@@ -111,31 +116,44 @@ def evaluate(arguments: Sequence[str]) -> None:
     """`evaluate --config FILE --workdir DIR`: test a model; writes DIR/evaluation/[WEIGHTS-]NAME.json and overlays."""
     config, workdir, options = _parse_config("evaluate", arguments)
     settings = config.eval
-    targets, train = open_split(config, "test"), open_split(config, "train")
-    seen, unseen = held_out(targets, config.data.fold)
-    categories = {"seen": seen, "unseen": unseen, "all": seen + unseen}[settings.split]
+    targets = open_split(config, "test")
+    seen, unseen = seen_and_unseen(config, targets)
+    # A fold holds out none of the categories of a plain detector.
+    split = "all" if config.model.classes else settings.split
+    categories = {"seen": seen, "unseen": unseen, "all": seen + unseen}[split]
     folder = workdir / "evaluation"
     if settings.otsu:
         predictions = predict_otsu_watershed(targets, categories, max_images=settings.max_images)
-        save_overlays(folder / f"otsu-{settings.split}", targets, predictions, settings.overlays)
+        save_overlays(folder / f"otsu-{split}", targets, predictions, settings.overlays)
         results = summarise([score(targets, predictions, categories)])
-        _report(folder / f"otsu-{settings.split}.json", config, None, results, format_table)
+        _report(folder / f"otsu-{split}.json", config, None, results, format_table)
         return
     named = options.checkpoint
     model = Segmenter.from_pretrained(named) if named else Segmenter.from_checkpoint(workdir)
+    model.variants = variants(flip=settings.flip, scales=settings.scales)
+    if jax.local_device_count() > 1:
+        model.use_devices(jax.local_devices())
     tested = {"weights": named or str(workdir), "fingerprint": model.fingerprint, "min_score": model.min_score}
-    # Results of other weights do not take the place of the run's.
+    # Results of other weights, or of more looks at each image, do not take the place of the run's.
     prefix = f"{user_path(named).name.removesuffix(SUFFIX)}-" if named else ""
+    prefix += "augmented-" if model.variants else ""
+    if model.names:
+        name = f"{prefix}plain-all"
+        categories = class_ids(targets.categories, model.names)
+        results = run_plain(model, targets, categories, settings=settings, overlays=folder / name)
+        _report(folder / f"{name}.json", config, tested, results, format_table)
+        return
+    train = open_split(config, "train")
     mosaics = Mosaics(targets, settings.mosaics, seed=config.seed) if settings.mosaics else None
     for shots in settings.shots:
         if mosaics is not None:
-            name = f"{prefix}mosaics-{settings.split}-{shots}shot"
+            name = f"{prefix}mosaics-{split}-{shots}shot"
             results = run_selectivity(
                 model, mosaics, train, categories, shots=shots, repeats=settings.repeats, seed=config.seed
             )
             _report(folder / f"{name}.json", config, tested, results, format_selectivity)
             continue
-        name = f"{prefix}{settings.split}-{shots}shot-{settings.references}"
+        name = f"{prefix}{split}-{shots}shot-{settings.references}"
         results = run_protocol(
             model,
             targets,

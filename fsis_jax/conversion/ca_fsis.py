@@ -13,9 +13,10 @@ from collections.abc import Mapping
 import numpy as np
 from ml_collections import ConfigDict
 
-from fsis_jax.config import base_config, c4_config
+from fsis_jax.config import base_config
 from fsis_jax.conversion.state_dict import is_unused, state_dict_names
 from fsis_jax.errors import FsisError
+from fsis_jax.recipes import c4_config
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from fsis_jax.config import check_config
+from fsis_jax.config_check import check_config
 from fsis_jax.conversion import ca_fsis
 from fsis_jax.conversion.momentum import momentum_of, optimizer_arrays, sgd_state
 from fsis_jax.conversion.sources import KINDS, Source, read_source

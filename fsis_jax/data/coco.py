@@ -23,8 +23,8 @@ class CocoSource:
         FsisError: a folder, file or image is missing, a file is not what COCO asks for, or a category is in no fold.
     """
 
-    def __init__(self, root: str | os.PathLike[str], split: str) -> None:
-        index = read_index(root, split)
+    def __init__(self, root: str | os.PathLike[str], split: str, *, keypoints: bool = False) -> None:
+        index = read_index(root, split, keypoints=keypoints)
         if index.unassigned:
             category, annotation_id = next(iter(index.unassigned.items()))
             where = "its categories have" if annotation_id is None else f"annotation {annotation_id} has"
@@ -62,11 +62,12 @@ class CocoSource:
             raise FsisError(f"{path}: cannot be read ({error.strerror or error}): restore the image") from error
 
 
-def open_source(root: str | os.PathLike[str], split: str) -> Source:
+def open_source(root: str | os.PathLike[str], split: str, *, keypoints: bool = False) -> Source:
     """The records of a split of a folder of any layout.
 
     Args:
         split: "train" or "test"; FIS-Cell also has "val" and "train_only".
+        keypoints: of COCO as it comes, take the files with keypoints.
 
     Raises:
         FsisError: the folder cannot be used; see `CocoSource`.
@@ -75,4 +76,4 @@ def open_source(root: str | os.PathLike[str], split: str) -> Source:
         from fsis_jax.data.prepared import PreparedSource  # tensorflow_datasets takes a second to import
 
         return PreparedSource(root, split)
-    return CocoSource(root, split)
+    return CocoSource(root, split, keypoints=keypoints)

@@ -18,7 +18,8 @@ from fsis_jax.data.records import Annotations
 from fsis_jax.data.windows import decode_columns
 from fsis_jax.errors import FsisError
 
-Kind = Literal["present", "background", "absent"]
+Kind = Literal["present", "background", "absent", "plain"]
+"""Of the references; "plain": there are none (plain.py)."""
 ReferenceSource = Literal["other", "target", "any"]
 
 BACKGROUND_SIDES = (32, 64, 128)
@@ -48,7 +49,7 @@ class Episode:
     """Position of the target's record in the source."""
     kind: Kind
     category: int | None
-    """Category of the references; None for background patches."""
+    """Category of the references; None for background patches, and where there are no references."""
     references: tuple[ReferenceBox, ...]
     contrast_category: int | None = None
     """Another category, for the box head to tell apart from the references'; None where not used."""

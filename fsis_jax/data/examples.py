@@ -3,11 +3,14 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Sequence
 
 import numpy as np
 
+from fsis_jax.data import keypoints as points
+from fsis_jax.data.aspect import bounded_size
 from fsis_jax.data.episodes import Episode, ReferenceBox
+from fsis_jax.data.plain import class_numbers
 from fsis_jax.data.records import Annotations, Source
 from fsis_jax.data.transforms import (
     Tone,
@@ -73,7 +76,7 @@ def training_example(
     config: TransformConfig,
     *,
     canvas: tuple[int, int],
-    trainable: Collection[int],
+    trainable: Sequence[int],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """The fields of a `Batch` for one episode, without the batch axis and without `sample_ids`.
@@ -82,7 +85,8 @@ def training_example(
     one of the references' category). In a mosaic it fills one panel of the canvas, and the others show crops of the
     episode's other targets: half of the time at the target's scale, else at that where their cells have the size of
     the references. Ignored instances: crowds, categories that are not `trainable`, those of which the crop shows less
-    than `min_visible`, and those narrower than a pixel of the canvas.
+    than `min_visible`, and those narrower than a pixel of the canvas. In a "plain" episode the order of `trainable` is
+    that of the classes (`plain.class_numbers`), and whatever has a class is a match.
     """
     record = cache.annotations[episode.target]
     scale = _training_scale(record, episode, config, rng)
@@ -106,15 +110,21 @@ def training_example(
     classes = np.concatenate([crop.classes for crop in crops])
     ignore = np.concatenate([crop.ignore for crop in crops])
     masks = np.concatenate([crop.masks for crop in crops])
-    matches = (classes == episode.category) & (episode.kind == "present")
+    keypoints = [
+        points.scaled(crop.keypoints, 1, (panel.x0, panel.y0)) for crop, panel in zip(crops, places, strict=True)
+    ]
+    if episode.kind == "plain":
+        classes = class_numbers(classes, trainable)
+        matches = classes > 0
+    else:
+        matches = (classes == episode.category) & (episode.kind == "present")
     reference = functools.partial(_training_reference, cache, episode, config, tone, rng)
+    shape = (-1, config.reference_size, config.reference_size, 3)
     return {
         "images": image,
         "image_sizes": np.array(canvas if episode.others else crops[0].image.shape[:2], np.int32),
-        "references": np.stack([reference(box) for box in episode.references]),
-        "contrast_references": np.array([reference(box) for box in episode.contrast], np.uint8).reshape(
-            -1, config.reference_size, config.reference_size, 3
-        ),
+        "references": np.array([reference(box) for box in episode.references], np.uint8).reshape(shape),
+        "contrast_references": np.array([reference(box) for box in episode.contrast], np.uint8).reshape(shape),
         "contrast_classes": np.array(episode.contrast_category or 0, np.int32),
         # A crop may show nothing of the category but slivers.
         "reference_present": np.array((matches & ~ignore).any()),
@@ -124,6 +134,7 @@ def training_example(
         "gt_matches": _padded(matches, config.max_instances),
         "gt_ignore": _padded(ignore, config.max_instances),
         "gt_masks": _padded(masks, config.max_instances),
+        "gt_keypoints": _padded(np.concatenate(keypoints), config.max_instances),
         "image_ids": np.array(record.image_id, np.int32),
     }
 
@@ -152,6 +163,8 @@ class _Crop:
     """(n, 4) float32, in its pixels."""
     masks: np.ndarray
     """(n, m, m) uint8."""
+    keypoints: np.ndarray
+    """(n, P, 3) float32, in its pixels."""
     classes: np.ndarray
     """(n,) int32."""
     ignore: np.ndarray
@@ -167,15 +180,19 @@ def _crop(
     size: tuple[int, int],
     wanted: int | None,
     limit: int,
-    trainable: Collection[int],
+    trainable: Sequence[int],
     tone: Tone,
     rng: np.random.Generator,
 ) -> _Crop:
-    """What of a target fits into `size` (height, width), about a cell of the `wanted` category (None: any)."""
+    """What of a target fits into `size` (height, width) and the bounds of the aspect ratio.
+
+    It is about a cell of the `wanted` category (None: any).
+    """
     record = cache.annotations[target]
     whole = (record.height, record.width)
-    extent = [s if round(s * scale) <= c else max(1, int(c / scale)) for s, c in zip(whole, size, strict=True)]
-    learnt = ~record.crowd & np.isin(record.classes, list(trainable))
+    shown = bounded_size(whole, config.aspect_bounds)
+    extent = [s if round(s * scale) <= c else max(1, int(c / scale)) for s, c in zip(shown, size, strict=True)]
+    learnt = ~record.crowd & np.isin(record.classes, trainable)
     about = np.flatnonzero(learnt if wanted is None else learnt & (record.classes == wanted))
     anchor = record.boxes[rng.choice(about)] if len(about) else None
     window = random_window(rng, whole, (extent[0], extent[1]), anchor)
@@ -190,21 +207,25 @@ def _crop(
     boxes = (instances.boxes - np.array([window.x0, window.y0] * 2, np.float32)) * np.float32(scale)
     boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
     narrow = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < 1
+    keypoints = points.scaled(record.keypoints[instances.rows], scale, (-window.x0 * scale, -window.y0 * scale))
+    keypoints = points.within(keypoints, (height, width))
     return _Crop(
         image=orientation.image(image),
         boxes=orientation.boxes(boxes, (height, width)),
         masks=orientation.image(instances.masks.transpose(1, 2, 0)).transpose(2, 0, 1),
+        keypoints=points.turned(keypoints, orientation, (height, width), record.keypoint_names),
         classes=record.classes[instances.rows],
         ignore=~learnt[instances.rows] | (instances.visible < config.min_visible) | narrow,
     )
 
 
 def _training_scale(record: Annotations, episode: Episode, config: TransformConfig, rng: np.random.Generator) -> float:
-    if episode.kind == "background":
+    if not episode.references or episode.kind == "background":
         scale = own_scale(record, config)
     else:
         boxes = np.array([reference.box for reference in episode.references])
-        scale = target_scale((record.height, record.width), boxes[:, 2:] - boxes[:, :2], config)
+        size = bounded_size((record.height, record.width), config.aspect_bounds)
+        scale = target_scale(size, boxes[:, 2:] - boxes[:, :2], config)
     return _jittered(scale, config, rng)
 
 

@@ -13,10 +13,14 @@ from fsis_jax.config import user_path
 from fsis_jax.data.coco import open_source
 from fsis_jax.data.episodes import EpisodeSampler
 from fsis_jax.data.pipeline import BatchIterator, make_batches
+from fsis_jax.data.plain import PlainSampler, class_ids
 from fsis_jax.data.records import Annotations, Source, Subset
 from fsis_jax.data.synthetic import generate
 from fsis_jax.data.transforms import TransformConfig, own_scale
 from fsis_jax.errors import FsisError
+
+DEBUG_TRAIN, DEBUG_VALIDATION = 8, 4
+"""Images of a run with `config.debug`."""
 
 logger = logging.getLogger("fsis_jax")
 
@@ -26,7 +30,7 @@ class Splits:
     """The data of one run."""
 
     seen: tuple[int, ...]
-    """Ids of the categories that may be learnt."""
+    """Ids of the categories that may be learnt; of a plain detector in the order of its classes."""
     unseen: tuple[int, ...]
     """Ids of the held-out ones."""
     train: Source
@@ -46,41 +50,79 @@ def held_out(source: Source, fold: int) -> tuple[tuple[int, ...], tuple[int, ...
     return tuple(sorted(set(source.categories) - set(unseen))), unseen
 
 
+def seen_and_unseen(config: ConfigDict, source: Source) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids of the categories that a run learns, and of those that its fold holds out.
+
+    Of a plain detector those of its classes, in their order, and none.
+
+    Raises:
+        FsisError: the data set has no such fold, or not all of the classes.
+    """
+    if config.model.classes:
+        return class_ids(source.categories, config.model.classes), ()
+    return held_out(source, config.data.fold)
+
+
 def open_split(config: ConfigDict, split: str) -> Source:
     """The "train" or "test" images of `config.data.root`, which is made first if `config.data.synthetic` says so."""
     root = user_path(config.data.root)
     if config.data.synthetic and not root.exists():
         logger.info("making synthetic cells in %s", root)
         generate(root, seed=config.seed)
-    return open_source(root, split)
+    return open_source(root, split, keypoints=config.model.keypoint_head.kind != "none")
 
 
 def open_splits(config: ConfigDict) -> Splits:
     """Open the training images and set the validation images apart, at random by `config.seed`.
 
-    Images that show cells of held-out categories only are left out of both.
+    Images that show cells of held-out categories only are left out of both; for a plain detector, all that show none of
+    its classes. With `config.debug` a few of each are taken.
 
     Raises:
         FsisError: if no image is left to train on.
     """
     source = open_split(config, "train")
-    seen, unseen = held_out(source, config.data.fold)
-    usable = [
-        position
-        for position, annotations in enumerate(source.annotations)
-        if not len(annotations.classes) or np.isin(annotations.classes, seen).any()
-    ]
+    seen, unseen = seen_and_unseen(config, source)
+    plain = bool(config.model.classes)
+
+    def is_usable(annotations: Annotations) -> bool:
+        if plain:
+            return bool(_shown(annotations, seen))
+        return not len(annotations.classes) or bool(np.isin(annotations.classes, seen).any())
+
+    usable = [position for position, annotations in enumerate(source.annotations) if is_usable(annotations)]
     if not usable:
-        raise FsisError(f"{config.data.root}: no training image shows a category outside fold {config.data.fold}")
+        which = "one of config.model.classes" if plain else f"a category outside fold {config.data.fold}"
+        raise FsisError(f"{config.data.root}: no training image shows {which}")
     fraction = config.data.validation_fraction
     order = np.random.default_rng((config.seed, len(usable))).permutation(usable).tolist()
     validation = _set_apart(source, order, round(fraction * len(usable)), seen)
+    train = sorted(set(usable) - set(validation))
     if not validation:
         logger.info("validating on the %d training images themselves", len(usable))
-        both = Subset(source, usable)
-        return Splits(seen, unseen, both, both)
-    train = sorted(set(usable) - set(validation))
+        validation = train
+    if config.debug:
+        train, validation = _few(source, train, validation, seen)
     return Splits(seen, unseen, Subset(source, train), Subset(source, sorted(validation)))
+
+
+def _few(
+    source: Source, train: Sequence[int], validation: Sequence[int], seen: Collection[int]
+) -> tuple[list[int], list[int]]:
+    """Some of the training and of the validation images, the categories of the latter among those of the former."""
+    first: dict[int, int] = {}
+    for position in reversed(train):
+        first |= dict.fromkeys(_shown(source.annotations[position], seen), position)
+    few_train: set[int] = set()
+    few_validation: list[int] = []
+    for position in validation:
+        needed = few_train | {first[category] for category in _shown(source.annotations[position], seen)}
+        if len(few_validation) < DEBUG_VALIDATION and len(needed) <= DEBUG_TRAIN:
+            few_train = needed
+            few_validation.append(position)
+    others = [position for position in train if position not in few_train]
+    few_train |= set(others[: DEBUG_TRAIN - len(few_train)])
+    return sorted(few_train), few_validation or sorted(few_train)[:DEBUG_VALIDATION]
 
 
 def _set_apart(source: Source, order: Sequence[int], count: int, seen: Collection[int]) -> list[int]:
@@ -88,11 +130,7 @@ def _set_apart(source: Source, order: Sequence[int], count: int, seen: Collectio
 
     A validation image without a cell tells nothing, and one whose categories are nowhere else has no references.
     """
-
-    def seen_in(annotations: Annotations) -> set[int]:
-        return set(annotations.classes[~annotations.crowd].tolist()) & set(seen)
-
-    shown = {position: seen_in(source.annotations[position]) for position in order}
+    shown = {position: _shown(source.annotations[position], seen) for position in order}
     left = collections.Counter(category for categories in shown.values() for category in categories)
     chosen: list[int] = []
     for position in order:
@@ -102,28 +140,38 @@ def _set_apart(source: Source, order: Sequence[int], count: int, seen: Collectio
     return chosen
 
 
+def _shown(annotations: Annotations, seen: Collection[int]) -> set[int]:
+    """The seen categories of which an image shows an instance, crowds apart."""
+    return set(annotations.classes[~annotations.crowd].tolist()) & set(seen)
+
+
 def transform_config(config: ConfigDict) -> TransformConfig:
     """The transforms of a run; the box convention is the model's."""
-    return TransformConfig.from_config({**config.data.transform, "box_offset": int(config.model.legacy_boxes)})
+    others = {"box_offset": int(config.model.legacy_boxes), "aspect_bounds": config.data.aspect_bounds}
+    return TransformConfig.from_config({**config.data.transform, **others})
 
 
 def training_batches(config: ConfigDict, splits: Splits, steps: int) -> BatchIterator:
     """The batches of a run of `steps` steps."""
     transform = transform_config(config)
-    sampler = EpisodeSampler(
-        splits.train.annotations,
-        categories=splits.seen,
-        targets=range(len(splits.train)),
-        shots=config.data.shots,
-        scale_of=functools.partial(own_scale, config=transform),
-        present=config.data.present,
-        background=config.data.background,
-        reference_source=config.data.reference_source,
-        min_reference_area=config.data.min_reference_area,
-        contrast=config.data.contrast,
-        mosaic=config.data.mosaic,
-        seed=config.seed,
-    )
+    targets = range(len(splits.train))
+    if config.model.classes:
+        sampler: EpisodeSampler | PlainSampler = PlainSampler(targets, seed=config.seed)
+    else:
+        sampler = EpisodeSampler(
+            splits.train.annotations,
+            categories=splits.seen,
+            targets=targets,
+            shots=config.data.shots,
+            scale_of=functools.partial(own_scale, config=transform),
+            present=config.data.present,
+            background=config.data.background,
+            reference_source=config.data.reference_source,
+            min_reference_area=config.data.min_reference_area,
+            contrast=config.data.contrast,
+            mosaic=config.data.mosaic,
+            seed=config.seed,
+        )
     return make_batches(
         splits.train,
         sampler,

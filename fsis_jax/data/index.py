@@ -1,6 +1,7 @@
 """Reading a folder with COCO annotations: which layout it has, what its files say, and what is wrong with them.
 
-Two layouts hold the same thing: a COCO folder (`images/`, `annotations/{split}.json`, `folds.json`) and FIS-Cell
+Two layouts hold the same thing: a COCO folder (`images/`, `annotations/{split}.json`, `folds.json`; or COCO itself as
+it comes, `train2017/`, `annotations/instances_train2017.json` ..., whose val2017 is our "test") and FIS-Cell
 (`fis_cell.py`). The images themselves are not looked at here. What cannot be used is left out and listed as a
 problem; what makes the whole folder unusable raises.
 
@@ -11,18 +12,22 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from fsis_jax.data import fis_cell
 from fsis_jax.data.instance import Instance, read_instance
+from fsis_jax.data.keypoints import read_keypoints, read_names
 from fsis_jax.data.records import Annotations
 from fsis_jax.data.segmentation import InvalidAnnotationError
 from fsis_jax.errors import FsisError
 
 Layout = Literal["coco", "fis_cell", "prepared"]
+
+_AS_COCO_COMES = {"train": "train2017", "test": "val2017"}
+"""Split -> its name in COCO's own files and folders."""
 
 _GET_DATA = (
     "give the folder of your data, make some with `fsis data synthetic --output DIR`, "
@@ -87,23 +92,30 @@ def find_layout(root: str | os.PathLike[str]) -> Layout:
     )
 
 
-def annotation_files(root: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
-    """The splits that a COCO or FIS-Cell folder has, "train" first, and their annotation files."""
+def annotation_files(root: str | os.PathLike[str], *, keypoints: bool = False) -> dict[str, pathlib.Path]:
+    """The splits that a COCO or FIS-Cell folder has, "train" first, and their annotation files.
+
+    Of COCO as it comes, with `keypoints` the files of persons and their keypoints.
+    """
     folder = pathlib.Path(root)
     if find_layout(folder) == "fis_cell":
         named = {split: folder / name for split, name in fis_cell.ANNOTATION_FILES.items()}
+        return {split: path for split, path in named.items() if path.is_file()}
+    kind = "person_keypoints" if keypoints else "instances"
+    named = {split: folder / "annotations" / f"{kind}_{name}.json" for split, name in _AS_COCO_COMES.items()}
+    if any(path.is_file() for path in named.values()):
         return {split: path for split, path in named.items() if path.is_file()}
     files = {path.stem: path for path in sorted((folder / "annotations").glob("*.json"))}
     return dict(sorted(files.items(), key=lambda item: item[0] != "train"))
 
 
-def read_index(root: str | os.PathLike[str], split: str) -> Index:
-    """Read and check the annotations of a split of a COCO or FIS-Cell folder.
+def read_index(root: str | os.PathLike[str], split: str, *, keypoints: bool = False) -> Index:
+    """Read and check the annotations of a split of a COCO or FIS-Cell folder; `keypoints` as for `annotation_files`.
 
     Raises:
         FsisError: a file is missing, is not JSON, or is not a COCO file.
     """
-    folder, files = pathlib.Path(root), annotation_files(root)
+    folder, files = pathlib.Path(root), annotation_files(root, keypoints=keypoints)
     if split not in files:
         raise FsisError(f"{folder}: no annotations of a split '{split}', only of: {', '.join(files) or 'none'}")
     file = files[split]
@@ -116,12 +128,16 @@ def read_index(root: str | os.PathLike[str], split: str) -> Index:
     images = _images(data["images"], file)
     categories = _categories(data["categories"], file)
     folds = fis_cell.FOLDS if is_fis_cell else _folds(folder / "folds.json")
+    names, with_keypoints = read_names(data["categories"])
     instances, problems = _instances(data["annotations"], images, categories, str(file))
-    first, second = (folder, folder / "images") if is_fis_cell else (folder / "images", folder)
+    problems += _add_keypoints(data["annotations"], instances, with_keypoints, len(names), str(file))
+    as_it_comes = file.stem.endswith(_AS_COCO_COMES.get(split, "/"))
+    images_folder = folder / (_AS_COCO_COMES[split] if as_it_comes else "images")
+    first, second = (folder, images_folder) if is_fis_cell else (images_folder, folder)
     order = sorted(images)
     return Index(
         file=file,
-        annotations=tuple(_annotations(images[image_id], instances[image_id]) for image_id in order),
+        annotations=tuple(_annotations(images[image_id], instances[image_id], names) for image_id in order),
         images=tuple(_image_path(images[image_id]["file_name"], first, second) for image_id in order),
         categories=categories,
         folds={1: ()} if folds is None else folds,
@@ -223,7 +239,31 @@ def _unassigned(
     return unassigned
 
 
-def _annotations(image: Mapping[str, Any], instances: Sequence[Instance]) -> Annotations:
+def _add_keypoints(
+    rows: Sequence[Mapping[str, Any]],
+    instances: Mapping[int, list[Instance]],
+    categories: Collection[int],
+    count: int,
+    file: str,
+) -> list[Problem]:
+    """Put the `count` keypoints of an instance into it, none of them labelled in other categories than these."""
+    if not count:
+        return []
+    problems: list[Problem] = []
+    given = {row["id"]: row.get("keypoints") for row in rows if type(row.get("id")) is int}
+    for found in instances.values():
+        for position, instance in enumerate(found):
+            value = given[instance.annotation_id] if instance.category in categories else None
+            try:
+                keypoints = read_keypoints(value, count)
+            except InvalidAnnotationError as error:
+                problems.append(Problem(file, instance.annotation_id, error.what, error.remedy, skipped=False))
+                keypoints = read_keypoints(None, count)
+            found[position] = dataclasses.replace(instance, keypoints=keypoints)
+    return problems
+
+
+def _annotations(image: Mapping[str, Any], instances: Sequence[Instance], names: tuple[str, ...]) -> Annotations:
     return Annotations(
         image_id=image["id"],
         file_name=image["file_name"],
@@ -235,6 +275,10 @@ def _annotations(image: Mapping[str, Any], instances: Sequence[Instance]) -> Ann
         areas=np.array([instance.area for instance in instances], np.float32),
         annotation_ids=np.array([instance.annotation_id for instance in instances], np.int64),
         rles=tuple(instance.counts for instance in instances),
+        keypoints=np.array([instance.keypoints for instance in instances], np.float32).reshape(
+            len(instances), len(names), 3
+        ),
+        keypoint_names=names,
     )
 
 

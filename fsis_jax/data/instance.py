@@ -29,6 +29,8 @@ class Instance:
     """Pixels of the mask."""
     counts: bytes
     """Compressed COCO run-length counts over the whole image."""
+    keypoints: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    """(P, 3) float32, see `keypoints.py`."""
 
 
 def read_instance(row: Mapping[str, Any], height: int, width: int) -> tuple[Instance, InvalidAnnotationError | None]:

@@ -18,8 +18,10 @@ import numpy as np
 from absl import flags
 
 from fsis_jax.batch import Batch
+from fsis_jax.data.aspect import bounded_size
 from fsis_jax.data.episodes import EpisodeSampler, shuffled
 from fsis_jax.data.examples import ImageCache, training_example
+from fsis_jax.data.plain import PlainSampler
 from fsis_jax.data.records import Source
 from fsis_jax.data.transforms import Canvases, TransformConfig, choose_canvas, scaled_size, shortest_side_scale
 from fsis_jax.errors import FsisError
@@ -65,7 +67,7 @@ def _bucket_cycle(counts: tuple[int, ...], seed: int, cycle: int) -> np.ndarray:
 def bucket_targets(
     source: Source, targets: Sequence[int], config: TransformConfig, canvases: Canvases
 ) -> dict[tuple[int, int], list[int]]:
-    """Targets by training canvas: that of the resized image, or, with scale="reference", the only canvas.
+    """Targets by training canvas: that of the resized (and cropped) image, or, with scale="reference", the only canvas.
 
     Raises:
         FsisError: no canvas is large enough, or there are several to choose from with scale="reference".
@@ -79,7 +81,7 @@ def bucket_targets(
     buckets: dict[tuple[int, int], list[int]] = {}
     for target in targets:
         record = source.annotations[target]
-        size = (record.height, record.width)
+        size = bounded_size((record.height, record.width), config.aspect_bounds)
         canvas = choose_canvas(scaled_size(size, shortest_side_scale(size, config)), canvases)
         buckets.setdefault(canvas, []).append(target)
     return buckets
@@ -91,11 +93,11 @@ class _BatchSource:
     def __init__(
         self,
         source: Source,
-        sampler: EpisodeSampler,
+        sampler: EpisodeSampler | PlainSampler,
         order: BatchOrder,
         config: TransformConfig,
         *,
-        trainable: Collection[int],
+        trainable: Sequence[int],
         batch_size: int,
         steps: int,
         seed: int,
@@ -104,7 +106,7 @@ class _BatchSource:
         self._sampler = sampler
         self._order = order
         self._config = config
-        self._trainable = frozenset(trainable)
+        self._trainable = trainable
         self._batch_size = batch_size
         self._steps = steps
         self._seed = seed
@@ -201,7 +203,7 @@ class BatchIterator(Iterator[Batch]):
 
 def make_batches(
     source: Source,
-    sampler: EpisodeSampler,
+    sampler: EpisodeSampler | PlainSampler,
     config: TransformConfig,
     *,
     trainable: Collection[int],
@@ -215,7 +217,8 @@ def make_batches(
     """Batches 0 ... steps - 1 of training on the sampler's targets.
 
     Args:
-        trainable: ids of the categories that may be learnt; instances of others are ignored.
+        trainable: ids of the categories that may be learnt, for a plain detector in the order of its classes; instances
+            of others are ignored.
         canvases: see `bucket_targets`.
         workers: processes; 0 makes the batches in a thread of this one.
         cache_bytes: decoded images that each worker keeps.
@@ -229,7 +232,7 @@ def make_batches(
         sampler,
         order,
         config,
-        trainable=trainable,
+        trainable=tuple(trainable),
         batch_size=batch_size,
         steps=steps,
         seed=seed,

@@ -54,6 +54,7 @@ class FsisCells(tfds.core.GeneratorBasedBuilder):
                     "areas": features.Tensor(shape=(None,), dtype=np.float32),
                     "annotation_ids": features.Tensor(shape=(None,), dtype=np.int64),
                     "rles": features.Tensor(shape=(None,), dtype=np.object_),
+                    "keypoints": features.Tensor(shape=(None,), dtype=np.float32),
                 }
             ),
             # JSON has no whole numbers as keys, hence pairs.
@@ -66,6 +67,9 @@ class FsisCells(tfds.core.GeneratorBasedBuilder):
                     "folds": {
                         split: [[fold, list(ids)] for fold, ids in source.folds.items()]
                         for split, source in self._sources.items()
+                    },
+                    "keypoint_names": {
+                        split: list(source.annotations[0].keypoint_names) for split, source in self._sources.items()
                     },
                 }
             ),
@@ -94,6 +98,7 @@ class FsisCells(tfds.core.GeneratorBasedBuilder):
                     "areas": annotations.areas,
                     "annotation_ids": annotations.annotation_ids,
                     "rles": np.array(annotations.rles, dtype=object),
+                    "keypoints": annotations.keypoints.ravel(),
                 },
             )
 
@@ -153,9 +158,11 @@ class PreparedSource:
         try:
             self.categories = {int(category): str(name) for category, name in metadata["categories"][split]}
             self.folds = {int(fold): tuple(map(int, ids)) for fold, ids in metadata["folds"][split]}
+            # Data sets that were prepared before there were keypoints have no names.
+            names = tuple(map(str, metadata.get("keypoint_names", {}).get(split, ())))
         except (KeyError, TypeError, ValueError) as error:
             raise FsisError(f"{self._root}: metadata.json is not ours or damaged: {_REMAKE}") from error
-        self.annotations = tuple(_annotations(self._read(position)) for position in range(len(self._examples)))
+        self.annotations = tuple(_annotations(self._read(position), names) for position in range(len(self._examples)))
 
     def _open(self) -> None:
         try:
@@ -197,7 +204,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _annotations(example: Mapping[str, Any]) -> Annotations:
+def _annotations(example: Mapping[str, Any], names: tuple[str, ...]) -> Annotations:
     return Annotations(
         image_id=int(example["image_id"]),
         file_name=example["file_name"].decode(),
@@ -209,4 +216,6 @@ def _annotations(example: Mapping[str, Any]) -> Annotations:
         areas=np.asarray(example["areas"], np.float32),
         annotation_ids=np.asarray(example["annotation_ids"], np.int64),
         rles=tuple(example["rles"]),
+        keypoints=np.asarray(example.get("keypoints", ()), np.float32).reshape(len(example["boxes"]), len(names), 3),
+        keypoint_names=names,
     )

@@ -32,6 +32,14 @@ class Annotations:
     """(N,) int64."""
     rles: tuple[bytes, ...]
     """N compressed COCO run-length counts over the whole image of (height, width)."""
+    keypoints: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))
+    """(N, P, 3) float32 x, y and visibility, see `keypoints.py`; P is 0 where the data set has none."""
+    keypoint_names: tuple[str, ...] = ()
+    """P names, the same for all images of a source."""
+
+    def __post_init__(self) -> None:
+        if not self.keypoint_names:
+            object.__setattr__(self, "keypoints", np.zeros((len(self.boxes), 0, 3), np.float32))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from fsis_jax.data.aspect import bounded_size
 from fsis_jax.data.records import Annotations
 from fsis_jax.errors import FsisError
 from fsis_jax.io.content import Content
@@ -61,6 +62,8 @@ class TransformConfig:
     """An instance of which a crop shows a smaller share is ignored in training."""
 
     # augmentation
+    aspect_bounds: tuple[float, float] | tuple[()] = ()
+    """Least and largest width over height of what a target shows (`aspect.py`), with scale "shortest_side"."""
     scale_jitter: float = 1.0
     """The scale is multiplied by a log-uniform factor in [1 / scale_jitter, scale_jitter]."""
     reference_context: float = 1.35
@@ -97,6 +100,7 @@ class TransformConfig:
             "max_instances": self.max_instances >= 1,
             "box_offset": self.box_offset in (0, 1),
             "min_visible": 0 <= self.min_visible <= 1,
+            "aspect_bounds": not self.aspect_bounds or 0 < self.aspect_bounds[0] <= 1 <= self.aspect_bounds[1],
             "scale_jitter": self.scale_jitter >= 1,
             "reference_context": self.reference_context >= 1,
             **{name: 0 <= getattr(self, name) <= 1 for name in ("flip", "invert", "grey")},
@@ -143,9 +147,10 @@ def target_scale(size: tuple[int, int], reference_sizes: np.ndarray, config: Tra
 
 
 def own_scale(annotations: Annotations, config: TransformConfig) -> float:
-    """Scale of an image whose own cells are the references, as in an episode with background patches."""
+    """Scale in training of an image whose own cells are the references, as in an episode with background patches."""
     boxes = annotations.boxes[~annotations.crowd]
-    return target_scale((annotations.height, annotations.width), boxes[:, 2:] - boxes[:, :2], config)
+    size = bounded_size((annotations.height, annotations.width), config.aspect_bounds)
+    return target_scale(size, boxes[:, 2:] - boxes[:, :2], config)
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """COCO average precision and recall of detections, from memory to a dict of numbers.
 
-The measure is that of pycocotools' COCOeval with the true IoU of masks or boxes. (The PyTorch project's "segm" AP is
+The measure is that of pycocotools' COCOeval with the true IoU of masks or boxes, or with the similarity of keypoints
+that takes its place (`keypoint_ap.py`). (The PyTorch project's "segm" AP is
 computed from the IoU of the masks' boxes, since its evaluator asks a flag that is never set: our "mask_bbox".) What
 differs from COCOeval is how it is driven: nothing is printed, up to 500 detections count per image and category, and
 the matching looks only at pairs that overlap enough, which is many times faster where an image holds hundreds of cells.
@@ -20,13 +21,15 @@ import numpy as np
 import pycocotools.mask
 from pycocotools.cocoeval import COCOeval
 
+from fsis_jax.data.keypoints import to_coco
 from fsis_jax.data.records import Annotations
+from fsis_jax.evaluation import keypoint_ap
 
 AREAS = ("all", "small", "medium", "large")
 
 Detection = Mapping[str, Any]
 """One entry of COCO's results format, as `Instances.to_coco` gives them: image_id, category_id, score, bbox
-(x, y, width, height), segmentation (compressed run lengths)."""
+(x, y, width, height), segmentation (compressed run lengths), keypoints (x, y, score, x, y, score ...)."""
 
 
 def evaluate(
@@ -49,7 +52,8 @@ def evaluate(
         ground_truth: the annotated images.
         detections: of these images; those on other images or of other categories do not count.
         iou_type: "segm" (masks), "bbox", or "mask_bbox": the tight boxes of the detected masks, with the boxes of the
-            instances; what the PyTorch project reports as "segm".
+            instances; what the PyTorch project reports as "segm". "keypoints": by their similarity; instances without
+            a labelled keypoint are ignored (COCO's `max_dets` and `area_splits` for them are in `keypoint_ap.py`).
         max_dets: how many detections per image and category, by descending score, count for each AR; the largest one
             holds for AP, and a warning is logged once if there are more.
         area_splits: instances of at most the first are small, from the second on large (pixels).
@@ -150,7 +154,7 @@ class _Evaluator(COCOeval):
         categories: Collection[int] | None,
         ignore: Sequence[np.ndarray] | None,
     ) -> None:
-        super().__init__(iouType="segm" if iou_type == "segm" else "bbox")
+        super().__init__(iouType=iou_type if iou_type in ("segm", "keypoints") else "bbox")
         self._mask_boxes = iou_type == "mask_bbox"
         if images is not None:
             chosen = set(images)
@@ -158,6 +162,8 @@ class _Evaluator(COCOeval):
         else:
             rows = list(range(len(ground_truth)))
         self._records = [ground_truth[row] for row in rows]
+        if iou_type == "keypoints":
+            self.params.kpt_oks_sigmas = keypoint_ap.sigmas(self._records)
         self._ignored = [
             record.crowd if ignore is None else ignore[row] for row, record in zip(rows, self._records, strict=True)
         ]
@@ -176,7 +182,8 @@ class _Evaluator(COCOeval):
             self.evaluate()
             self.accumulate()
         counted = itertools.product(self.params.imgIds, self.params.catIds)
-        if any(len(self._dts[key]) > max_dets[-1] for key in counted):
+        # Of keypoints COCO counts 20, and a network gives more: nothing to tell.
+        if self.params.iouType != "keypoints" and any(len(self._dts[key]) > max_dets[-1] for key in counted):
             _warn_once(
                 f"an image has more than {max_dets[-1]} detections of a category: AP, AR and F1 count those of the "
                 "highest scores; cut large images into parts to count all"
@@ -184,26 +191,30 @@ class _Evaluator(COCOeval):
 
     def _prepare(self) -> None:
         """COCOeval's hook that lists the instances and detections of each (image, category)."""
-        masks = self.params.iouType == "segm"
+        masks, keypoints = self.params.iouType == "segm", self.params.iouType == "keypoints"
         self._gts: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
         self._dts: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
         for record, ignored in zip(self._records, self._ignored, strict=True):
             size = [record.height, record.width]
             for row, category in enumerate(record.classes.tolist()):
                 x1, y1, x2, y2 = record.boxes[row].tolist()
+                hopeless = keypoints and not record.keypoints[row, :, 2].any()
                 self._gts[record.image_id, category].append(
                     {
                         "segmentation": {"size": size, "counts": record.rles[row]} if masks else None,
                         "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "keypoints": to_coco(record.keypoints[row : row + 1])[0] if keypoints else None,
                         "area": float(record.areas[row]),
                         "iscrowd": bool(record.crowd[row]),
-                        "ignore": bool(record.crowd[row] or ignored[row]),
+                        "ignore": bool(record.crowd[row] or ignored[row] or hopeless),
                     }
                 )
         for detection in self._detections:
             box = detection["bbox"]
             if self._mask_boxes:
                 box = pycocotools.mask.toBbox(detection["segmentation"]).tolist()
+            elif keypoints:
+                box = keypoint_ap.extent(detection["keypoints"])
             by_mask = masks or self._mask_boxes
             area = pycocotools.mask.area(detection["segmentation"]) if by_mask else box[2] * box[3]
             found = {**detection, "bbox": box, "area": float(area)}

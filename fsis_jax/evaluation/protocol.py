@@ -2,7 +2,7 @@
 
 For every target and every evaluated category in it the model is shown k references (`predictions.py`), and its
 instances are compared with the cells of that category (`scores.py`). Numbers are the mean over categories; the spread
-is that over repeats with other references.
+is that over repeats with other references. A plain detector looks at every target once (`plain.py`).
 """
 
 import dataclasses
@@ -15,9 +15,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fsis_jax.data.records import Source
+from fsis_jax.evaluation import keypoint_ap
 from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
+from fsis_jax.evaluation.plain import EVERY, by_category, predict_plain
 from fsis_jax.evaluation.predictions import Model, Prediction, ReferencesFrom, predict, read_target
-from fsis_jax.evaluation.scores import score, summarise, to_coco
+from fsis_jax.evaluation.scores import COCO_AREAS, families_of, score, summarise, to_coco
 from fsis_jax.evaluation.selectivity import measure_selectivity
 from fsis_jax.io.exports import write_overlay
 from fsis_jax.io.files import atomic_write
@@ -29,6 +31,10 @@ TABLE = (
     *(("histology", name) for name in ("AJI", "PQ")),
 )
 """Families and measures that the table shows; the file of results has all."""
+BOX_TABLE = tuple(("box", name) for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"))
+"""The same of a model without masks."""
+KEYPOINT_TABLE = tuple(("keypoints", name) for name in ("AP", "AP50", "AP75"))
+"""What is added to either of a model with keypoints."""
 
 
 def run_protocol(
@@ -73,10 +79,21 @@ def run_protocol(
             max_images=settings.max_images,
             progress=f"{shots} from {references}, repeat {repeat + 1}/{settings.repeats}",
         )
-        results.append(score(targets, predictions, categories))
+        results.append(score(targets, predictions, categories, families=families_of(model.config.model)))
         if repeat == 0:
             save_overlays(overlays, targets, predictions, settings.overlays)
     return summarise(results)
+
+
+def run_plain(
+    model: Model, targets: Source, categories: Sequence[int], *, settings: ConfigDict, overlays: pathlib.Path
+) -> dict[str, Any]:
+    """One test of a plain detector, as `run_protocol`; small and large are what COCO calls so."""
+    found = predict_plain(model, targets, categories, max_images=settings.max_images, progress="testing")
+    save_overlays(overlays, targets, found, settings.overlays)
+    parted = by_category(targets, found, categories)
+    families = families_of(model.config.model)
+    return summarise([score(targets, parted, categories, families=families, area_splits=COCO_AREAS)])
 
 
 def run_selectivity(
@@ -108,7 +125,7 @@ def write_results(
     Args:
         path: of the file.
         config: of the test.
-        results: of `run_protocol` or `run_selectivity`.
+        results: of `run_protocol`, `run_plain` or `run_selectivity`.
         model: what was tested: "weights" as they were named, "fingerprint" and "min_score"; None: no model.
     """
     content = {"config": json.loads(config.to_json_best_effort()), "model": model, **results}
@@ -120,11 +137,14 @@ def write_results(
 def format_table(results: dict[str, Any]) -> str:
     """Mean and standard deviation over the repeats: a row for each category, and one for their mean."""
     mean, sd = results["mean"], results["sd"]
-    rows = [["category", *(f"{family} {name}" for family, name in TABLE)]]
-    for category in mean["mask"]["categories"]:
-        of = [(mean[family]["categories"][category], sd[family]["categories"][category]) for family, _ in TABLE]
-        rows.append([category, *(_cell(m[name], s[name]) for (m, s), (_, name) in zip(of, TABLE, strict=True))])
-    rows.append(["mean", *(_cell(mean[family][name], sd[family][name]) for family, name in TABLE)])
+    table = TABLE if "mask" in mean else BOX_TABLE
+    if "keypoints" in mean:
+        table = (*table, *KEYPOINT_TABLE)
+    rows = [["category", *(f"{family} {name}" for family, name in table)]]
+    for category in mean[table[0][0]]["categories"]:
+        of = [(mean[family]["categories"][category], sd[family]["categories"][category]) for family, _ in table]
+        rows.append([category, *(_cell(m[name], s[name]) for (m, s), (_, name) in zip(of, table, strict=True))])
+    rows.append(["mean", *(_cell(mean[family][name], sd[family][name]) for family, name in table)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
@@ -159,26 +179,35 @@ def validate(
     overlays: pathlib.Path,
     overlay_count: int,
 ) -> dict[str, float]:
-    """Mask AP50 on validation images, and the score threshold with the best F1 there."""
-    predictions = predict(model, targets, train, categories, shots=shots, references="train", seed=seed)
-    found = to_coco(predictions)
-    counted: dict[str, Any] = {
-        "images": {prediction.image_id for prediction in predictions},
-        "categories": categories,
-    }
-    masks, boxes = (evaluate(targets.annotations, found, iou_type=kind, **counted) for kind in ("segm", "bbox"))
-    min_score, f1 = best_f1_score(targets.annotations, found, **counted)
-    chosen = [
-        dataclasses.replace(p, instances=dataclasses.replace(p.instances, min_score=min_score)) for p in predictions
-    ]
+    """AP of masks (where the model gives them), boxes and keypoints, and the score threshold with the best F1.
+
+    Args:
+        model: few-shot, or a plain detector, which is shown no references.
+        shots, seed: of the references.
+    """
+    if model.config.model.classes:
+        shown = predict_plain(model, targets, categories)
+        predictions = by_category(targets, shown, categories)
+    else:
+        shown = predictions = predict(model, targets, train, categories, shots=shots, references="train", seed=seed)
+    found, families = to_coco(predictions), families_of(model.config.model)
+    counted: dict[str, Any] = {"images": {p.image_id for p in predictions}, "categories": categories}
+    result: dict[str, float] = {}
+    if "mask" in families:
+        masks = evaluate(targets.annotations, found, iou_type="segm", **counted)
+        result |= {"mask_ap50": masks["AP50"], "mask_ap": masks["AP"]}
+    boxes = evaluate(targets.annotations, found, iou_type="bbox", **counted)
+    result["box_ap50"] = boxes["AP50"]
+    if "mask" not in families:
+        result["box_ap"] = boxes["AP"]
+    if "keypoints" in families:
+        points = evaluate(targets.annotations, found, iou_type="keypoints", max_dets=keypoint_ap.MAX_DETS, **counted)
+        result["keypoint_ap"] = points["AP"]
+    kind = "segm" if "mask" in families else "bbox"
+    min_score, f1 = best_f1_score(targets.annotations, found, iou_type=kind, **counted)
+    chosen = [dataclasses.replace(p, instances=dataclasses.replace(p.instances, min_score=min_score)) for p in shown]
     save_overlays(overlays, targets, chosen, overlay_count)
-    return {
-        "mask_ap50": masks["AP50"],
-        "mask_ap": masks["AP"],
-        "box_ap50": boxes["AP50"],
-        "f1": f1,
-        "min_score": min_score,
-    }
+    return {**result, "f1": f1, "min_score": min_score}
 
 
 def save_overlays(folder: pathlib.Path, targets: Source, predictions: Sequence[Prediction], count: int) -> None:
@@ -186,7 +215,12 @@ def save_overlays(folder: pathlib.Path, targets: Source, predictions: Sequence[P
     for row in np.unique(np.linspace(0, len(predictions) - 1, min(count, len(predictions))).astype(int)):
         prediction = predictions[row]
         image = to_rgb8(read_target(targets, prediction.target), stretch=True)
-        name = f"{pathlib.Path(targets.annotations[prediction.target].file_name).stem}-{prediction.category}.png"
+        name = pathlib.Path(targets.annotations[prediction.target].file_name).stem
+        if prediction.category != EVERY:
+            name += f"-{prediction.category}"
         write_overlay(
-            folder / name, image, prediction.instances.without_overlaps(), references=list(prediction.references)
+            folder / f"{name}.png",
+            image,
+            prediction.instances.without_overlaps(),
+            references=list(prediction.references),
         )

@@ -9,40 +9,74 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from fsis_jax.data.records import Source
+from fsis_jax.evaluation import keypoint_ap
 from fsis_jax.evaluation.coco_ap import evaluate
 from fsis_jax.evaluation.instance_metrics import aggregated_jaccard, match, total
 from fsis_jax.evaluation.predictions import Prediction
 from fsis_jax.inference.instances import Instances
 
-COCO = {"mask": "segm", "box": "bbox", "mask_box": "mask_bbox"}
+COCO = {"mask": "segm", "box": "bbox", "mask_box": "mask_bbox", "keypoints": "keypoints"}
 """Our names of what is compared by COCO's measure, and those of `coco_ap.evaluate`."""
+OF_MASKS = ("mask", "box", "mask_box", "bioimage", "histology")
+"""Families of measures of a model that gives masks."""
+CELL_AREAS = (16**2, 64**2)
+"""Bounds of medium cells, pixels: those of the PyTorch project."""
+COCO_AREAS = (32**2, 96**2)
+"""Bounds of medium instances, pixels: COCO's, which plain detectors are known by."""
 THRESHOLDS = (0.5, 0.75)
 """IoU of AP@t and F1@t. PQ is taken at 0.5."""
 
 
-def score(targets: Source, predictions: Sequence[Prediction], categories: Sequence[int]) -> dict[str, Any]:
+def families_of(model: ConfigDict) -> tuple[str, ...]:
+    """The families of measures of a model with this `config.model`: of masks and keypoints if it gives them."""
+    families = OF_MASKS if model.mask_head.kind != "none" else ("box",)
+    return (*families, "keypoints") if model.keypoint_head.kind != "none" else families
+
+
+def score(
+    targets: Source,
+    predictions: Sequence[Prediction],
+    categories: Sequence[int],
+    *,
+    families: Sequence[str] = OF_MASKS,
+    area_splits: tuple[float, float] = CELL_AREAS,
+) -> dict[str, Any]:
     """Every measure of one pass over the targets.
 
+    Args:
+        families: as `families_of`.
+        area_splits: as for `coco_ap.evaluate`; keypoints have bounds of their own.
+
     Returns:
-        COCO's families "mask", "box" and "mask_box" {"AP", "AP50", "AP75", "AP_small", ..., "AR@500"}; "bioimage"
-        {"AP@0.5", "AP@0.75", "F1@0.5", "F1@0.75"}, from the counts of all images of a category together; "histology"
-        {"AJI", "PQ"}: AJI is the mean over images, PQ from the counts. Each is the mean over the categories, and has
-        the same for each of `categories` by its name under "categories". What does not exist is NaN.
+        COCO's families "mask", "box", "mask_box" and "keypoints" {"AP", "AP50", "AP75", "AP_small", ..., "AR@500"};
+        "bioimage" {"AP@0.5", "AP@0.75", "F1@0.5", "F1@0.75"}, from the counts of all images of a category together;
+        "histology" {"AJI", "PQ"}: AJI is the mean over images, PQ from the counts. Each is the mean over the
+        categories, and has the same for each of `categories` by its name under "categories". What does not exist is
+        NaN.
     """
     detections = to_coco(predictions)
     images = {prediction.image_id for prediction in predictions}
     result: dict[str, Any] = {}
-    for name, iou_type in COCO.items():
-        scores = evaluate(targets.annotations, detections, iou_type=iou_type, images=images, categories=categories)
+    for name in (family for family in families if family in COCO):
+        options: dict[str, Any] = {"area_splits": area_splits}
+        if name == "keypoints":
+            options = {"area_splits": keypoint_ap.AREA_SPLITS, "max_dets": keypoint_ap.MAX_DETS}
+        options |= {"iou_type": COCO[name], "images": images, "categories": categories}
+        scores = evaluate(targets.annotations, detections, **options)
         by_id = scores.pop("categories")
         result[name] = {**scores, "categories": {targets.categories[key]: value for key, value in by_id.items()}}
-    counts = {
-        targets.categories[category]: _count([counted(targets, p) for p in predictions if p.category == category])
-        for category in categories
-    }
-    for family in ("bioimage", "histology"):
+    others = [family for family in families if family not in COCO]
+    if not others:
+        return result
+    of_each: dict[int, list[tuple[Instances, Instances]]] = {category: [] for category in categories}
+    for prediction in predictions:
+        if prediction.category in of_each:
+            of_each[prediction.category].append(counted(targets, prediction))
+    counts = {targets.categories[category]: _count(pairs) for category, pairs in of_each.items()}
+    for family in others:
         rows = {name: families[family] for name, families in counts.items()}
         names = next(iter(rows.values()), {})
         result[family] = {name: _mean([row[name] for row in rows.values()]) for name in names} | {"categories": rows}

@@ -24,7 +24,7 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.record import Record
-from fsis_jax.inference.references import References
+from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.exports import check_coco
 from fsis_jax.io.files import check_folder, write_failure
@@ -50,7 +50,7 @@ class Settings:
     tile: int = 0
     """As for `Segmenter.segment_all`."""
     category: str | None = None
-    """Name of what the references show, for COCO and GeoJSON."""
+    """Name of what the references show, for COCO and GeoJSON. A plain detector has its own names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class _FileJob(Job):
 def segment_files(
     segmenter: Segmenter,
     paths: Sequence[str],
-    references: References,
+    references: References | None,
     output: str | os.PathLike[str],
     settings: Settings | None = None,
     *,
@@ -90,6 +90,7 @@ def segment_files(
     Args:
         paths: of image files, whose names without their suffixes differ. (Of an image in several files, the named one
             tells whether it has changed.)
+        references: None for a plain detector.
         output: folder for the results, made if missing.
         progress: called with a path, the number of finished tiles of the image and of all its tiles.
 
@@ -97,11 +98,12 @@ def segment_files(
         First the images that an earlier run finished, then the others, in order.
 
     Raises:
-        FsisError: two files have one name, or the references are of another model.
+        FsisError: two files have one name, or the references are not for this model.
         OutputError: a result cannot be written; those before are complete.
         KeyboardInterrupt: as it came, after the results so far of a half-finished image were written.
     """
-    return _Run(segmenter, paths, references, pathlib.Path(output), settings or Settings(), progress).outcomes()
+    references, settings = references or NO_REFERENCES, settings or Settings()
+    return _Run(segmenter, paths, references, pathlib.Path(output), settings, progress).outcomes()
 
 
 class _Run:
@@ -125,7 +127,7 @@ class _Run:
         check_folder(output)
         read = dataclasses.replace(settings, save=(), category=None)
         tiling = [str(segmenter.config.data[key]) for key in ("test_canvases", "tile_overlap", "background_contrast")]
-        model = [fsis_jax.__version__, segmenter.fingerprint]
+        model = [fsis_jax.__version__, segmenter.fingerprint, *map(dataclasses.astuple, segmenter.variants)]
         self.common = [*model, references.digest, dataclasses.astuple(read), tiling]
         self.record = Record(output)
         for path in paths:

@@ -1,55 +1,22 @@
-"""The result of segmenting one image: boxes, scores and masks, in numpy.
+"""The result of segmenting one image: boxes, scores, masks and what else a detector tells, in numpy.
 
-A mask is kept cropped: the part of the image that holds the instance, and where it lies. A thousand cells on a
-large image then take about the memory of their own pixels, not of a thousand images. Pixel (row y, column x)
-covers [x, x + 1] x [y, y + 1] of the continuous coordinates that boxes are given in.
+A mask is kept cropped (`cropped_mask.py`): the part of the image that holds the instance, and where it lies. A thousand
+cells on a large image then take about the memory of their own pixels, not of a thousand images.
 """
 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
 import numpy as np
 import pycocotools.mask
 
+from fsis_jax.data.keypoints import to_coco
 from fsis_jax.data.windows import decode_columns
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.cropped_mask import CroppedMask, Size, encode, largest_part, paste, paste_whole_pixels
 from fsis_jax.inference.neighbours import Neighbours
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""
-
-
-class CroppedMask(NamedTuple):
-    """A mask (h, w) bool whose first pixel is pixel (y, x) of the image; it lies inside the image."""
-
-    y: int
-    x: int
-    mask: np.ndarray
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Where the mask lies: `image[crop.slices]` has the shape of `mask`."""
-        height, width = self.mask.shape
-        return slice(self.y, self.y + height), slice(self.x, self.x + width)
-
-    @property
-    def extent(self) -> tuple[int, int, int, int]:
-        """(x1, y1, x2, y2) of the cropped part."""
-        height, width = self.mask.shape
-        return self.x, self.y, self.x + width, self.y + height
-
-    def shared(self, other: "CroppedMask") -> tuple[np.ndarray, np.ndarray] | None:
-        """Views of the two masks where both lie; None where their extents do not meet."""
-        y1, y2 = max(self.y, other.y), min(self.y + self.mask.shape[0], other.y + other.mask.shape[0])
-        x1, x2 = max(self.x, other.x), min(self.x + self.mask.shape[1], other.x + other.mask.shape[1])
-        if y1 >= y2 or x1 >= x2:
-            return None
-        return (
-            self.mask[y1 - self.y : y2 - self.y, x1 - self.x : x2 - self.x],
-            other.mask[y1 - other.y : y2 - other.y, x1 - other.x : x2 - other.x],
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,14 +34,23 @@ class Instances:
     masks: tuple[CroppedMask, ...]
     size: Size
     category: str | None = None
-    """What the references showed, where it has a name."""
+    """What the references showed, where it has a name; or what `of_category` chose."""
     min_score: float = 0.0
     """Score from which `labels` and `without_overlaps` count an instance, unless told otherwise."""
+    classes: np.ndarray | None = None
+    """(N,) int32, of each instance the row of its category in `names`; None with references."""
+    names: tuple[str, ...] = ()
+    """The categories that a plain detector knows; () with references."""
+    keypoints: np.ndarray | None = None
+    """(N, P, 3) float32 x, y and score, pixels of the image; None where none were looked for."""
 
     def __post_init__(self) -> None:
         count = len(self.masks)
         if self.boxes.shape != (count, 4) or self.scores.shape != (count,):
             raise ValueError(f"{count} masks, boxes {self.boxes.shape}, scores {self.scores.shape}: lengths differ")
+        for name, values in (("classes", self.classes), ("keypoints", self.keypoints)):
+            if values is not None and len(values) != count:
+                raise ValueError(f"{count} masks, {name} of {len(values)}: lengths differ")
         if np.any(np.diff(self.scores) > 0):
             raise ValueError("the instances are not in order of descending score")
 
@@ -82,9 +58,20 @@ class Instances:
         return len(self.masks)
 
     @classmethod
-    def none(cls, size: Size, min_score: float = 0.0) -> "Instances":
-        """No instance, of an image of `size`."""
-        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), (), size, min_score=min_score)
+    def none(
+        cls, size: Size, min_score: float = 0.0, *, names: tuple[str, ...] = (), keypoints: int = 0
+    ) -> "Instances":
+        """No instance, of an image of `size`; what a detector of these names and so many keypoints does not find."""
+        return cls(
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            (),
+            size,
+            min_score=min_score,
+            classes=np.zeros(0, np.int32) if names else None,
+            names=names,
+            keypoints=np.zeros((0, keypoints, 3), np.float32) if keypoints else None,
+        )
 
     @classmethod
     def from_padded(
@@ -92,7 +79,7 @@ class Instances:
         boxes: np.ndarray,
         scores: np.ndarray,
         valid: np.ndarray,
-        mask_probs: np.ndarray,
+        mask_probs: np.ndarray | None,
         size: Size,
         mask_threshold: float = 0.5,
         *,
@@ -100,6 +87,9 @@ class Instances:
         category: str | None = None,
         min_score: float = 0.0,
         legacy: bool = False,
+        classes: np.ndarray | None = None,
+        names: tuple[str, ...] = (),
+        keypoints: np.ndarray | None = None,
     ) -> "Instances":
         """The valid rows of a detector's padded output for one image.
 
@@ -110,23 +100,37 @@ class Instances:
             boxes: (D, 4), pixels of the image.
             scores: (D,).
             valid: (D,) bool.
-            mask_probs: (D, M, M), laid over each row's box.
+            mask_probs: (D, M, M), laid over each row's box; None: the box is the mask.
             size: height and width of the image.
             offset: 1 if x2 and y2 name the last pixel inside (the convention of the converted weights).
             legacy: paste at whole pixels as the PyTorch project does (its quirk Q18); needs `offset` 1.
+            classes: (D,), rows of `names`.
+            keypoints: (D, P, 3).
         """
         rows = np.flatnonzero(valid)
         rows = rows[np.argsort(-np.asarray(scores, np.float32)[rows], kind="stable")]
         boxes = np.asarray(boxes, np.float32)[rows]
-        probabilities = np.asarray(mask_probs)[rows].astype(np.float32)
-        paste = _paste_whole_pixels if legacy else functools.partial(_paste, offset=offset)
+        whole = np.ones((len(valid), 1, 1)) if mask_probs is None else np.asarray(mask_probs)
+        probabilities = whole[rows].astype(np.float32)
+        by_pixel = legacy and mask_probs is not None
+        pasted = paste_whole_pixels if by_pixel else functools.partial(paste, offset=offset)
         crops = tuple(
-            paste(mask, box, size, mask_threshold) for mask, box in zip(probabilities, boxes.tolist(), strict=True)
+            pasted(mask, box, size, mask_threshold) for mask, box in zip(probabilities, boxes.tolist(), strict=True)
         )
         boxes = boxes + np.array([0, 0, offset, offset], np.float32)
         height, width = size
         clipped = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
-        return cls(clipped, np.asarray(scores, np.float32)[rows], crops, size, category, min_score)
+        return cls(
+            clipped,
+            np.asarray(scores, np.float32)[rows],
+            crops,
+            size,
+            category,
+            min_score,
+            classes=None if classes is None else np.asarray(classes, np.int32)[rows],
+            names=names,
+            keypoints=None if keypoints is None else np.asarray(keypoints, np.float32)[rows],
+        )
 
     @classmethod
     def from_rles(
@@ -202,8 +206,37 @@ class Instances:
     def select(self, keep: np.ndarray) -> "Instances":
         """The instances of a boolean (N,) or of ascending row numbers, e.g. `found.select(found.scores >= 0.5)`."""
         rows = np.arange(len(self))[keep]
-        masks = tuple(self.masks[row] for row in rows)
-        return dataclasses.replace(self, boxes=self.boxes[rows], scores=self.scores[rows], masks=masks)
+        return self._rows(rows, tuple(self.masks[row] for row in rows))
+
+    def of_category(self, name: str) -> "Instances":
+        """The instances of one of `names`, which becomes the `category`.
+
+        Raises:
+            FsisError: it is none of them.
+        """
+        if self.classes is None or name not in self.names:
+            known = ", ".join(self.names) or "no categories, as they were found by references"
+            raise FsisError(f"no category {name!r} among the instances; they have: {known}")
+        chosen = self.select(self.classes == self.names.index(name))
+        return dataclasses.replace(chosen, category=name)
+
+    @property
+    def categories(self) -> tuple[str | None, ...]:
+        """The category of each instance, where it has a name."""
+        if self.classes is None:
+            return (self.category,) * len(self)
+        return tuple(self.names[number] for number in self.classes.tolist())
+
+    def _rows(self, rows: np.ndarray, masks: tuple[CroppedMask, ...]) -> "Instances":
+        """What is kept of ascending rows, with these masks."""
+        return dataclasses.replace(
+            self,
+            boxes=self.boxes[rows],
+            scores=self.scores[rows],
+            masks=masks,
+            classes=None if self.classes is None else self.classes[rows],
+            keypoints=None if self.keypoints is None else self.keypoints[rows],
+        )
 
     def without_overlaps(self, min_score: float | None = None) -> "Instances":
         """The instances that score at least `min_score` (None: the field's), every pixel in at most one mask.
@@ -226,10 +259,10 @@ class Instances:
                     views[0][views[1]] = False
             left, area = np.count_nonzero(free.mask), np.count_nonzero(crop.mask)
             if area and 2 * left >= area:
-                kept[row] = free if left == area else free._replace(mask=_largest_part(free.mask))
+                kept[row] = free if left == area else free._replace(mask=largest_part(free.mask))
                 placed.add(row)
         rows = np.array(list(kept), np.intp)
-        return dataclasses.replace(self, boxes=self.boxes[rows], scores=self.scores[rows], masks=tuple(kept.values()))
+        return self._rows(rows, tuple(kept.values()))
 
     def labels(self, min_score: float | None = None) -> np.ndarray:
         """(H, W) int32: 0 for background, i + 1 for instance i of `without_overlaps(min_score)`."""
@@ -240,12 +273,15 @@ class Instances:
 
     def rles(self) -> list[dict[str, Any]]:
         """Masks as compressed COCO run lengths over the whole image, with text counts as JSON needs them."""
-        return [_encode(crop, self.size) for crop in self.masks]
+        return [encode(crop, self.size) for crop in self.masks]
 
     def to_coco(self, image_id: int, category_id: int) -> list[Mapping[str, Any]]:
-        """Detections in COCO's results format: bbox is (x, y, width, height)."""
+        """Detections in COCO's results format: bbox is (x, y, width, height), keypoints x, y, score, x, y, score ..."""
         corners = self.boxes.astype(np.float64)
         bboxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
+        parts: list[dict[str, Any]] = [{}] * len(self)
+        if self.keypoints is not None:
+            parts = [{"keypoints": row} for row in to_coco(self.keypoints)]
         return [
             {
                 "image_id": image_id,
@@ -254,69 +290,9 @@ class Instances:
                 "score": score,
                 "area": area,
                 "segmentation": rle,
+                **others,
             }
-            for bbox, score, area, rle in zip(
-                bboxes, self.scores.tolist(), self.areas().tolist(), self.rles(), strict=True
+            for bbox, score, area, rle, others in zip(
+                bboxes, self.scores.tolist(), self.areas().tolist(), self.rles(), parts, strict=True
             )
         ]
-
-
-def _largest_part(mask: np.ndarray) -> np.ndarray:
-    """The 4-connected part of a mask with the most pixels."""
-    count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    if count <= 2:
-        return mask
-    return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel(), minlength=count)[1:]))
-
-
-def _paste(probabilities: np.ndarray, box: Sequence[float], size: Size, threshold: float, offset: int) -> CroppedMask:
-    """The mask of one instance: (M, M) probabilities laid over a box in image pixels."""
-    x1, y1, x2, y2 = box
-    x, across = _sampling(x1, x2 + offset, size[1], probabilities.shape[1])
-    y, down = _sampling(y1, y2 + offset, size[0], probabilities.shape[0])
-    return CroppedMask(y, x, down @ probabilities @ across.T > threshold)
-
-
-def _paste_whole_pixels(probabilities: np.ndarray, box: Sequence[float], size: Size, threshold: float) -> CroppedMask:
-    """As `segm_results` of the PyTorch project: a border of zeros, the box grown alike and truncated, resized."""
-    x1, y1, x2, y2 = np.asarray(box, np.float32)
-    grow = np.float32((probabilities.shape[0] + 2) / probabilities.shape[0])
-    half_width, half_height = (x2 - x1) * np.float32(0.5) * grow, (y2 - y1) * np.float32(0.5) * grow
-    centre_x, centre_y = (x2 + x1) * np.float32(0.5), (y2 + y1) * np.float32(0.5)
-    left, right = int(centre_x - half_width), int(centre_x + half_width)
-    top, bottom = int(centre_y - half_height), int(centre_y + half_height)
-    shape = (max(right - left + 1, 1), max(bottom - top + 1, 1))
-    mask = cv2.resize(np.pad(probabilities, 1), shape, interpolation=cv2.INTER_LINEAR) > threshold
-    y, x = (min(max(low, 0), limit) for low, limit in zip((top, left), size, strict=True))
-    inside = mask[y - top : max(size[0] - top, 0), x - left : max(size[1] - left, 0)]
-    return CroppedMask(y, x, inside)
-
-
-def _sampling(low: float, high: float, limit: int, cells: int) -> tuple[int, np.ndarray]:
-    """The first of the p pixels of 0..limit-1 with their centre in [low, high], and their weights (p, cells).
-
-    Row i holds the bilinear weights of the cells laid over [low, high] at the centre of pixel i; beyond the centres
-    of the outermost cells those count in full.
-    """
-    first = min(max(int(np.ceil(low - 0.5)), 0), limit)
-    last = max(min(int(np.floor(high - 0.5)), limit - 1), first - 1)
-    centres = np.arange(first, last + 1, dtype=np.float32) + np.float32(0.5)
-    positions = (centres - np.float32(low)) * np.float32(cells / max(high - low, 1e-6)) - np.float32(0.5)
-    positions = np.clip(positions, 0, cells - 1)
-    return first, np.maximum(1 - np.abs(positions[:, None] - np.arange(cells, dtype=np.float32)), 0)
-
-
-def _encode(crop: CroppedMask, size: Size) -> dict[str, Any]:
-    """COCO's run lengths (down the columns, background first), from the cropped mask alone."""
-    height, width = size
-    edges = np.diff(np.pad(crop.mask.T, ((0, 0), (1, 1))).view(np.int8), axis=1)
-    columns, rows = np.nonzero(edges)  # in turn the first pixel of a run and the one after its last
-    positions = (columns + crop.x) * height + rows + crop.y
-    # A run that reaches the bottom and goes on at the top of the next column is one run.
-    joined = np.flatnonzero(positions[1:-1:2] == positions[2::2]) * 2 + 1
-    positions = np.delete(positions, np.concatenate([joined, joined + 1]))
-    counts = np.diff(positions, prepend=0, append=height * width).tolist()
-    if len(counts) > 1 and counts[-1] == 0:
-        counts.pop()
-    rle = pycocotools.mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}

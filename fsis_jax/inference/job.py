@@ -19,8 +19,8 @@ class Job:
     """An image to segment. A subclass may carry what its caller wants back with the result."""
 
     image: Image
-    references: References | Sequence[np.ndarray]
-    """Encoded, or crops."""
+    references: References | Sequence[np.ndarray] | None = None
+    """Encoded, or crops; None for a plain detector."""
     pixel_size: float | None = None
     """Micrometres per pixel of the image; counts where the references have theirs too."""
     journal: Journal | None = None
@@ -36,6 +36,9 @@ class Work(Generic[J]):
 
     job: J
     reading: Reading
+    references: References
+    nothing: Instances
+    """What a tile without an instance gives."""
     parts: dict[int, Instances]
     """What was found in the finished tiles, by number."""
 
@@ -45,7 +48,7 @@ class Work(Generic[J]):
 
     def whole(self, min_score: float) -> Instances:
         """The instances of the image, as far as its tiles are finished."""
-        reading, nothing = self.reading, Instances.none(self.reading.window)
-        parts = [self.parts.get(number, nothing) for number in range(len(reading.tiles))]
+        reading = self.reading
+        parts = [self.parts.get(number, self.nothing) for number in range(len(reading.tiles))]
         found = parts[0] if len(parts) == 1 else merge(parts, reading.tiles, reading.size, reading.margin)
-        return dataclasses.replace(found, min_score=min_score)
+        return dataclasses.replace(found, min_score=min_score, names=self.nothing.names)

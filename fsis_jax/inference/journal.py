@@ -21,6 +21,8 @@ from fsis_jax.io.files import write_failure
 _MAGIC = b"fsis tiles 1\n"
 _RECORD = struct.Struct("<QI")
 """Length and CRC-32 of what follows."""
+_OPTIONAL = ("classes", "keypoints")
+"""Fields of `Instances` that not every model tells."""
 
 
 class Journal:
@@ -46,7 +48,7 @@ class Journal:
         self._end = self._read(content, len(self._header)) if content.startswith(self._header) else 0
 
     def add(self, tile: int, found: Instances) -> None:
-        """Note that a tile is finished. Not kept: the category and `min_score`, which are the image's.
+        """Note that a tile is finished. Not kept: category, `names` and `min_score`, which are the image's.
 
         Raises:
             OutputError: it cannot be written.
@@ -97,6 +99,7 @@ def _record(body: bytes) -> bytes:
 
 def _pack(tile: int, found: Instances) -> bytes:
     bits = [crop.mask.ravel() for crop in found.masks]
+    told = {name: getattr(found, name) for name in _OPTIONAL if getattr(found, name) is not None}
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -106,6 +109,7 @@ def _pack(tile: int, found: Instances) -> bytes:
         scores=found.scores,
         places=np.array([(crop.y, crop.x, *crop.mask.shape) for crop in found.masks], np.int64).reshape(-1, 4),
         bits=np.packbits(np.concatenate(bits) if bits else np.zeros(0, bool)),
+        **told,
     )
     return buffer.getvalue()
 
@@ -119,4 +123,5 @@ def _unpack(body: bytes) -> tuple[int, Instances]:
             masks.append(CroppedMask(y, x, pixels[start : start + height * width].reshape(height, width).copy()))
             start += height * width
         size: Size = (int(record["size"][0]), int(record["size"][1]))
-        return int(record["tile"]), Instances(record["boxes"], record["scores"], tuple(masks), size)
+        told = {name: record[name] for name in _OPTIONAL if name in record}
+        return int(record["tile"]), Instances(record["boxes"], record["scores"], tuple(masks), size, **told)

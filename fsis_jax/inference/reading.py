@@ -6,7 +6,8 @@ shrinking would bring the cells out of the size that the network knows.
 
 A tile without anything in it is not given to the network: one whose means over squares of a quarter of a cell differ by
 no more than `data.background_contrast` levels, of 255 between the limits of the whole image's stretch. In a pyramid
-that is seen in a coarser level, so that the empty part of a slide costs little.
+that is seen in a coarser level, so that the empty part of a slide costs little. Without references the size of a cell
+is not known: no tile is left out, and tiles overlap by a quarter.
 """
 
 import dataclasses
@@ -29,12 +30,14 @@ from fsis_jax.data.transforms import (
 )
 from fsis_jax.data.windows import Window
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.augmentation import Variant
 from fsis_jax.inference.instances import Size
 from fsis_jax.inference.tiling import Tile, tiles
 from fsis_jax.io.levels import Image, Stretch, check_shape, coarsest
 
 SMALLEST_TILE = 32
 """Pixels of the image."""
+_CANVAS_MULTIPLE = 32
 _MOST_AT_ONCE = 1 << 28
 """Pixels of an image, or of a level of a pyramid, that is read as a whole."""
 _MEASURED = 1 << 22
@@ -55,7 +58,7 @@ class Reading:
     margin: float
     """As for `tiling.merge`."""
     grain: float
-    """Image pixels of a quarter of a cell."""
+    """Image pixels of a quarter of a cell; 0 where that is not known."""
     background_contrast: float
 
     @functools.cached_property
@@ -74,7 +77,7 @@ class Reading:
     @property
     def extent(self) -> Size:
         """Height and width of a tile on its canvas."""
-        return scaled_size(self.window, self.scale)
+        return self.extent_of(Variant())
 
     def prepare(self, tile: Tile) -> np.ndarray | None:
         """(H, W, 3) uint8, the canvas with a tile; None if it is one of several and shows nothing.
@@ -88,9 +91,33 @@ class Reading:
         levels = self._levels(fine, tile.window)
         if self._shows_nothing(levels, fine):
             return None
+        return self._placed(levels, fine, Variant())
+
+    def prepare_variant(self, tile: Tile, variant: Variant) -> np.ndarray:
+        """(H, W, 3) uint8, the canvas with a tile that is shown in another way, whatever it shows.
+
+        The canvas is the usual one times the variant's scale, rounded up: so no variant asks for larger canvases in the
+        config, nor for more programs than there are usual ones.
+        """
+        fine = _fine_enough(self.image, self.scale * variant.times)
+        levels = self._levels(fine, tile.window)
+        # Flipped before it is resized, so that a fraction of a pixel at the right border stays there.
+        return self._placed(np.ascontiguousarray(levels[:, ::-1]) if variant.flipped else levels, fine, variant)
+
+    def extent_of(self, variant: Variant) -> Size:
+        """Height and width of a tile on the variant's canvas."""
+        return scaled_size(self.window, self.scale * variant.times)
+
+    def _placed(self, levels: np.ndarray, fine: Image, variant: Variant) -> np.ndarray:
+        """The canvas with a tile's pixels in one of the image's levels."""
+        extent = self.extent_of(variant)
+        canvas = self.canvas
+        if variant.times != 1:
+            height, width = (_up(max(side * variant.times, e)) for side, e in zip(self.canvas, extent, strict=True))
+            canvas = (height, width)
         if fine is self.image:
-            return place(resize(levels, self.scale, antialias=self.transform.antialias), self.canvas)
-        return place(cv2.resize(levels, self.extent[::-1], interpolation=cv2.INTER_AREA), self.canvas)
+            return place(resize(levels, self.scale * variant.times, antialias=self.transform.antialias), canvas)
+        return place(cv2.resize(levels, extent[::-1], interpolation=cv2.INTER_AREA), canvas)
 
     def _levels(self, image: Image, window: Window) -> np.ndarray:
         """(h, w) or (h, w, 3) uint8, a window in the pixels of one of the image's levels, stretched."""
@@ -101,12 +128,17 @@ class Reading:
 
     def _shows_nothing(self, levels: np.ndarray, image: Image) -> bool:
         """No square of `grain` in a window of one of the image's levels stands out."""
-        if len(self.tiles) == 1 or not self.background_contrast:
+        if len(self.tiles) == 1 or not self.background_contrast or not self.grain:
             return False
         scale = min(self.size[0] / image.shape[0] / self.grain, 1)
         size = (max(round(levels.shape[1] * scale), 1), max(round(levels.shape[0] * scale), 1))
         means = cv2.resize(levels, size, interpolation=cv2.INTER_AREA).reshape(size[0] * size[1], -1)
         return bool((np.ptp(means.astype(np.int16), axis=0) <= self.background_contrast).all())
+
+
+def _up(length: float) -> int:
+    """To the sides that canvases have."""
+    return _CANVAS_MULTIPLE * math.ceil(length / _CANVAS_MULTIPLE)
 
 
 def _fine_enough(image: Image, scale: float) -> Image:
@@ -117,7 +149,7 @@ def _fine_enough(image: Image, scale: float) -> Image:
 def plan_reading(
     image: Image, reference_sides: np.ndarray, config: ConfigDict, transform: TransformConfig, tile: int = 0
 ) -> Reading:
-    """How an image is read whose references have `reference_sides` (k, 2), in pixels.
+    """How an image is read whose references have `reference_sides` (k, 2), in pixels; (0, 2) without references.
 
     Args:
         image: (H, W) or (H, W, C).
@@ -137,7 +169,8 @@ def plan_reading(
     side, scale = _window(size, reference_sides, config, transform, tile)
     tiled = [low for low, length in zip(side, size, strict=True) if low < length]
     # Between tiles of half overlap every cell is in two; more would be twice the work.
-    wanted = math.ceil(config.data.tile_overlap * reference_sides.max())
+    known = len(reference_sides) > 0
+    wanted = math.ceil(config.data.tile_overlap * reference_sides.max()) if known else min(side) // 4
     overlap = min([wanted, *(low // 2 for low in tiled)]) if tiled else 0
     layout = tiles(size, side, overlap)
     if len(layout) == 1 and math.prod(_fine_enough(image, scale).shape[:2]) > _MOST_AT_ONCE:
@@ -150,7 +183,7 @@ def plan_reading(
         canvas=choose_canvas(scaled_size(layout[0].window.size, scale), config.data.test_canvases),
         tiles=layout,
         margin=overlap / 4,
-        grain=float(np.median(reference_sides)) / 4,
+        grain=float(np.median(reference_sides)) / 4 if known else 0.0,
         background_contrast=config.data.background_contrast,
     )
 

@@ -70,6 +70,10 @@ class References:
             np.savez_compressed(file, **arrays)
 
 
+NO_REFERENCES = References({}, np.zeros((0, 2), np.float32), np.zeros((0, 1, 1, 3), np.uint8))
+"""What a plain detector is shown."""
+
+
 def load_references(path: str | os.PathLike[str]) -> References:
     """Read what `References.save` wrote.
 

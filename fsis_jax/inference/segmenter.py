@@ -4,11 +4,14 @@
     references = segmenter.encode_references([crop])
     instances = segmenter.segment(image, references)
 
-References are encoded once and reused for any number of images and tiles. A large image is read in tiles (`tiling.py`).
-Host and device work at the same time, over the tiles of an image and over images: the device is given one batch ahead
-(JAX returns at once), and the host reads, resizes and pastes meanwhile.
+References are encoded once and reused for any number of images and tiles. A plain detector (`config.model.classes`)
+takes none: `segmenter.segment(image)` finds the instances of all its categories. A large image is read in tiles
+(`tiling.py`). Host and device work at the same time, over the tiles of an image and over images: the device is given
+one batch ahead (JAX returns at once), and the host reads, resizes and pastes meanwhile. Several devices take batches in
+turn.
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -25,14 +28,18 @@ from fsis_jax.config import user_path
 from fsis_jax.data.from_config import transform_config
 from fsis_jax.data.transforms import reference_image
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.augmentation import Variant
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J, Job, Work
+from fsis_jax.inference.programs import Replica
+from fsis_jax.inference.programs import encode as _encode
+from fsis_jax.inference.programs import find as _detect
 from fsis_jax.inference.reading import Reading, plan_reading
-from fsis_jax.inference.references import References
+from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.tiling import Tile, near_core
 from fsis_jax.io.levels import Image
-from fsis_jax.models.detector import Detections, Detector, Pyramid
-from fsis_jax.models.normalise import normalise
+from fsis_jax.models.detection import Detections, View
+from fsis_jax.models.detector import Detector
 from fsis_jax.pretrained import default_weights
 from fsis_jax.training.weights import Trained, find_weights, load_run, load_weights
 
@@ -60,16 +67,29 @@ class Segmenter:
         config: the config that it was trained with.
         min_score: score from which `Instances.labels` counts an instance by default.
         tile_batch: tiles of a large image in one call of the device. 0: 1 on a CPU, else `GPU_TILE_BATCH`.
+        variants: in which other ways each image is shown too; the results are those of all together.
+        devices: that take batches in turn; (): JAX's default device.
     """
 
     def __init__(
-        self, model: Detector, config: ConfigDict, *, min_score: float = DEFAULT_MIN_SCORE, tile_batch: int = 0
+        self,
+        model: Detector,
+        config: ConfigDict,
+        *,
+        min_score: float = DEFAULT_MIN_SCORE,
+        tile_batch: int = 0,
+        variants: Sequence[Variant] = (),
+        devices: Sequence[jax.Device] = (),
     ) -> None:
         self._graph, state = nnx.split(model)
         self._state = jax.device_put(state)
         self.config = config
         self.min_score = min_score
         self.tile_batch = tile_batch or (1 if jax.default_backend() == "cpu" else GPU_TILE_BATCH)
+        self.variants = tuple(variants)
+        self.names: tuple[str, ...] = tuple(config.model.classes)
+        """The categories of a plain detector; () of one that is shown references."""
+        self.use_devices(devices)
         self._transform = transform_config(config)
         self._offset = model.offset
 
@@ -100,6 +120,10 @@ class Segmenter:
     @classmethod
     def _of(cls, trained: Trained) -> "Segmenter":
         return cls(trained.model, trained.config, min_score=trained.validation.get("min_score", DEFAULT_MIN_SCORE))
+
+    def use_devices(self, devices: Sequence[jax.Device]) -> None:
+        """From now on give batches to these devices in turn; (): to JAX's default device."""
+        self._replicas = collections.deque(Replica(d, jax.device_put(self._state, d)) for d in devices or [None])
 
     @property
     def model(self) -> Detector:
@@ -134,23 +158,35 @@ class Segmenter:
             names: of the crops, for messages.
 
         Raises:
-            FsisError: no crop, or one of less than 2x2 pixels.
+            FsisError: no crop, or one of less than 2x2 pixels, or a plain detector.
         """
+        if self.names:
+            raise self._shown_references()
         if len(crops) == 0:
             raise FsisError("no reference given: give at least one crop of a cell")
         names = names or [f"reference {number}" for number in range(1, len(crops) + 1)]
         images = np.stack(
             [reference_image(crop, self._transform, name=name) for crop, name in zip(crops, names, strict=True)]
         )
-        each = [_encode(self._graph, self._state, image[None, None]) for image in images]
+        # By the device that gets the next batch: no other would have to wait for it.
+        each = [_encode(self._graph, self._replicas[0].state, image[None, None]) for image in images]
         features = jax.tree.map(lambda *levels: sum(levels) / len(levels), *each)
         if sides is None:
             sides = np.array([crop.shape[:2] for crop in crops])
         return References(features, np.asarray(sides, np.float32), images, pixel_size, self.fingerprint)
 
-    def check_references(self, references: References) -> None:
-        """Raise FsisError if another model encoded them."""
-        if references.model not in ("", self.fingerprint):
+    def _shown_references(self) -> FsisError:
+        known = ", ".join(self.names[:5]) + ", ..." * (len(self.names) > 5)
+        return FsisError(f"references given, but this model finds categories that it knows ({known}): leave them out")
+
+    def check_references(self, references: References | None) -> None:
+        """Raise FsisError if another model encoded them, or they are there or not against the model's nature."""
+        given = references is not None and len(references.sides) > 0
+        if self.names and given:
+            raise self._shown_references()
+        if not self.names and not given:
+            raise FsisError("no reference given: this model finds the cells that it is shown; give at least one crop")
+        if references is not None and references.model not in ("", self.fingerprint):
             raise FsisError(
                 "the references were encoded by another model: encode their crops again with this one, or segment "
                 "with that one (--checkpoint)"
@@ -159,7 +195,7 @@ class Segmenter:
     def segment(
         self,
         image: Image,
-        references: References | Sequence[np.ndarray],
+        references: References | Sequence[np.ndarray] | None = None,
         *,
         pixel_size: float | None = None,
         tile: int = 0,
@@ -168,7 +204,7 @@ class Segmenter:
 
         Args:
             image: (H, W) or (H, W, 3 or 4), any dtype; an array, or what is read when it is sliced (`open_image`).
-            references: from `encode_references`, or crops.
+            references: from `encode_references`, or crops; None for a plain detector.
             pixel_size: micrometres per pixel of the image; counts where the references have theirs too.
             tile: as for `segment_all`.
         """
@@ -179,8 +215,8 @@ class Segmenter:
     ) -> Iterator[tuple[J, Instances]]:
         """`segment` for one image after the other, in order, with the host and the device at work at the same time.
 
-        An image is taken from `jobs` while the device works on the one before it, and no sooner: at most two are held.
-        If that fails, the result of the one before is given first, and then the error raised.
+        An image is taken from `jobs` while the device works on the one before it, and no sooner: at most two are held
+        (of n devices n + 1). If that fails, the result of the one before is given first, and then the error raised.
 
         Where the scale follows the references, an image that is larger than the largest of `data.test_canvases` at that
         scale is read in tiles, which overlap by `data.tile_overlap` times the longest side of a reference; the limit
@@ -197,20 +233,21 @@ class Segmenter:
             Each job, with what was found.
 
         Raises:
-            FsisError: a shape that is no image's, a `tile` of less than 32 pixels, references of another model; here
-                and in `segment`.
+            FsisError: a shape that is no image's, a `tile` of less than 32 pixels, references of another model, none
+                where the model needs some, or some where it takes none; here and in `segment`.
         """
-        before: _Batch[J] | None = None
+        running: collections.deque[_Batch[J]] = collections.deque()
         batches = self._batches(jobs, tile)
         while True:
+            batch = None
             try:
                 batch = next(batches, None)
             finally:
-                if before is not None:
-                    yield from self._finish(before, progress)
+                while running and (batch is None or len(running) == len(self._replicas)):
+                    yield from self._finish(running.popleft(), progress)
             if batch is None:
                 return
-            before = batch
+            running.append(batch)
 
     def found_so_far(self, job: Job, *, tile: int = 0) -> Instances:
         """The instances that the journal of an image has; at the borders of the finished tiles they may be cut."""
@@ -218,79 +255,100 @@ class Segmenter:
 
     # The stages of `segment_all`, one by one.
 
-    def plan(self, image: Image, references: References, *, pixel_size: float | None = None, tile: int = 0) -> Reading:
+    def plan(
+        self, image: Image, references: References | None = None, *, pixel_size: float | None = None, tile: int = 0
+    ) -> Reading:
         """How an image is read: its scale and its tiles, which `Reading.prepare` reads. As for `segment`."""
         self.check_references(references)
-        return plan_reading(image, references.sides_in(pixel_size), self.config, self._transform, tile)
+        sides = (references or NO_REFERENCES).sides_in(pixel_size)
+        return plan_reading(image, sides, self.config, self._transform, tile)
 
-    def detect(self, reading: Reading, images: Sequence[np.ndarray], references: References) -> Detections:
-        """What the network finds in prepared tiles of an image: numpy arrays, a row for each tile.
+    def detect(
+        self, reading: Reading, images: Sequence[np.ndarray], references: References | None = None
+    ) -> Detections:
+        """What the network finds in prepared tiles of an image, without `variants`: numpy arrays, a row for each tile.
 
         Boxes are in pixels of the image, from the corner of the tile; masks are probabilities laid over them.
         """
-        found: Detections = jax.device_get(self._dispatch(reading, list(images), references, len(images)))
+        shown = [[image] for image in images]
+        found: Detections = jax.device_get(self._dispatch(reading, shown, references or NO_REFERENCES, len(images)))
         return found
 
     def paste(self, reading: Reading, tile: Tile, detections: Detections, row: int) -> Instances:
         """The instances that a tile answers for, in its pixels; out of all tiles' `tiling.merge` makes the image's."""
-        found = (detections.boxes, detections.scores, detections.valid, detections.masks)
-        boxes, scores, valid, masks = (np.asarray(values[row]) for values in found)
+        boxes, scores, valid = (np.asarray(x[row]) for x in (detections.boxes, detections.scores, detections.valid))
         if len(reading.tiles) > 1:
             valid = valid & near_core(boxes, tile, reading.margin)
         return Instances.from_padded(
             boxes,
             scores,
             valid,
-            masks,
+            None if detections.masks is None else np.asarray(detections.masks[row]),
             reading.window,
             offset=self._offset,
             min_score=self.min_score,
             legacy=self.config.model.detections.legacy_pasting,
+            classes=np.asarray(detections.classes[row]) - 1 if self.names else None,
+            names=self.names,
+            keypoints=None if detections.keypoints is None else np.asarray(detections.keypoints[row]),
         )
 
     def _work(self, job: J, tile: int) -> Work[J]:
-        if not isinstance(job.references, References):
-            job = dataclasses.replace(job, references=self.encode_references(job.references))
-        assert isinstance(job.references, References)
-        reading = self.plan(job.image, job.references, pixel_size=job.pixel_size, tile=tile)
-        return Work(job, reading, dict(job.journal.finished) if job.journal is not None else {})
+        references = job.references
+        if references is None:
+            references = NO_REFERENCES
+        elif not isinstance(references, References):
+            references = self.encode_references(references)
+        reading = self.plan(job.image, references, pixel_size=job.pixel_size, tile=tile)
+        keypoints = self.config.model.keypoint_head
+        nothing = Instances.none(
+            reading.window, names=self.names, keypoints=0 if keypoints.kind == "none" else keypoints.keypoints
+        )
+        return Work(job, reading, references, nothing, dict(job.journal.finished) if job.journal is not None else {})
 
     def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[_Batch[J]]:
         """Batches that the device was given, each prepared when it is asked for."""
         for job in jobs:
             work = self._work(job, tile)
-            references = work.job.references
-            assert isinstance(references, References)
             # An image that is read whole is a batch of its own: one alone and one of many run the same program.
             size = self.tile_batch if len(work.reading.tiles) > 1 else 1
             chosen: list[int] = []
-            images: list[np.ndarray] = []
+            images: list[list[np.ndarray]] = []
             given = False
             left = [number for number in range(len(work.reading.tiles)) if number not in work.parts]
             for number in left:
                 prepared = work.reading.prepare(work.reading.tiles[number])
                 if prepared is None:
-                    work.parts[number] = Instances.none(work.reading.window)
+                    work.parts[number] = work.nothing
                 else:
                     chosen.append(number)
-                    images.append(prepared)
+                    tile_of = functools.partial(work.reading.prepare_variant, work.reading.tiles[number])
+                    images.append([prepared, *map(tile_of, self.variants)])
                 if chosen and (len(chosen) == size or number == left[-1]):
-                    yield _Batch(work, chosen, self._dispatch(work.reading, images, references, size))
+                    yield _Batch(work, chosen, self._dispatch(work.reading, images, work.references, size))
                     chosen, images, given = [], [], True
             if not given:
                 yield _Batch(work, [], None)
 
-    def _dispatch(self, reading: Reading, images: list[np.ndarray], references: References, size: int) -> Detections:
-        """Give prepared tiles to the device, which is not waited for."""
-        return _detect(
-            self._graph,
-            self._state,
-            np.stack(images + images[-1:] * (size - len(images))),
-            np.array([reading.extent] * size, np.int32),
-            references.features,
-            np.array([reading.scale] * size, np.float32),
-            np.array([reading.window] * size, np.int32),
-        )
+    def _dispatch(
+        self, reading: Reading, images: list[list[np.ndarray]], references: References, size: int
+    ) -> Detections:
+        """Give prepared tiles, each in the usual way and in some of `variants`, to a device that is not waited for."""
+        replica = self._replicas.popleft()
+        self._replicas.append(replica)
+        put = functools.partial(jax.device_put, device=replica.device)
+        rows = images + images[-1:] * (size - len(images))
+        views = [
+            View(
+                put(np.stack(pixels)),
+                put(np.array([reading.extent_of(variant)] * size, np.int32)),
+                put(np.array([reading.scale * variant.times] * size, np.float32)),
+                variant.flipped,
+            )
+            for pixels, variant in zip(zip(*rows, strict=True), (Variant(), *self.variants), strict=False)
+        ]
+        windows = np.array([reading.window] * size, np.int32)
+        return _detect(self._graph, replica.state, put(references.features), put(windows), views)
 
     def _finish(
         self, batch: _Batch[J], progress: Callable[[J, int, int], object] | None
@@ -307,23 +365,3 @@ class Segmenter:
             whole = work.whole(self.min_score)
             work.parts.clear()  # whoever gets the result may take its time
             yield work.job, whole
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(graph: nnx.GraphDef, state: nnx.State, references: jax.Array) -> Pyramid:
-    model: Detector = nnx.merge(graph, state)
-    return model.encode_references(normalise(references))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _detect(
-    graph: nnx.GraphDef,
-    state: nnx.State,
-    images: jax.Array,
-    sizes: jax.Array,
-    references: Pyramid,
-    scales: jax.Array,
-    original_sizes: jax.Array,
-) -> Detections:
-    model: Detector = nnx.merge(graph, state)
-    return model.detect(normalise(images, sizes), sizes, references, scales=scales, original_sizes=original_sizes)

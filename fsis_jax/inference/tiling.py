@@ -9,7 +9,7 @@ margin of its core (`near_core`), and `merge` removes what two tiles found twice
 whose masks share more than half of the smaller one, the one stays that its window does not cut; where neither is cut,
 the one with the higher score. A piece of a cell therefore gives way to the whole cell whatever the scores, and the
 instance that stays takes the higher score of the two: that the cell is there was seen, whichever outline is better.
-Only instances that reach into another window are compared, and only with those nearby.
+Only instances that reach into another window are compared, and only with those nearby of the same category.
 """
 
 import dataclasses
@@ -88,6 +88,10 @@ def merge(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, margin
     corners = np.array([(tile.window.x0, tile.window.y0) * 2 for tile in layout], np.float32)
     boxes = np.concatenate([part.boxes for part in parts]) + corners[owners]
     scores = np.concatenate([part.scores for part in parts])
+    kinds = [part.classes for part in parts if part.classes is not None]
+    classes = np.concatenate(kinds) if kinds else None
+    points = [part.keypoints for part in parts if part.keypoints is not None]
+    keypoints = np.concatenate(points) + np.pad(corners[owners, None, :2], ((0, 0), (0, 0), (0, 1))) if points else None
     masks = [
         CroppedMask(crop.y + tile.window.y0, crop.x + tile.window.x0, crop.mask)
         for part, tile in zip(parts, layout, strict=True)
@@ -104,13 +108,19 @@ def merge(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, margin
     # As near to a side as each other, the larger one is less cut.
     ranked = shared[np.lexsort((-scores[shared], np.where(room < free, -areas[shared], 0), -room))]
     keep, highest = np.ones(len(masks), bool), scores.copy()
-    for row, other in _found_twice(ranked, owners, scores, masks, extents, areas):
+    for row, other in _found_twice(ranked, owners, scores, masks, extents, areas, classes):
         keep[row] = False
         highest[other] = max(highest[other], scores[row])
     scores, rows = highest, np.flatnonzero(keep)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     return dataclasses.replace(
-        parts[0], boxes=boxes[rows], scores=scores[rows], masks=tuple(masks[row] for row in rows), size=size
+        parts[0],
+        boxes=boxes[rows],
+        scores=scores[rows],
+        masks=tuple(masks[row] for row in rows),
+        size=size,
+        classes=None if classes is None else classes[rows],
+        keypoints=None if keypoints is None else keypoints[rows],
     )
 
 
@@ -156,15 +166,19 @@ def _found_twice(
     masks: Sequence[CroppedMask],
     extents: np.ndarray,
     areas: np.ndarray,
+    classes: np.ndarray | None,
 ) -> list[tuple[int, int]]:
     """Of the rows in `ranked`, best first, those that show what an earlier one of another tile shows, and that one.
 
-    Where several do, as a detector leaves doubtful doubles beside a cell, the one with the highest score.
+    Where several do, as a detector leaves doubtful doubles beside a cell, the one with the highest score. Instances of
+    different classes do not count as the same, as in an image that is read whole.
     """
     kept = Neighbours(extents)
     twice = []
     for row in ranked.tolist():
         rivals = [other for other in kept.near(row) if owners[other] != owners[row]]
+        if classes is not None:
+            rivals = [other for other in rivals if classes[other] == classes[row]]
         # A fragment that scores less than what it lies in does not stand for it.
         same = [
             other

@@ -28,7 +28,7 @@ class Result(Segmented, Protocol):
     @property
     def size(self) -> tuple[int, int]: ...
     @property
-    def category(self) -> str | None: ...
+    def categories(self) -> Sequence[str | None]: ...
     def to_coco(self, image_id: int, category_id: int) -> Sequence[Mapping[str, Any]]: ...
     def without_overlaps(self) -> "Result": ...
 
@@ -108,9 +108,9 @@ def write_coco(path: Path, results: Mapping[str, Result]) -> None:
         height, width = result.size
         check_coco(file_name, (height, width))
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
-        category_id = category_ids.setdefault(result.category or "cell", len(category_ids) + 1)
-        for row in result.to_coco(image_id, category_id):
-            annotations.append({"id": len(annotations) + 1, **row, "iscrowd": 0})
+        for row, name in zip(result.to_coco(image_id, 0), result.categories, strict=True):
+            category_id = category_ids.setdefault(name or "cell", len(category_ids) + 1)
+            annotations.append({"id": len(annotations) + 1, **row, "category_id": category_id, "iscrowd": 0})
     categories = [{"id": number, "name": name, "supercategory": "cell"} for name, number in category_ids.items()]
     content = {"images": images, "categories": categories, "annotations": annotations}
     with atomic_write(path) as file:

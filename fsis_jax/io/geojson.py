@@ -16,6 +16,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.io.exports import Result
 from fsis_jax.io.files import atomic_write, read_failure
 from fsis_jax.io.outlines import Box, box_around, outlines
+from fsis_jax.io.overlay import PALETTE
 
 _COLOUR = (74, 222, 128)
 _EXPORT = "export the objects as GeoJSON again"
@@ -61,8 +62,8 @@ def read_geojson_boxes(path: str | os.PathLike[str]) -> list[Box]:
 
 
 def _features(file_name: str, result: Result) -> Iterator[dict[str, Any]]:
-    classification = {"name": result.category or "cell", "color": _COLOUR}
-    for number, (mask, score) in enumerate(zip(result.masks, result.scores.tolist(), strict=True), start=1):
+    found = zip(result.masks, result.scores.tolist(), result.categories, strict=True)
+    for number, (mask, score, category) in enumerate(found, start=1):
         polygons = [
             [ring.tolist() + ring[:1].tolist() for ring in (polygon.shell, *polygon.holes)]
             for polygon in outlines(mask.mask, mask.y, mask.x)
@@ -81,10 +82,15 @@ def _features(file_name: str, result: Result) -> Iterator[dict[str, Any]]:
             "properties": {
                 "objectType": "detection",
                 "name": str(number),
-                "classification": classification,
+                "classification": {"name": category or "cell", "color": _colour(result, number - 1)},
                 "measurements": {"Score": round(score, 6)},
             },
         }
+
+
+def _colour(result: Result, row: int) -> Sequence[int]:
+    """One for each category, of which a plain detector has several."""
+    return _COLOUR if result.classes is None else PALETTE[result.classes[row] % len(PALETTE)].tolist()
 
 
 def _read_json(name: str) -> Any:

@@ -29,6 +29,10 @@ class Segmented(Protocol):
     def scores(self) -> np.ndarray: ...
     @property
     def masks(self) -> Sequence[Mask]: ...
+    @property
+    def classes(self) -> np.ndarray | None: ...
+    @property
+    def names(self) -> Sequence[str]: ...
 
 
 _LEAST_SIDE = 800
@@ -43,7 +47,7 @@ _TEXT = 0.42
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 # A circle of hues, of about equal lightness.
-_PALETTE = np.array(
+PALETTE = np.array(
     [
         (255, 99, 99),
         (255, 156, 61),
@@ -74,7 +78,7 @@ def draw_overlay(
         image: (H, W, 3) uint8, already stretched (`to_rgb8(..., stretch=True)`): dark cells stay dark otherwise.
         references: crops (h, w, 3) uint8, of which the first ten are shown in a column on the left.
         text: written on every cell that has room for it: its number (from 1, the id in `Instances.labels` if these
-            are `Instances.without_overlaps`), its score, or nothing.
+            are `Instances.without_overlaps`), its score, or nothing. After it, room permitting, the name of its class.
         scale: pixels of `image` per pixel that the masks lie in, where the image was shrunk (`overview`).
     """
     factor = min(max(-(-_LEAST_SIDE // max(image.shape[:2])), 1), _LARGEST_FACTOR)
@@ -95,8 +99,10 @@ def draw_overlay(
     for contours, colour in zip(outlines, colours, strict=True):
         cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
     if text is not None:
-        for number, (mask, score) in enumerate(zip(instances.masks, instances.scores.tolist(), strict=True), start=1):
-            _write(picture, mask, zoom, str(number) if text == "number" else f"{score:.2f}")
+        for row, (mask, score) in enumerate(zip(instances.masks, instances.scores.tolist(), strict=True)):
+            told = str(row + 1) if text == "number" else f"{score:.2f}"
+            named = [] if instances.classes is None else [f"{told} {instances.names[instances.classes[row]]}"]
+            _write(picture, mask, zoom, [*named, told])
     return _beside(_strip(references, picture.shape[0]), picture) if len(references) else picture
 
 
@@ -116,7 +122,7 @@ def _colours(masks: Sequence[Mask]) -> list[tuple[int, int, int]]:
     """One colour per mask: as far on the circle of hues from its nearest neighbours as it can be."""
     if not masks:
         return []
-    count = len(_PALETTE)
+    count = len(PALETTE)
     steps = np.abs(np.arange(count)[:, None] - np.arange(count))
     apart = np.minimum(steps, count - steps)
     centres = np.array([(m.y + m.mask.shape[0] / 2, m.x + m.mask.shape[1] / 2) for m in masks])
@@ -133,19 +139,24 @@ def _colours(masks: Sequence[Mask]) -> list[tuple[int, int, int]]:
         chosen[row] = np.lexsort((used, -contrast))[0]
         used[chosen[row]] += 1
         earlier.setdefault((y, x), []).append(row)
-    return [tuple(_PALETTE[colour].tolist()) for colour in chosen]
+    return [tuple(PALETTE[colour].tolist()) for colour in chosen]
 
 
-def _write(picture: np.ndarray, mask: Mask, zoom: float, text: str) -> None:
-    """Text where a cell is widest, if it fits there."""
-    (width, height), _ = cv2.getTextSize(text, _FONT, _TEXT, 1)
-    needed = np.hypot(width, height) / 2
-    if needed > min(mask.mask.shape) / 2 * zoom - 1 or not mask.mask.any():
+def _write(picture: np.ndarray, mask: Mask, zoom: float, texts: Sequence[str]) -> None:
+    """The first of some texts that fits where a cell is widest, if one does."""
+    if not mask.mask.any():
+        return
+    sizes = [cv2.getTextSize(text, _FONT, _TEXT, 1)[0] for text in texts]
+    needed = [np.hypot(width, height) / 2 for width, height in sizes]
+    if min(needed) > min(mask.mask.shape) / 2 * zoom - 1:
         return
     depths = cv2.distanceTransform(np.pad(mask.mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
     row, column = np.unravel_index(np.argmax(depths), depths.shape)
-    if needed > (depths[row, column] - 0.5) * zoom - 1:  # within the outline
+    room = (depths[row, column] - 0.5) * zoom - 1  # within the outline
+    fitting = [i for i, half in enumerate(needed) if half <= room]
+    if not fitting:
         return
+    text, (width, height) = texts[fitting[0]], sizes[fitting[0]]
     x = round((mask.x + int(column) - 0.5) * zoom - width / 2)
     y = round((mask.y + int(row) - 0.5) * zoom + height / 2)
     for dx, dy in ((-1, -1), (-1, 1), (1, -1), (1, 1)):

@@ -9,6 +9,7 @@ import contextlib
 import os
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from roifile import ROI_TYPE, ImagejRoi
@@ -32,18 +33,21 @@ def write_rois(path: str | os.PathLike[str], result: Result) -> None:
     """A zip with one ROI per instance: a polygon, or a composite where a mask has holes or several parts.
 
     Names are number-y-x, as ImageJ makes them of a ROI's centre; the numbers count from 1 in the order of `result`
-    (ids of `Instances.labels`, if these are `Instances.without_overlaps`). The property "score" holds the score. An
-    empty mask has no ROI.
+    (ids of `Instances.labels`, if these are `Instances.without_overlaps`). The property "score" holds the score, and of
+    a plain detector "category" the category. An empty mask has no ROI.
 
     Raises:
         FsisError: the file cannot be written.
     """
     digits = max(len(str(len(result.masks))), 4)
+    named = result.classes is not None
+    found = zip(result.masks, result.scores.tolist(), result.categories, strict=True)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for number, (mask, score) in enumerate(zip(result.masks, result.scores.tolist(), strict=True), start=1):
+        for number, (mask, score, category) in enumerate(found, start=1):
             polygons = outlines(mask.mask, mask.y, mask.x)
             if polygons:
-                roi = _roi(polygons, f"{number:0{digits}}", score)
+                properties = {"score": round(score, 6)} | ({"category": category} if named else {})
+                roi = _roi(polygons, f"{number:0{digits}}", properties)
                 entry = zipfile.ZipInfo(f"{roi.name}.roi")  # its time is 1980: the same ROIs are the same file
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, roi.tobytes(), zipfile.ZIP_DEFLATED)
@@ -67,7 +71,7 @@ def read_roi_boxes(path: str | os.PathLike[str]) -> list[Box]:
     return boxes
 
 
-def _roi(polygons: list[Polygon], number: str, score: float) -> ImagejRoi:
+def _roi(polygons: list[Polygon], number: str, properties: dict[str, Any]) -> ImagejRoi:
     rings = [ring for polygon in polygons for ring in (polygon.shell, *polygon.holes)]
     points = np.concatenate(rings)
     (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
@@ -81,7 +85,7 @@ def _roi(polygons: list[Polygon], number: str, score: float) -> ImagejRoi:
         path = np.concatenate([np.append(step, 4) for step in steps]).astype(np.float32)
         roi = ImagejRoi(roitype=ROI_TYPE.RECT, name=name, shape_roi_size=len(path), multi_coordinates=path)
     roi.left, roi.top, roi.right, roi.bottom = (min(side, _LAST) for side in (left, top, right, bottom))
-    roi.properties = {"score": round(score, 6)}
+    roi.properties = properties
     return roi
 
 

@@ -25,10 +25,11 @@ _BLOCK = 256
 def write_table(path: str | os.PathLike[str], result: Result, image: Image, pixel_size: float | None = None) -> None:
     """A CSV (UTF-8, one line of names) with one row per instance, in the order of `result`.
 
-    Columns: label (from 1, the id in `Instances.labels` if these are `Instances.without_overlaps`), score, x1, y1, x2,
-    y2 (bounds of the mask), centroid_x, centroid_y, area_px, eccentricity (of the ellipse with the same second
-    moments, as scikit-image defines it), mean_intensity or mean_red, mean_green, mean_blue. Values that are not finite
-    do not count; a mean of none is left empty, as is all but label, score and area of an empty mask.
+    Columns: label (from 1, the id in `Instances.labels` if these are `Instances.without_overlaps`), category (of a
+    plain detector only), score, x1, y1, x2, y2 (bounds of the mask), centroid_x, centroid_y, area_px, eccentricity (of
+    the ellipse with the same second moments, as scikit-image defines it), mean_intensity or mean_red, mean_green,
+    mean_blue. Values that are not finite do not count; a mean of none is left empty, as are all columns of an empty
+    mask but label, category, score and area.
 
     Args:
         image: the one that was segmented, grey, RGB or RGBA (alpha is not read).
@@ -47,10 +48,14 @@ def write_table(path: str | os.PathLike[str], result: Result, image: Image, pixe
     columns = ["label", "score", "x1", "y1", "x2", "y2", "centroid_x", "centroid_y", "area_px", "eccentricity", *names]
     if pixel_size is not None:
         columns += ["area_um2", "centroid_x_um", "centroid_y_um", "equivalent_diameter_um"]
+    told: list[dict[str, Any]] = [{}] * len(result.masks)
+    if result.classes is not None:
+        columns.insert(1, "category")
+        told = [{"category": name} for name in result.categories]
     rows: list[dict[str, Any]] = [{}] * len(result.masks)
     for row in sorted(range(len(rows)), key=lambda row: (result.masks[row].y // _BLOCK, result.masks[row].x)):
         values = _measure(result.masks[row], image, names, pixel_size)
-        rows[row] = {"label": row + 1, "score": f"{result.scores[row]:.4f}", **values}
+        rows[row] = {"label": row + 1, "score": f"{result.scores[row]:.4f}", **told[row], **values}
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

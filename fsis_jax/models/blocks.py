@@ -30,6 +30,8 @@ class BlockStyle:
     """Where the stride of a bottleneck sits: on its first 1x1 convolution, or on the 3x3."""
     groups: int = 1
     """Of the 3x3 convolution."""
+    dilation: int = 1
+    """Of the 3x3 convolution of a bottleneck."""
     deformable: str = "none"
     """Learned offsets ahead of each convolution of a bottleneck: "none", or a layout of `ops.sample_at_offsets`."""
 
@@ -55,7 +57,17 @@ class Bottleneck(nnx.Module):
         first, second = (stride, 1) if style.stride_in_1x1 else (1, stride)
         self.conv1 = conv(channels_in, width, 1, stride=first, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm1 = make_norm(norm, width)
-        self.conv2 = conv(width, width, 3, stride=second, use_bias=False, dtype=dtype, rngs=rngs, groups=style.groups)
+        self.conv2 = conv(
+            width,
+            width,
+            3,
+            stride=second,
+            use_bias=False,
+            dtype=dtype,
+            rngs=rngs,
+            groups=style.groups,
+            dilation=style.dilation,
+        )
         self.norm2 = make_norm(norm, width)
         self.conv3 = conv(width, channels, 1, use_bias=False, dtype=dtype, rngs=rngs)
         self.norm3 = make_norm(norm, channels, zero_init=True)
@@ -100,8 +112,8 @@ class BasicBlock(nnx.Module):
     def __init__(
         self, channels_in: int, width: int, channels: int, stride: int, *, style: BlockStyle, rngs: nnx.Rngs
     ) -> None:
-        if style.deformable != "none" or style.groups != 1:
-            raise ValueError("deformable and grouped blocks are bottlenecks; choose a depth of 50 or more")
+        if style.deformable != "none" or style.groups != 1 or style.dilation != 1:
+            raise ValueError("deformable, grouped and dilated blocks are bottlenecks; choose a depth of 50 or more")
         dtype, norm = style.dtype, style.norm
         self.stride = stride
         self.conv1 = conv(channels_in, width, 3, stride=stride, use_bias=False, dtype=dtype, rngs=rngs)

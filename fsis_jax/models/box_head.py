@@ -1,25 +1,24 @@
-"""Relation box head: is the roi a cell like the references, and where exactly is it?
+"""Box heads: what is the roi, and where exactly is it? Each reads an embedding of the pooled features.
 
-`relation="concat"` is the PyTorch
-project's relation R-CNN (modeling/fast_rcnn_heads.py): two linear maps on the concatenation, without an
-activation between, so that the class logit is the sum of a term of the roi and a term of the references.
-`relation="compare"` is ours: a hidden layer also sees the absolute difference of the two embeddings, so that the
-head itself can tell a cell like the references from another. `relation="none"` is the original's ablation, blind to
-the references. The reference side is computed once per level, not once per roi.
+`RelationBoxHead` tells a cell like the references from everything else. `relation="concat"` is the PyTorch project's
+relation R-CNN (modeling/fast_rcnn_heads.py): two linear maps on the concatenation, without an activation between, so
+that the class logit is the sum of a term of the roi and a term of the references. `relation="compare"` is ours: a
+hidden layer also sees the absolute difference of the two embeddings, so that the head itself can tell a cell like the
+references from another. `relation="none"` is the original's ablation, blind to the references. The reference side is
+computed once per level, not once per roi. `ClassBoxHead` is that of a plain detector: C categories, no references.
 
-Both sides pass the same embedding: two fully connected layers with a pyramid, the backbone's last stage (res5) without.
+Both sides pass the same embedding: two fully connected layers, convolutions and one, or a stage of the backbone.
 """
 
 import dataclasses
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fsis_jax.models.blocks import Block
-from fsis_jax.models.layers import Training
-from fsis_jax.models.resnet import run_stage
+from fsis_jax.models.layers import GroupNorm, conv
 
 small_normal = jax.nn.initializers.normal(0.01)
 tiny_normal = jax.nn.initializers.normal(0.001)
@@ -28,7 +27,7 @@ tiny_normal = jax.nn.initializers.normal(0.001)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RoiFeatures:
-    """What a head reads of R rois of each of B images. With C4 it has passed res5."""
+    """What a head reads of R rois of each of B images; that of a trunk (`res5.py`) has passed it."""
 
     rois: jax.Array
     """(B, R, p, p, C)."""
@@ -39,7 +38,17 @@ class RoiFeatures:
 
     def first(self, count: int) -> "RoiFeatures":
         """Of the first rois of each image."""
-        return RoiFeatures(self.rois[:, :count], self.references, self.level_index[:, :count])
+        return dataclasses.replace(self, rois=self.rois[:, :count], level_index=self.level_index[:, :count])
+
+
+class Embedding(Protocol):
+    """From pooled features to a vector."""
+
+    channels: int
+    """c of the vectors."""
+
+    def __call__(self, maps: jax.Array, /) -> jax.Array:
+        """(B, N, p, p, C) -> (B, N, c)."""
 
 
 class FullyConnected(nnx.Module):
@@ -62,64 +71,80 @@ class FullyConnected(nnx.Module):
         return nnx.relu(self.fc2(nnx.relu(self.fc1(x))))
 
 
-class Res5(nnx.Module):
-    """The last stage of a ResNet at the stride of its input (`maps`, which the mask head reads too), then the mean.
+class Convolutions(nnx.Module):
+    """3x3 convolutions and one fully connected layer: roi_Xconv1fc_head and its form with group norm (Wu & He 2018).
 
     Args:
-        stage: its blocks.
-        channels: that the stage gives.
-        remat: see `run_stage`.
+        channels_in: C of the pooled features.
+        pooled: side of the pooled features.
+        channels: of the convolutions.
+        convs: their number.
+        norm: "none" or "group".
+        hidden: width of the fully connected layer.
     """
 
-    def __init__(self, stage: nnx.List[Block], channels: int, *, remat: bool = False) -> None:
-        self.blocks = stage
-        self.channels = channels
-        self.remat = remat
-
-    def maps(
-        self, features: RoiFeatures, valid: jax.Array | None = None, training: Training | None = None
-    ) -> RoiFeatures:
-        """The stage's output on both sides, C becoming `channels`.
-
-        Args:
-            features: pooled rois and references.
-            valid: (B, R) bool, rois that enter batch statistics; all if None.
-            training: for the norms. The original repeats the references for every roi: they count as often.
-        """
-        valid = jnp.ones(features.level_index.shape, bool) if valid is None else valid
-        levels = features.references.shape[1]
-        rois_of_level = (jax.nn.one_hot(features.level_index, levels) * valid[..., None]).sum(1)  # (B, L)
-        return dataclasses.replace(
-            features,
-            rois=self._run(features.rois, valid.astype(jnp.float32), training),
-            references=self._run(features.references, rois_of_level, training),
-        )
-
-    def _run(self, x: jax.Array, weights: jax.Array, training: Training | None) -> jax.Array:
-        """(B, N, p, p, C), each counted as often as (B, N) weights say."""
-        if training is not None:
-            training = dataclasses.replace(training, weights=weights.reshape(-1))
-        y = run_stage(self.blocks, x.reshape(-1, *x.shape[2:]), None, 1, training, remat=self.remat)
-        return y.reshape(*x.shape[:2], *y.shape[1:])
+    def __init__(
+        self,
+        channels_in: int,
+        *,
+        pooled: int,
+        channels: int,
+        convs: int,
+        norm: str,
+        hidden: int,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
+        inputs = [channels_in, *[channels] * (convs - 1)]
+        group = norm == "group"
+        self.convs = nnx.List(conv(c, channels, 3, use_bias=not group, dtype=dtype, rngs=rngs) for c in inputs)
+        self.norms = nnx.List(GroupNorm(channels) for _ in inputs if group)
+        self.fc = nnx.Linear(channels * pooled * pooled, hidden, dtype=dtype, rngs=rngs)
+        self.channels = hidden
 
     def __call__(self, maps: jax.Array) -> jax.Array:
-        """(B, N, p, p, channels) -> (B, N, channels)."""
-        return maps.mean((2, 3))
+        """(B, N, p, p, C) -> (B, N, hidden)."""
+        x = maps.reshape(-1, *maps.shape[2:])
+        for row, layer in enumerate(self.convs):
+            x = layer(x)
+            x = nnx.relu(self.norms[row](x) if self.norms else x)
+        return nnx.relu(self.fc(x.reshape(*maps.shape[:2], -1)))
+
+
+class ClassBoxHead(nnx.Module):
+    """Of a plain detector: Fast R-CNN's two outputs (fast_rcnn_outputs of modeling/fast_rcnn_heads.py).
+
+    Args:
+        embedding: of pooled features.
+        classes: number of categories C.
+        boxes: of box outputs, four columns each.
+    """
+
+    def __init__(self, embedding: Embedding, *, classes: int, boxes: int, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.embedding = embedding
+        hidden = embedding.channels
+        self.class_out = nnx.Linear(hidden, classes + 1, dtype=dtype, rngs=rngs, kernel_init=small_normal)
+        self.box_out = nnx.Linear(hidden, 4 * boxes, dtype=dtype, rngs=rngs, kernel_init=tiny_normal)
+
+    def __call__(self, features: RoiFeatures) -> tuple[jax.Array, jax.Array]:
+        """Logits (B, R, C + 1), background first, and deltas (B, R, 4 * boxes), float32."""
+        x = self.embedding(features.rois)  # (B, R, hidden)
+        return self.class_out(x).astype(jnp.float32), self.box_out(x).astype(jnp.float32)
 
 
 class RelationBoxHead(nnx.Module):
     """Args:
     embedding: of pooled features.
     relation: "concat", "compare" or "none".
-    box_columns: 8 (background and foreground; converted weights) or 4.
+    boxes: box outputs: 2 (background and foreground; converted weights) or 1.
     """
 
     def __init__(
         self,
-        embedding: FullyConnected | Res5,
+        embedding: Embedding,
         *,
         relation: str,
-        box_columns: int,
+        boxes: int,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
@@ -136,10 +161,10 @@ class RelationBoxHead(nnx.Module):
             self.box_pair = nnx.Linear(inputs, 32, dtype=dtype, rngs=rngs)
             class_in, box_in = 8, 32
         self.class_out = nnx.Linear(class_in, 2, dtype=dtype, rngs=rngs, kernel_init=small_normal)
-        self.box_out = nnx.Linear(box_in, box_columns, dtype=dtype, rngs=rngs, kernel_init=tiny_normal)
+        self.box_out = nnx.Linear(box_in, 4 * boxes, dtype=dtype, rngs=rngs, kernel_init=tiny_normal)
 
     def __call__(self, features: RoiFeatures) -> tuple[jax.Array, jax.Array]:
-        """Logits (B, R, 2), background and foreground, and deltas (B, R, box_columns), float32."""
+        """Logits (B, R, 2), background and foreground, and deltas (B, R, 4 * boxes), float32."""
         x = self.embedding(features.rois)  # (B, R, hidden)
         if self.relation == "none":
             class_in, box_in = self.class_pair(x), self.box_pair(x)

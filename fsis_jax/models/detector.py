@@ -1,11 +1,11 @@
-"""The few-shot detector: siamese backbone, matching with the references, RPN, relation box head, relation mask head.
+"""The detector: siamese backbone, matching with the references, RPN, heads; and without references a plain R-CNN.
 
-Follows modeling/model_builder.py of the PyTorch project, with the matched features computed once and shared by
-the RPN and both heads, and with the mask loss that the published code leaves out. Two architectures: "fpn", where
-levels 2 to 5 of a pyramid are matched and pooled from and level 6 serves the RPN alone; and "c4", where level 4 of
-the backbone does everything, and its last stage (res5) is the trunk of both heads. Levels are dictionary keys. The
-box convention (`legacy_boxes`) is read from the config here and nowhere else. The training objective is in
-`objective.py`.
+Follows modeling/model_builder.py of the PyTorch project, with the matched features computed once and shared by the RPN
+and the heads, and with the mask loss that the published code leaves out. Architectures: "fpn", where levels 2 to 5 of a
+pyramid are matched and pooled from and level 6 serves the RPN alone; "p2", where level 2 of the pyramid does
+everything; "c4" and "c5", where that level of the backbone does. Levels are dictionary keys. `build.py` maps the config
+to the parts, `objective.py` trains them, `detection.py` runs them on images. The box convention (`legacy_boxes`) is
+read from the config here and nowhere else.
 """
 
 import dataclasses
@@ -16,37 +16,29 @@ from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fsis_jax import ops
-from fsis_jax.models.blocks import BlockStyle
-from fsis_jax.models.box_head import FullyConnected, RelationBoxHead, Res5, RoiFeatures
-from fsis_jax.models.co_attention import CoAttention, Match
+from fsis_jax.models.box_head import RoiFeatures
+from fsis_jax.models.build import (
+    anchors_per_position,
+    build_backbone,
+    build_box_head,
+    build_fpn,
+    build_keypoint_head,
+    build_mask_head,
+    build_matching,
+    build_rpn,
+    trunk_of,
+)
+from fsis_jax.models.co_attention import Match
 from fsis_jax.models.extent import Extent
-from fsis_jax.models.fpn import FPN
-from fsis_jax.models.l1_match import L1Match
 from fsis_jax.models.layers import Training, resize_bilinear
-from fsis_jax.models.mask_head import RelationMaskHead, Res5MaskHead
-from fsis_jax.models.resnet import ResNet, make_stage
-from fsis_jax.models.rpn import RPN, Proposals, ProposalSettings, anchors_inside, propose
+from fsis_jax.models.res5 import Res5
+from fsis_jax.models.rpn import Proposals, ProposalSettings, anchors_inside, propose
 
 Pyramid = dict[int, jax.Array]
 """{level: (B, h, w, C)}, h = H / 2**level."""
 
-EXTENT_MULTIPLE = {"fpn": 32, "c4": 1}
+EXTENT_MULTIPLE = {"fpn": 32, "p2": 32, "c4": 1, "c5": 1}
 """To what an architecture rounds the sizes of images up."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Detections:
-    """D instances of each of B images, by descending score."""
-
-    boxes: jax.Array
-    """(B, D, 4) float32, pixels of the original image."""
-    scores: jax.Array
-    """(B, D)."""
-    valid: jax.Array
-    """(B, D) bool."""
-    masks: jax.Array
-    """(B, D, M, M) probabilities over each instance's own box."""
 
 
 @jax.tree_util.register_dataclass
@@ -73,92 +65,23 @@ class Detector(nnx.Module):
     """
 
     def __init__(self, config: ConfigDict, *, rngs: nnx.Rngs) -> None:
-        dtype = jnp.dtype(config.compute_dtype)
         self.offset = 1 if config.legacy_boxes else 0
         self.aligned = not config.legacy_boxes
         self.config = FrozenConfigDict(config)
-        backbone, box_head = config.backbone, config.box_head
-        style = BlockStyle(
-            norm=backbone.norm,
-            dtype=dtype,
-            stride_in_1x1=backbone.stride_in_1x1,
-            groups=backbone.groups,
-            deformable=backbone.deformable,
-        )
-        self.backbone = ResNet(
-            backbone.depth,
-            width=backbone.width,
-            group_width=backbone.group_width,
-            style=style,
-            padded_pool=backbone.padded_pool,
-            stages=4 if config.architecture == "fpn" else 3,
-            remat=config.remat,
-            rngs=rngs,
-        )
-        embedding: FullyConnected | Res5
-        self.matching: CoAttention | L1Match | None
-        self.mask_head: RelationMaskHead | Res5MaskHead
-        if config.architecture == "fpn":
+        self.backbone = build_backbone(config, rngs=rngs)
+        self.fpn = build_fpn(config, self.backbone, rngs=rngs)
+        if self.fpn is not None:
             channels = config.fpn.channels
-            self.fpn = FPN(
-                self.backbone.channels,
-                channels,
-                norm=config.fpn.norm,
-                coarsest=config.fpn.coarsest,
-                dtype=dtype,
-                rngs=rngs,
-            )
             self.levels = self.fpn.levels
-            embedding = FullyConnected(channels, pooled=box_head.pooled, hidden=box_head.hidden, dtype=dtype, rngs=rngs)
         else:
             channels = self.backbone.channels[-1]
-            self.levels = (4,)
-            res5, width = make_stage(
-                backbone.depth,
-                3,
-                channels,
-                width=backbone.width,
-                group_width=backbone.group_width,
-                stride=1,
-                style=dataclasses.replace(style, norm=box_head.norm),
-                rngs=rngs,
-            )
-            embedding = Res5(res5, width, remat=config.remat)
-        if config.matching.kind == "co_attention":
-            self.matching = CoAttention(channels, norm=config.matching.norm, dtype=dtype, rngs=rngs)
-        elif config.matching.kind == "l1":
-            self.matching = L1Match(channels, dtype=dtype, rngs=rngs)
-        else:
-            self.matching = None
-        self.rpn = RPN(channels, self._anchors_per_position, dtype=dtype, rngs=rngs)
-        self.box_head = RelationBoxHead(
-            embedding,
-            relation=config.relation,
-            box_columns=8 if config.background_outputs else 4,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        relation = config.relation != "none"
-        outputs = 2 if config.background_outputs else 1
-        if config.architecture == "fpn":
-            self.mask_head = RelationMaskHead(
-                channels,
-                relation=relation,
-                channels=config.mask_head.channels,
-                convs=config.mask_head.convs,
-                outputs=outputs,
-                dtype=dtype,
-                rngs=rngs,
-            )
-        else:
-            self.mask_head = Res5MaskHead(
-                embedding.channels,
-                relation=relation,
-                channels=config.mask_head.channels,
-                outputs=outputs,
-                dtype=dtype,
-                rngs=rngs,
-            )
+            # A dilated last stage keeps the stride of level 4.
+            self.levels = (4,) if config.architecture == "c4" or config.backbone.dilation > 1 else (5,)
+        self.matching = build_matching(config, channels, rngs=rngs)
+        self.rpn = build_rpn(config, channels, rngs=rngs)
+        self.box_head = build_box_head(config, channels, rngs=rngs)
+        self.mask_head = build_mask_head(config, channels, self.box_head, rngs=rngs)
+        self.keypoint_head = build_keypoint_head(config, channels, rngs=rngs)
 
     # -- features ---------------------------------------------------------------------------------------------
 
@@ -168,9 +91,9 @@ class Detector(nnx.Module):
         return Extent.of(image_sizes, multiple, padded_pool=self.config.backbone.padded_pool)
 
     def pyramid(self, images: jax.Array, extent: Extent | None) -> Pyramid:
-        """(B, H, W, 3) normalised -> {level: (B, h, w, C)}, zero outside the extent; one level with "c4"."""
+        """(B, H, W, 3) normalised -> {level: (B, h, w, C)}, zero outside the extent; one level without a pyramid."""
         features = self.backbone(images.astype(jnp.dtype(self.config.compute_dtype)), extent)
-        if self.config.architecture == "fpn":
+        if self.fpn is not None:
             return self.fpn(features, extent)
         return {level: features[level] for level in self.levels}
 
@@ -183,7 +106,10 @@ class Detector(nnx.Module):
     def match(
         self, pyramid: Pyramid, references: Pyramid, extent: Extent | None, training: Training | None = None
     ) -> Matched:
-        """Matching on every level from the coarsest to the finest, then the RPN on all levels."""
+        """Matching on every level from the coarsest to the finest, then the RPN on all levels.
+
+        `references` is empty for a plain detector.
+        """
         matches = self.match_levels(pyramid, references, extent, training)
         read = {level: matches[level].rpn if level in matches else pyramid[level] for level in pyramid}
         outputs = {level: self.rpn(features) for level, features in read.items()}
@@ -209,22 +135,17 @@ class Detector(nnx.Module):
         matches = {}
         for level in reversed(self.levels):
             if self.matching is None:
-                matches[level] = Match(pyramid[level], pyramid[level], references[level + shift])
+                unread = pyramid[level][:, :1, :1]  # where there is no reference
+                matches[level] = Match(pyramid[level], pyramid[level], references.get(level + shift, unread))
                 continue
             mask = None if extent is None else extent.mask(pyramid[level], 2**level)
             matches[level] = self.matching(pyramid[level], references[level + shift], mask, training)
         return dict(sorted(matches.items()))
 
-    @property
-    def _anchors_per_position(self) -> int:
-        rpn = self.config.rpn
-        sizes = 1 if self.config.architecture == "fpn" else len(rpn.anchor_sizes)
-        return len(rpn.anchor_ratios) * sizes
-
     def anchors(self, pyramid: Pyramid) -> dict[int, jax.Array]:
         """{level: (h * w * A, 4)} for feature maps of these shapes."""
         sizes, ratios = self.config.rpn.anchor_sizes, tuple(self.config.rpn.anchor_ratios)
-        per_level = sizes if self.config.architecture == "fpn" else [sizes]
+        per_level = sizes if self.config.architecture == "fpn" else [sizes]  # a pyramid has one size a level
         result = {}
         for level, size in zip(pyramid, per_level, strict=True):
             cell = ops.cell_anchors(size, ratios, stride=2**level, offset=self.offset)
@@ -246,7 +167,7 @@ class Detector(nnx.Module):
             backend=self.config.ops,
         )
         inside = {
-            level: anchors_inside(extent, features, level, self._anchors_per_position)
+            level: anchors_inside(extent, features, level, anchors_per_position(self.config))
             for level, features in pyramid.items()
         }
         return propose(matched.logits, matched.deltas, self.anchors(pyramid), inside, image_sizes, settings)
@@ -262,15 +183,28 @@ class Detector(nnx.Module):
         valid: jax.Array | None = None,
         training: Training | None = None,
     ) -> RoiFeatures:
-        """Features that a head reads.
+        """Features that the box head reads, and what shares its trunk; `pool_for` for other heads.
 
         Args:
             matched: of the images.
             rois: (B, R, 4).
             size: side p of the pooled features.
             valid: (B, R) bool, rois that enter batch statistics.
-            training: for the norms of res5 (c4).
+            training: for the norms of res5.
         """
+        return self.pool_for(trunk_of(self.box_head), matched, rois, size, valid=valid, training=training)
+
+    def pool_for(
+        self,
+        trunk: Res5 | None,
+        matched: Matched,
+        rois: jax.Array,
+        size: int,
+        *,
+        valid: jax.Array | None = None,
+        training: Training | None = None,
+    ) -> RoiFeatures:
+        """As `pool`, passed through a head's own trunk."""
         head = self.config.box_head
         finest, coarsest = self.levels[0], self.levels[-1]
         levels = ops.assign_levels(
@@ -283,6 +217,9 @@ class Detector(nnx.Module):
         )
 
         def pool_image(features: Pyramid, boxes: jax.Array, levels: jax.Array, limits: jax.Array | None) -> jax.Array:
+            method = self.config.roi_method
+            if method != "align":
+                return ops.multilevel_roi_pool(features, boxes, levels, method=method, output_size=size, limits=limits)
             return ops.multilevel_roi_align(
                 features,
                 boxes,
@@ -298,81 +235,27 @@ class Detector(nnx.Module):
         pooled = jax.vmap(pool_image)(target, rois, levels, matched.limits)
         resized = [resize_bilinear(match.reference, size) for match in matched.matches.values()]
         features = RoiFeatures(pooled, jnp.stack(resized, axis=1), levels - finest)
-        embedding = self.box_head.embedding
-        if isinstance(embedding, Res5):
-            return embedding.maps(features, valid, training)
-        return features
+        return features if trunk is None else trunk.maps(features, valid, training)
 
     def classify(self, features: RoiFeatures) -> tuple[jax.Array, jax.Array]:
-        """What the box head says of pooled rois: logits (B, R, 2) and the foreground's deltas (B, R, 4)."""
-        logits, deltas = self.box_head(features)
-        return logits, deltas[..., -4:]
+        """What the box head says of pooled rois.
 
-    def segment(self, features: RoiFeatures) -> jax.Array:
-        """Mask logits of the foreground (B, R, M, M) of pooled rois."""
-        return self.mask_head(features)[..., -1]
-
-    # -- inference --------------------------------------------------------------------------------------------
-
-    def detect(
-        self,
-        images: jax.Array,
-        image_sizes: jax.Array,
-        references: Pyramid,
-        *,
-        scales: jax.Array | None = None,
-        original_sizes: jax.Array | None = None,
-    ) -> Detections:
-        """Find and segment the cells like the references.
-
-        Args:
-            images: (B, H, W, 3) normalised float32, zero outside the image.
-            image_sizes: (B, 2) int32.
-            references: from `encode_references`; a batch axis of 1 serves all images.
-            scales: (B,) float32, canvas pixels per pixel of the original image; 1 if None.
-            original_sizes: (B, 2) int32, of the images before they were scaled; `image_sizes` if None.
+        Returns:
+            Logits (B, R, 1 + C), background first, and deltas of the foreground (B, R, F, 4), where C is 1 with
+            references, and F is C with a box for each class, else 1.
         """
-        scales = jnp.ones(len(images)) if scales is None else scales
-        extent = self.extent(image_sizes)
-        pyramid = self.pyramid(images, extent)
-        references = {level: jnp.broadcast_to(x, (images.shape[0], *x.shape[1:])) for level, x in references.items()}
-        matched = self.match(pyramid, references, extent)
-        limits = extent.sizes if self.config.clip_to_padding else image_sizes
-        proposals = self.proposals(matched, pyramid, extent, limits, train=False)
-        logits, deltas = self.classify(self.pool(matched, proposals.boxes, self.config.box_head.pooled))
-        scores = jax.nn.softmax(logits)[..., 1]
-        # In the legacy convention it matters where boxes are decoded and compared: in the original image.
-        boxes, scores, valid = jax.vmap(self._suppress)(
-            proposals.boxes / scales[:, None, None],
-            proposals.valid,
-            scores,
-            deltas,
-            image_sizes if original_sizes is None else original_sizes,
-        )
-        if self.config.shifted_mask_references and self.config.architecture == "fpn":
-            matches = self.match_levels(pyramid, references, extent, shift=1)
-            matched = dataclasses.replace(matched, matches=matches)
-        features = self.pool(matched, boxes * scales[:, None, None], self.config.mask_head.pooled)
-        return Detections(
-            boxes=boxes, scores=scores, valid=valid, masks=jax.nn.sigmoid(self.mask_head.predict(features)[..., -1])
-        )
+        logits, deltas = self.box_head(features)
+        deltas = deltas.reshape(*deltas.shape[:-1], -1, 4)
+        return logits, deltas[..., int(self.config.background_outputs) :, :]
 
-    def _suppress(
-        self, rois: jax.Array, valid: jax.Array, scores: jax.Array, deltas: jax.Array, image_size: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        settings = self.config.detections
-        weights = tuple(self.config.box_head.box_weights)
-        boxes = ops.decode(deltas, rois, weights=weights, offset=self.offset)
-        boxes = ops.clip(boxes, image_size, offset=self.offset)
-        valid = valid & (scores > settings.score_threshold)
-        kept, kept_scores, kept_valid = ops.soft_nms(
-            boxes,
-            scores,
-            valid,
-            method=settings.nms_method,
-            iou_threshold=settings.nms_threshold,
-            score_threshold=settings.decayed_score_threshold,
-            max_outputs=settings.max_instances,
-            offset=self.offset,
-        )
-        return boxes[kept], kept_scores, kept_valid
+    def masks_of(self, logits: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """Of the mask head's output (B, R, M, M, outputs) the mask of each roi's label (B, R), 1 to C: (B, R, M, M)."""
+        return of_class(jnp.moveaxis(logits[..., int(self.config.background_outputs) :], -1, 2), labels)
+
+
+def of_class(x: jax.Array, labels: jax.Array | None) -> jax.Array:
+    """(B, R, F, ...) -> (B, R, ...): row `labels` - 1 for labels (B, R) of 1 to F; the only one if F is 1."""
+    if x.shape[2] == 1 or labels is None:
+        return x[:, :, 0]
+    rows = jnp.maximum(labels - 1, 0).reshape(*labels.shape, *[1] * (x.ndim - 2))
+    return jnp.take_along_axis(x, rows, 2)[:, :, 0]

@@ -23,6 +23,7 @@ class FPN(nnx.Module):
     channels: C, the same at all levels.
     norm: "none", or "group" for training from scratch.
     coarsest: 6 to append P6, or the backbone's last level.
+    finest_only: give level 2 alone (the P2only bodies).
     """
 
     def __init__(
@@ -32,33 +33,33 @@ class FPN(nnx.Module):
         *,
         norm: str,
         coarsest: int,
+        finest_only: bool = False,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
         if norm not in ("none", "group"):
             raise ValueError(f"fpn norm is {norm!r}; it must be 'none' or 'group'")
-        self.levels = tuple(range(2, 2 + len(channels_in)))
-        if coarsest not in (self.levels[-1], self.levels[-1] + 1):
-            raise ValueError(
-                f"coarsest pyramid level is {coarsest}; it must be {self.levels[-1]} or {self.levels[-1] + 1}"
-            )
-        self.coarsest = coarsest
+        last = 1 + len(channels_in)
+        if coarsest not in (last, last + 1):
+            raise ValueError(f"coarsest pyramid level is {coarsest}; it must be {last} or {last + 1}")
+        self.levels = (2,) if finest_only else tuple(range(2, last + 1))
+        self.coarsest = 2 if finest_only else coarsest
         self.lateral = nnx.List(
             conv(inputs, channels, 1, dtype=dtype, rngs=rngs, kernel_init=lecun_uniform) for inputs in channels_in
         )
         self.output = nnx.List(
             conv(channels, channels, 3, dtype=dtype, rngs=rngs, kernel_init=lecun_uniform) for _ in self.levels
         )
-        count = len(self.levels) if norm == "group" else 0
-        self.lateral_norm = nnx.List(GroupNorm(channels) for _ in range(count))
-        self.output_norm = nnx.List(GroupNorm(channels) for _ in range(count))
+        group = norm == "group"
+        self.lateral_norm = nnx.List(GroupNorm(channels) for _ in channels_in if group)
+        self.output_norm = nnx.List(GroupNorm(channels) for _ in self.levels if group)
 
     def __call__(self, features: dict[int, jax.Array], extent: Extent | None) -> dict[int, jax.Array]:
         """{level: (B, h, w, C_level)} -> {level: (B, h, w, C)}, zero outside the extent."""
         outputs: dict[int, jax.Array] = {}
         above: jax.Array | None = None
-        for index in reversed(range(len(self.levels))):
-            level = self.levels[index]
+        for index in reversed(range(len(self.lateral))):
+            level = 2 + index
             x = self.lateral[index](features[level])
             mask = None if extent is None else extent.mask(x, 2**level)
             if self.lateral_norm:
@@ -67,6 +68,8 @@ class FPN(nnx.Module):
                 x = x + _upsample(above, x.shape[1], x.shape[2])
             x = x if mask is None else x * mask
             above = x
+            if level not in self.levels:
+                continue
             x = self.output[index](x)
             if self.output_norm:
                 x = self.output_norm[index](x, mask)

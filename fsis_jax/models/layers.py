@@ -30,9 +30,10 @@ def conv(
     rngs: nnx.Rngs,
     kernel_init: Callable[..., jax.Array] = he_normal,
     groups: int = 1,
+    dilation: int = 1,
 ) -> nnx.Conv:
-    """A square convolution padded symmetrically by kernel // 2, as PyTorch's `padding=kernel // 2`."""
-    pad = kernel // 2
+    """A square convolution padded symmetrically by dilation * (kernel // 2), so that a stride of 1 keeps the size."""
+    pad = dilation * (kernel // 2)
     return nnx.Conv(
         channels_in,
         channels_out,
@@ -44,7 +45,8 @@ def conv(
         rngs=rngs,
         kernel_init=kernel_init,
         feature_group_count=groups,
-        conv_general_dilated=_convolve,
+        kernel_dilation=dilation,
+        conv_general_dilated=_convolve if dilation == 1 else jax.lax.conv_general_dilated,
     )
 
 

@@ -68,9 +68,9 @@ def box_losses(
     """Class and box loss of the sampled rois.
 
     Args:
-        logits: (B, R, 2).
+        logits: (B, R, 1 + C).
         deltas, box_targets: (B, R, 4).
-        labels: (B, R) int32, 1 or 0.
+        labels: (B, R) int32, 0 background, 1 to C.
         valid: (B, R) bool, false where fewer rois than R could be sampled.
         reference_present: (B,) bool; elsewhere every label counts as background and no box is regressed.
         axis_name: devices over which the batch is spread.
@@ -83,12 +83,12 @@ def box_losses(
     labels = jnp.where(present, labels, 0)
     classification = class_loss(logits, labels, valid, axis_name=axis_name)
     distance = smooth_l1(deltas - box_targets, 1.0).sum(-1)
-    regression = jnp.where(valid & (labels == POSITIVE), distance, 0.0).sum() / _count(valid & present, axis_name)
+    regression = jnp.where(valid & (labels > 0), distance, 0.0).sum() / _count(valid & present, axis_name)
     return classification, regression
 
 
 def class_loss(logits: jax.Array, labels: jax.Array, valid: jax.Array, *, axis_name: str | None) -> jax.Array:
-    """Cross entropy averaged over the valid rois: logits (B, R, 2), labels (B, R) int32, valid (B, R) bool."""
+    """Cross entropy averaged over the valid rois: logits (B, R, 1 + C), labels (B, R) int32, valid (B, R) bool."""
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.where(valid, entropy, 0.0).sum() / _count(valid, axis_name)
 

@@ -1,7 +1,8 @@
-"""Relation mask heads (modeling/mask_rcnn_heads.py of the PyTorch project).
+"""Mask heads (modeling/mask_rcnn_heads.py of the PyTorch project), with a relation to the references or without.
 
-With a pyramid: roi features and reference features of the roi's level, side by side -> 3x3 convolutions -> x2
-deconvolution -> 1x1. Without one (C4): both through the box head's res5, side by side -> deconvolution -> 1x1.
+`ConvMaskHead` (v1up, v1up4convs and its form with group norm): roi features and reference features of the roi's level,
+side by side -> 3x3 convolutions -> x2 deconvolution -> 1x1. `Res5MaskHead` (v0up, v0upshare): both through a stage of
+the backbone, its own or the box head's, side by side -> deconvolution -> 1x1.
 
 The layer that reads the pair is split: f(concat(x, y)) = f_x(x) + f_y(y), and f_y runs once per level,
 not once per roi.
@@ -14,22 +15,26 @@ from jax.typing import DTypeLike
 
 from fsis_jax import ops
 from fsis_jax.models.box_head import RoiFeatures
-from fsis_jax.models.layers import conv
+from fsis_jax.models.layers import GroupNorm, conv
+from fsis_jax.models.res5 import Res5
 
 CHUNK = 5
 """Rois that go through all layers together on a CPU."""
 
 
-class RelationMaskHead(nnx.Module):
-    """The head of models with a pyramid.
+class ConvMaskHead(nnx.Module):
+    """Convolutions of its own.
 
     Args:
         channels_in: C of the pooled features.
         relation: whether it sees the references.
         channels: width of the convolutions.
         convs: number of 3x3 convolutions.
-        outputs: 2 (background and foreground; only the last is trained and read) or 1.
+        norm: after each, "none" or "group".
+        outputs: masks of a roi; the background's, which is never trained nor read, first if there is one.
     """
+
+    trunk = None
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class RelationMaskHead(nnx.Module):
         relation: bool,
         channels: int,
         convs: int,
+        norm: str,
         outputs: int,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -45,6 +51,7 @@ class RelationMaskHead(nnx.Module):
         self.relation = relation
         self.first = conv((1 + relation) * channels_in, channels, 3, dtype=dtype, rngs=rngs)
         self.convs = nnx.List(conv(channels, channels, 3, dtype=dtype, rngs=rngs) for _ in range(convs - 1))
+        self.norms = nnx.List(GroupNorm(channels) for _ in range(convs if norm == "group" else 0))
         self.upsample = nnx.Linear(channels, 4 * channels, use_bias=False, dtype=dtype, rngs=rngs)
         self.upsample_bias = nnx.Param(jnp.zeros(channels))
         self.out = conv(channels, outputs, 1, dtype=dtype, rngs=rngs)
@@ -59,10 +66,14 @@ class RelationMaskHead(nnx.Module):
         if self.relation:
             x = x + _of_roi(_conv3x3(features.references, kernel[:, :, width:]), features.level_index)
         x = x + _bias(self.first).astype(x.dtype)
-        x = nnx.relu(x).reshape(batch * rois, side, side, -1)
-        for layer in self.convs:
-            x = nnx.relu(layer(x))
+        x = self._activate(x.reshape(batch * rois, side, side, -1), 0)
+        for row, layer in enumerate(self.convs, start=1):
+            x = self._activate(layer(x), row)
         return _deconvolve(self, self.upsample(x)).reshape(batch, rois, 2 * side, 2 * side, -1)
+
+    def _activate(self, x: jax.Array, row: int) -> jax.Array:
+        """Norm `row` and the ReLU of (N, p, p, channels)."""
+        return nnx.relu(self.norms[row](x) if self.norms else x)
 
     def predict(self, features: RoiFeatures) -> jax.Array:
         """As calling it, for inference: no gradient is wanted, and on a CPU it is faster."""
@@ -85,9 +96,9 @@ class RelationMaskHead(nnx.Module):
 
         def run(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
             x, row = chunk
-            x = nnx.relu(ops.conv3x3(x, first) + shift[row])
-            for transformed, layer_bias in others:
-                x = nnx.relu(ops.conv3x3(x, transformed) + layer_bias)
+            x = self._activate(ops.conv3x3(x, first) + shift[row], 0)
+            for position, (transformed, layer_bias) in enumerate(others, start=1):
+                x = self._activate(ops.conv3x3(x, transformed) + layer_bias, position)
             return _deconvolve(self, self.upsample(x))
 
         y = jax.lax.map(run, jax.tree.map(_in_chunks, (features.rois, row)))
@@ -95,19 +106,22 @@ class RelationMaskHead(nnx.Module):
 
 
 class Res5MaskHead(nnx.Module):
-    """The head of models without a pyramid; it reads what has passed res5.
+    """A stage of the backbone; the head reads what has passed it.
 
     Args:
-        channels_in: C of its features.
-        relation, outputs: as for `RelationMaskHead`.
+        trunk: the stage: its own, or the box head's.
+        relation, outputs: as for `ConvMaskHead`.
         channels: of the deconvolution.
     """
 
     def __init__(
-        self, channels_in: int, *, relation: bool, channels: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs
+        self, trunk: Res5, *, relation: bool, channels: int, outputs: int, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:
+        self.trunk = trunk
         self.relation = relation
-        self.upsample = nnx.Linear((1 + relation) * channels_in, 4 * channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.upsample = nnx.Linear(
+            (1 + relation) * trunk.channels, 4 * channels, use_bias=False, dtype=dtype, rngs=rngs
+        )
         self.upsample_bias = nnx.Param(jnp.zeros(channels))
         self.out = conv(channels, outputs, 1, dtype=dtype, rngs=rngs)
 
@@ -128,7 +142,7 @@ class Res5MaskHead(nnx.Module):
         return _deconvolve(self, x).reshape(batch, rois, 2 * side, 2 * side, -1)
 
 
-def _deconvolve(head: RelationMaskHead | Res5MaskHead, x: jax.Array) -> jax.Array:
+def _deconvolve(head: ConvMaskHead | Res5MaskHead, x: jax.Array) -> jax.Array:
     """From the blocks (N, p, p, 4c) of a 2x2 deconvolution with stride 2, which writes one for every position.
 
     A block is ordered (row, column, c). Gives logits (N, 2p, 2p, outputs), float32.

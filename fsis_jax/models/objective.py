@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 from fsis_jax import ops
 from fsis_jax.batch import Batch
 from fsis_jax.models import losses
-from fsis_jax.models.box_head import RoiFeatures
-from fsis_jax.models.detector import Detector, Pyramid
+from fsis_jax.models.build import trunk_of
+from fsis_jax.models.detector import Detector, Pyramid, of_class
 from fsis_jax.models.extent import Extent
+from fsis_jax.models.keypoint_head import keypoint_loss, keypoint_targets
 from fsis_jax.models.layers import Training
 from fsis_jax.models.normalise import normalise
 from fsis_jax.models.targets import RoiTargets, SamplingSettings, assign_roles, roi_labels, roi_targets, rpn_targets
@@ -38,7 +39,8 @@ def training_losses(
     image_sizes = jnp.asarray(batch.image_sizes)
     extent = model.extent(image_sizes)
     pyramid = model.pyramid(normalise(batch.images, image_sizes), extent)
-    references = model.encode_references(normalise(batch.references))
+    # A plain detector is shown none.
+    references = model.encode_references(normalise(batch.references)) if batch.references.shape[1] else {}
     matched = model.match(pyramid, references, extent, training)
     roles = assign_roles(
         jnp.asarray(batch.gt_boxes),
@@ -78,10 +80,14 @@ def training_losses(
     size = config.box_head.pooled
     features = model.pool(matched, sampled.rois, size, valid=sampled.valid, training=training)
     logits, deltas = model.classify(features)
+    labels = sampled.labels
+    if config.classes:
+        of_matched = jnp.take_along_axis(jnp.asarray(batch.gt_classes), sampled.matched, 1)
+        labels = jnp.where(labels == ops.POSITIVE, of_matched, 0)
     box_class, box_regression = losses.box_losses(
         logits,
-        deltas,
-        sampled.labels,
+        of_class(deltas, labels),
+        labels,
         sampled.valid,
         sampled.box_targets,
         jnp.asarray(batch.reference_present),
@@ -89,15 +95,25 @@ def training_losses(
     )
     terms = {"rpn_class": rpn_class, "rpn_box": rpn_box, "box_class": box_class, "box_regression": box_regression}
 
-    # Masks. Only the positives, which come first among the sampled rois, have one to learn.
+    # Masks and keypoints. Only the positives, which come first among the sampled rois, have them to learn.
     count = int(config.box_head.samples * config.box_head.positive_fraction)
-    rois, positive = sampled.rois[:, :count], sampled.labels[:, :count] == ops.POSITIVE
-    positive &= jnp.asarray(batch.reference_present)[:, None]
-    if config.mask_head.pooled == size:
-        mask_features = features.first(count)
-    else:
-        mask_features = model.pool(matched, rois, config.mask_head.pooled, valid=positive, training=training)
-    terms["mask"] = _mask_loss(model, mask_features, rois, sampled.matched[:, :count], positive, batch, axis_name)
+    rois, matched_rows = sampled.rois[:, :count], sampled.matched[:, :count]
+    positive = (sampled.labels[:, :count] == ops.POSITIVE) & jnp.asarray(batch.reference_present)[:, None]
+    if model.mask_head is not None:
+        trunk = model.mask_head.trunk
+        if config.mask_head.pooled == size and trunk is trunk_of(model.box_head):
+            features = features.first(count)
+        else:
+            features = model.pool_for(trunk, matched, rois, config.mask_head.pooled, valid=positive, training=training)
+        logits = model.masks_of(model.mask_head(features), labels[:, :count])
+        terms["mask"] = _mask_loss(model, logits, rois, matched_rows, positive, batch, axis_name)
+    if model.keypoint_head is not None:
+        head = config.keypoint_head
+        maps = model.keypoint_head(model.pool_for(None, matched, rois, head.pooled).rois)
+        cells, weights = jax.vmap(lambda *image: keypoint_targets(*image, size=maps.shape[2], offset=model.offset))(
+            jnp.asarray(batch.gt_keypoints), rois, matched_rows
+        )
+        terms["keypoint"] = head.loss_weight * keypoint_loss(maps, cells, weights, positive, axis_name=axis_name)
     if batch.contrast_references.shape[1]:
         terms["contrast"] = _contrast_loss(model, pyramid, extent, sampled, batch, training)
     return terms, {"positive_rois": positive.sum().astype(jnp.float32)}
@@ -105,15 +121,13 @@ def training_losses(
 
 def _mask_loss(
     model: Detector,
-    features: RoiFeatures,
+    logits: jax.Array,
     rois: jax.Array,
     matched: jax.Array,
     positive: jax.Array,
     batch: Batch,
     axis_name: str | None,
 ) -> jax.Array:
-    logits = model.segment(features)
-
     def targets_of(masks: jax.Array, boxes: jax.Array, rois: jax.Array, rows: jax.Array) -> jax.Array:
         return ops.roi_mask_targets(masks, boxes, rois, rows, size=logits.shape[-1], offset=model.offset)
 

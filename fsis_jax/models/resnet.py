@@ -80,7 +80,8 @@ def run_stage(
 class ResNet(nnx.Module):
     """Args:
     depth, width, group_width: see `make_stage`.
-    style: of the blocks. Offsets, if any, are learned from the second stage on.
+    style: of the blocks. Offsets, if any, are learned from the second stage on. Dilated is the fourth stage alone,
+        which then keeps the stride of the third.
     padded_pool: pad the stem's max pool by one pixel.
     stages: how many; 4 down to stride 32.
     remat: see `run_stage`.
@@ -113,8 +114,12 @@ class ResNet(nnx.Module):
                 channels,
                 width=width,
                 group_width=group_width,
-                stride=1 if index == 0 else 2,
-                style=style if index > 0 else dataclasses.replace(style, deformable="none"),
+                stride=1 if index == 0 or (index == 3 and style.dilation > 1) else 2,
+                style=dataclasses.replace(
+                    style,
+                    deformable=style.deformable if index > 0 else "none",
+                    dilation=style.dilation if index == 3 else 1,
+                ),
                 rngs=rngs,
             )
             made.append(stage)
@@ -123,15 +128,20 @@ class ResNet(nnx.Module):
         self.channels = tuple(outputs)
 
     def __call__(self, images: jax.Array, extent: Extent | None) -> dict[int, jax.Array]:
-        """(B, H, W, 3) normalised -> {level: (B, H / 2**level, W / 2**level, channels[level - 2])}, levels 2 to 5."""
+        """(B, H, W, 3) normalised -> {level: (B, H / 2**level, W / 2**level, channels[level - 2])}, levels 2 to 5.
+
+        A dilated last stage gives level 4, in the place of the stage before it.
+        """
         x = self.stem(images)
         x = nnx.relu(self.stem_norm(x, None if extent is None else extent.mask(x, 2)))
         x = _max_pool(x, self.padded_pool)
         if extent is not None:
             x = x * extent.mask(x, 4)
         outputs = {}
-        for level, stage in enumerate(self.stages, start=2):
-            x = run_stage(stage, x, extent, 4 if level == 2 else 2 ** (level - 1), remat=self.remat)
+        level = 2
+        for stage in self.stages:
+            x = run_stage(stage, x, extent, 2**level, remat=self.remat)
+            level += stage[0].stride == 2
             outputs[level] = x
         return outputs
 

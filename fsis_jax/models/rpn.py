@@ -24,17 +24,34 @@ class RPN(nnx.Module):
     Args:
         channels: C.
         anchors: A, anchors per position.
+        hidden: channels of the 3x3 convolution; 0: C.
+        softmax: two outputs per anchor, all of the background and then all of the foreground. Their difference is the
+            logit of a sigmoid with the same probability and the same loss.
     """
 
-    def __init__(self, channels: int, anchors: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.conv = conv(channels, channels, 3, dtype=dtype, rngs=rngs)
-        self.objectness = conv(channels, anchors, 1, dtype=dtype, rngs=rngs, kernel_init=small_normal)
-        self.deltas = conv(channels, 4 * anchors, 1, dtype=dtype, rngs=rngs, kernel_init=small_normal)
+    def __init__(
+        self,
+        channels: int,
+        anchors: int,
+        *,
+        hidden: int = 0,
+        softmax: bool = False,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
+        hidden = hidden or channels
+        self.softmax = softmax
+        self.conv = conv(channels, hidden, 3, dtype=dtype, rngs=rngs)
+        self.objectness = conv(hidden, (1 + softmax) * anchors, 1, dtype=dtype, rngs=rngs, kernel_init=small_normal)
+        self.deltas = conv(hidden, 4 * anchors, 1, dtype=dtype, rngs=rngs, kernel_init=small_normal)
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(B, h, w, C) -> logits (B, h * w * A) and deltas (B, h * w * A, 4), float32."""
         x = nnx.relu(self.conv(features))
         logits = self.objectness(x).astype(jnp.float32)
+        if self.softmax:
+            background, foreground = jnp.split(logits, 2, axis=-1)
+            logits = foreground - background
         deltas = self.deltas(x).astype(jnp.float32)
         batch = features.shape[0]
         return logits.reshape(batch, -1), deltas.reshape(batch, -1, 4)

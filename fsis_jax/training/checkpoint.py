@@ -65,10 +65,10 @@ class Checkpoints:
         self._read_only = read_only
         if read_only and not self.folder.is_dir():
             raise FsisError(f"{workdir}: no folder {FOLDER!r} in it; give the --workdir of a training run")
-        keep_best = checkpoint_managers.BestN(n=1, get_metric_fn=_mask_ap50, keep_checkpoints_without_metrics=False)
+        keep_best = checkpoint_managers.BestN(n=1, get_metric_fn=_ap50, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(1), keep_best]),
-            best_fn=_mask_ap50,
+            best_fn=_ap50,
             read_only=read_only,
             create=not read_only,
         )
@@ -79,7 +79,7 @@ class Checkpoints:
     def save(
         self, state: TrainState, *, config: ConfigDict, data_state: Any, validation: dict[str, float] | None
     ) -> None:
-        """Start to save; `validation` (with "mask_ap50" and "min_score") makes it a candidate for the best."""
+        """Start to save; `validation` (with "mask_ap50" or "box_ap50", and "min_score") makes it a candidate for the best."""
         items = {"model": flat_model(state), "optimizer": flat_optimizer(state)}
         self.save_items(int(state.step), items, config=config, data_state=data_state, validation=validation)
 
@@ -238,8 +238,9 @@ def _stored_name(name: str, stored: Mapping[str, Any]) -> str:
     return name
 
 
-def _mask_ap50(metrics: dict[str, float]) -> float:
-    return metrics["mask_ap50"]
+def _ap50(metrics: dict[str, float]) -> float:
+    """Of masks; of boxes where the model has no masks."""
+    return metrics.get("mask_ap50", metrics.get("box_ap50", 0.0))
 
 
 @contextlib.contextmanager

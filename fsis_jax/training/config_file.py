@@ -14,10 +14,17 @@ NAME = "config.json"
 
 
 def config_of(meta: dict[str, Any]) -> ConfigDict:
-    """The config stored in a checkpoint's meta, over today's defaults."""
+    """The config stored in a checkpoint's meta, over today's defaults, or what an older one meant without saying it."""
     config = base_config()
+    stored = ConfigDict(_tuples(meta["config"], config))
     with config.unlocked():
-        config.update(ConfigDict(_tuples(meta["config"], config)))
+        config.update(stored)
+    model = stored.get("model", ConfigDict())
+    if config.model.backbone.norm == "group" and "freeze_at" not in model.get("backbone", {}):
+        config.model.backbone.freeze_at = 0
+    if config.model.architecture == "c4" and "kind" not in model.get("box_head", {}):
+        config.model.box_head.kind = "res5"
+        config.model.mask_head.kind = "shared_res5"
     return config
 
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fsis_jax.batch import Batch
-from fsis_jax.config import check_config
+from fsis_jax.config_check import check_config
 from fsis_jax.data.from_config import Splits, open_splits, training_batches
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.protocol import validate
@@ -23,6 +23,7 @@ from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.models.detector import Detector
 from fsis_jax.training import config_file
 from fsis_jax.training.checkpoint import Checkpoints, has_checkpoint
+from fsis_jax.training.debug import debug_run
 from fsis_jax.training.metrics import MetricWriter
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.schedule import learning_rate, total_steps
@@ -35,7 +36,8 @@ logger = logging.getLogger("fsis_jax")
 def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     """Train as `config` says, or go on where `workdir` stopped.
 
-    Writes to `workdir`: config.json, checkpoints/, metrics.jsonl, tensorboard/, overlays/.
+    Writes to `workdir`: config.json, checkpoints/, metrics.jsonl, tensorboard/, overlays/. With `config.debug` a quick
+    look (`debug.py`) in a folder beside it.
 
     Returns:
         The final state, on the host.
@@ -44,17 +46,15 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
         FsisError: bad config or data, a checkpoint of another architecture, a full disk, a non-finite loss.
     """
     check_config(config)
+    if config.debug:
+        config, workdir = debug_run(config, workdir)
     splits = open_splits(config)
     # An update takes the gradients of `accumulate` batches.
     steps = total_steps(config) * config.optimizer.accumulate
     rate = learning_rate(config)
     resuming = has_checkpoint(workdir)
-    if config.model.backbone.norm == "frozen" and not config.init_from and not resuming:
-        raise FsisError(
-            "config.model.backbone.norm is 'frozen' and config.init_from is empty: frozen batch norm needs "
-            "pretrained weights; give --config.init_from=CHECKPOINT or train from scratch with "
-            "--config.model.backbone.norm=group"
-        )
+    if not config.init_from and not resuming:
+        _check_scratch(config)
     model = nnx.jit(lambda: Detector(config.model, rngs=nnx.Rngs(config.seed)))()  # one compilation, which is kept
     graph, state, per_device_step = new_state(config, model)
     parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
@@ -62,9 +62,12 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
         state = initialise_from(config.init_from, state, config)
     with contextlib.ExitStack() as stack:
         batches = stack.enter_context(training_batches(config, splits, steps))
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
-        start = checkpoints.latest()
-        if start is None:
+        checkpoints = None
+        if config.training.save or resuming:
+            opened = Checkpoints(workdir, read_only=not config.training.save)
+            checkpoints = stack.enter_context(contextlib.closing(opened))
+        start = checkpoints.latest() if checkpoints else None
+        if checkpoints is None or start is None:
             start = 0
         else:
             state = checkpoints.restore(start, state)
@@ -111,14 +114,35 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                     segmenter = Segmenter(merge(graph, host_state), config)
                     validation = _validate(segmenter, splits, config, workdir / "overlays" / f"{step:06d}")
                     writer.write(step, {f"validation/{name}": value for name, value in validation.items()})
+                    kind = "mask" if config.model.mask_head.kind != "none" else "box"
                     tqdm.write(
-                        f"step {step}: validation mask AP50 {validation['mask_ap50']:.3f}, "
+                        f"step {step}: validation {kind} AP50 {validation[f'{kind}_ap50']:.3f}, "
                         f"F1 {validation['f1']:.3f} at score {validation['min_score']:.2f}",
                         file=sys.stderr,
                     )
                     logged_at = time.monotonic()
-                checkpoints.save(host_state, config=config, data_state=batches.get_state(), validation=validation)
+                if checkpoints and config.training.save:
+                    checkpoints.save(host_state, config=config, data_state=batches.get_state(), validation=validation)
         return jax.device_get(parallel.one(state))
+
+
+def _check_scratch(config: ConfigDict) -> None:
+    """Raise FsisError where a run that starts from random parameters would keep some of them for ever."""
+    if config.model.backbone.norm == "frozen":
+        raise FsisError(
+            "config.model.backbone.norm is 'frozen' and config.init_from is empty: frozen batch norm needs "
+            "pretrained weights; give --config.init_from=CHECKPOINT or train from scratch with "
+            "--config.model.backbone.norm=group --config.model.backbone.freeze_at=0"
+        )
+    for key, frozen, remedy in (
+        ("training.freeze_backbone", config.training.freeze_backbone, "false"),
+        ("model.backbone.freeze_at", config.model.backbone.freeze_at, "0"),
+    ):
+        if frozen:
+            raise FsisError(
+                f"config.{key} is {frozen} and config.init_from is empty: random stages would never be trained; give "
+                f"--config.init_from=CHECKPOINT or --config.{key}={remedy}"
+            )
 
 
 def _validates(config: ConfigDict, step: int, steps: int) -> bool:

@@ -1,7 +1,8 @@
-"""The optimiser: SGD with the PyTorch project's recipe, or AdamW for models trained from scratch.
+"""The optimiser: SGD or Adam with the PyTorch project's recipe, or AdamW for models trained from scratch.
 
-SGD as torch.optim.SGD in train_net_step.py: gradient values clipped, weight decay added to the gradient except
-for parameters whose name contains "bias" and for group-norm scales, momentum 0.9, biases at twice the rate.
+As torch.optim.SGD and Adam in train_net_step.py: gradient values clipped, weight decay added to the gradient except
+for parameters whose name contains "bias" and for group-norm scales, momentum 0.9 (Adam: betas 0.9 and 0.999), biases
+at twice the rate. AdamW decays the parameters themselves, and has one rate for all.
 """
 
 from typing import Any, NamedTuple
@@ -17,14 +18,16 @@ from fsis_jax.training.schedule import learning_rate
 
 
 def trainable(config: ConfigDict) -> nnx.filterlib.Filter:
-    """A filter of the parameters that are trained: all, or, with frozen batch norm, all but res1 and res2."""
-    if config.model.backbone.norm != "frozen":
-        return nnx.Param
-    return nnx.All(nnx.Param, nnx.Not(_in_first_stages))
+    """A filter of the parameters that are trained: all but those of the stages that the config freezes."""
+    if config.training.freeze_backbone:
+        return nnx.All(nnx.Param, nnx.Not(lambda path, _: path[0] in ("backbone", "fpn")))
+    freeze_at = config.model.backbone.freeze_at
+    return nnx.All(nnx.Param, nnx.Not(lambda path, _: path[0] == "backbone" and _stage(path) <= freeze_at))
 
 
-def _in_first_stages(path: tuple[Any, ...], _: Any) -> bool:
-    return path[:2] == ("backbone", "stem") or path[:3] == ("backbone", "stages", 0)
+def _stage(path: tuple[Any, ...]) -> int:
+    """Of a variable of the backbone: 1 the stem with its norm, 2 res2, ... 5 res5."""
+    return path[2] + 2 if path[1] == "stages" else 1
 
 
 def make_optimizer(config: ConfigDict, params: nnx.State) -> optax.GradientTransformation:
@@ -34,22 +37,15 @@ def make_optimizer(config: ConfigDict, params: nnx.State) -> optax.GradientTrans
     decays = _map_with_path(
         params, lambda path, variable: "bias" not in path[-1] and not isinstance(variable, UndecayedParam)
     )
+    clip = optax.clip(settings.clip_value)
+    decay = optax.add_decayed_weights(settings.weight_decay, decays)
+    bias_rate = optax.masked(optax.scale(settings.bias_rate), is_bias)
     rate = optax.scale_by_learning_rate(learning_rate(config))
     if settings.name == "adamw":
-        chain = optax.chain(
-            optax.clip(settings.clip_value),
-            optax.scale_by_adam(),
-            optax.add_decayed_weights(settings.weight_decay, decays),
-            rate,
-        )
+        chain = optax.chain(clip, optax.scale_by_adam(), decay, rate)
     else:
-        chain = optax.chain(
-            optax.clip(settings.clip_value),
-            optax.add_decayed_weights(settings.weight_decay, decays),
-            optax.trace(0.9),
-            optax.masked(optax.scale(settings.bias_rate), is_bias),
-            rate,
-        )
+        moments = optax.scale_by_adam() if settings.name == "adam" else optax.trace(0.9)
+        chain = optax.chain(clip, decay, moments, bias_rate, rate)
     return chain if settings.accumulate == 1 else accumulate(chain, settings.accumulate, settings.clip_value)
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 from flax import nnx
 
-from fsis_jax.config import base_config, c4_config
+from fsis_jax.config import base_config
 from fsis_jax.conversion import ca_fsis
 from fsis_jax.conversion.momentum import parameter_groups
 from fsis_jax.models.detector import Detector
+from fsis_jax.recipes import c4_config
 
 VARIANTS = {
     "fpn": {},

@@ -355,4 +355,4 @@ def test_a_folder_is_no_file(tmp_path, fsis):
 def test_one_target_must_be_given(tmp_path, fsis):
     outcome = fsis("convert", tmp_path / "file.pth")
     assert outcome.status == 2
-    assert "one of the arguments --output --to-pytorch is required" in outcome.stderr
+    assert "one of the arguments --output/-o --to-pytorch is required" in outcome.stderr

@@ -113,6 +113,27 @@ def test_without_folds_everything_is_learnt(tmp_path: pathlib.Path) -> None:
     assert CocoSource(root, "train").folds == {1: ()}
 
 
+def test_coco_as_it_comes(tmp_path: pathlib.Path) -> None:
+    """train2017/ and val2017/ beside their annotations; those of persons with keypoints lie in the same folder."""
+    root = tmp_path / "coco"
+    ours = write_folder(tmp_path / "data", [annotation(1)])
+    (root / "annotations").mkdir(parents=True)
+    for split, theirs, images in (("train", "train2017", (1, 2)), ("test", "val2017", (3,))):
+        (root / theirs).mkdir()
+        for image in images:
+            (ours / "images" / f"{image}.png").rename(root / theirs / f"{image}.png")
+        for kind in ("instances", "person_keypoints"):
+            content = json.loads((ours / f"annotations/{split}.json").read_text())
+            if kind == "person_keypoints":
+                content["categories"][0]["keypoints"] = ["nose"]
+                content["annotations"][0] |= {"keypoints": [5, 9, 2], "num_keypoints": 1}
+            write_json(root / f"annotations/{kind}_{theirs}.json", content)
+    assert [len(open_source(root, split)) for split in ("train", "test")] == [2, 1]
+    assert open_source(root, "train")[1].encoded == (root / "train2017/2.png").read_bytes()
+    assert open_source(root, "train").annotations[0].keypoint_names == ()
+    assert open_source(root, "test", keypoints=True).annotations[0].keypoint_names == ("nose",)
+
+
 def _error(root: pathlib.Path, split: str = "train") -> str:
     with pytest.raises(FsisError) as caught:
         open_source(root, split)

@@ -75,6 +75,7 @@ def test_batches_have_the_shapes_and_dtypes_of_the_contract(straight):
         "gt_matches": ((3, 16), np.bool_),
         "gt_ignore": ((3, 16), np.bool_),
         "gt_masks": ((3, 16, 14, 14), np.uint8),
+        "gt_keypoints": ((3, 16, 0, 3), np.float32),
         "image_ids": ((3,), np.int32),
         "sample_ids": ((3,), np.int32),
     }

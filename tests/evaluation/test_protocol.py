@@ -7,70 +7,25 @@ import pathlib
 import numpy as np
 import pytest
 import tiny
-from memory_source import MemorySource, annotate, disc, disc_source
+from memory_source import MemorySource, annotate, disc_source
+from oracle import SCORES, Certain, Oracle, of_two_kinds
 from pycocotools import mask as coco_mask
 
-from fsis_jax.config import compact_config
 from fsis_jax.data.coco import open_source
 from fsis_jax.data.from_config import held_out
 from fsis_jax.data.records import Subset
-from fsis_jax.data.windows import decode_columns
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation import protocol
 from fsis_jax.evaluation.baselines import otsu_watershed, predict_otsu_watershed
-from fsis_jax.evaluation.mosaics import Mosaics
-from fsis_jax.evaluation.predictions import Prediction, predict, read_target, segment_targets
+from fsis_jax.evaluation.predictions import Prediction, predict, segment_targets
 from fsis_jax.evaluation.protocol import (
-    format_selectivity,
     format_table,
     run_protocol,
-    run_selectivity,
     validate,
     write_results,
 )
 from fsis_jax.evaluation.scores import score, summarise
-from fsis_jax.evaluation.selectivity import measure_selectivity
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.references import References
-
-SCORES = (0.9, 0.2)
-"""Of the cells, and of the wrong instances."""
-
-
-class Oracle:
-    """Finds the cells of the category whose references it was shown, by comparing images; the others score less."""
-
-    min_score = 0.0
-
-    config = compact_config()
-
-    def __init__(self, source, *others):
-        self._images = {read_target(s, i).tobytes(): s.annotations[i] for s in (source, *others) for i in range(len(s))}
-        self.shown = []
-
-    def encode_references(self, crops):
-        self.shown.append([crop.copy() for crop in crops])
-        return References(
-            features={}, sides=np.zeros((len(crops), 2)), images=np.zeros((len(crops), 8, 8, 3), np.uint8)
-        )
-
-    def segment_all(self, jobs):
-        for job in jobs:
-            annotations = self._images[job.image.tobytes()]
-            scores = np.where(annotations.classes == self.category_of(self.shown[-1]), *SCORES)
-            yield (
-                job,
-                Instances.from_rles(annotations.rles, job.image.shape[:2], boxes=annotations.boxes, scores=scores),
-            )
-
-    def category_of(self, crops):
-        for key, annotations in self._images.items():
-            pixels = np.frombuffer(key, np.uint8).reshape(annotations.height, annotations.width, -1)
-            for box, category in zip(annotations.boxes.astype(int), annotations.classes, strict=True):
-                cut = pixels[box[1] : box[3], box[0] : box[2]].squeeze()
-                if cut.shape == crops[0].shape and np.array_equal(cut, crops[0]):
-                    return category
-        raise AssertionError("the reference is no cell of the data set")
 
 
 @pytest.fixture(scope="module")
@@ -254,16 +209,6 @@ def test_a_target_may_be_shown_what_it_does_not_hold(sources):
     assert (prediction.instances.scores == np.float32(SCORES[1])).all()
 
 
-class Certain(Oracle):
-    """An oracle whose wrong instances do not count."""
-
-    min_score = 0.5
-
-    def segment_all(self, jobs):
-        for job, instances in super().segment_all(jobs):
-            yield job, dataclasses.replace(instances, min_score=self.min_score)
-
-
 def test_references_of_a_wrong_category_are_of_one_that_the_target_does_not_show(sources):
     targets, train = sources
     every = sorted(targets.categories)
@@ -277,109 +222,12 @@ def test_references_of_a_wrong_category_are_of_one_that_the_target_does_not_show
     assert score(targets, right, every)["bioimage"]["F1@0.5"] == pytest.approx(1)
 
 
-def test_mosaics_show_four_categories_with_their_cells(sources):
-    targets, _ = sources
-    mosaics = Mosaics(targets, 9, seed=3)
-    assert len(mosaics) == len(mosaics.annotations) == 9
-    held = [set(annotations.classes.tolist()) for annotations in mosaics.annotations]
-    assert all(len(categories) == 4 for categories in held)
-    times = [sum(category in categories for categories in held) for category in targets.categories]
-    assert max(times) - min(times) <= 1
-    for position, annotations in enumerate(mosaics.annotations):
-        image = read_target(mosaics, position)
-        assert image.shape[:2] == (annotations.height, annotations.width)
-        truth = Instances.from_rles(annotations.rles, image.shape[:2])
-        np.testing.assert_array_equal(np.sort(truth.areas()), np.sort(annotations.areas))
-        half = image.shape[0] // 2
-        for y1, x1, y2, x2 in annotations.boxes[:, [1, 0, 3, 2]]:
-            assert y1 // half == (y2 - 1) // half
-            assert x1 // half == (x2 - 1) // half
-    again = Mosaics(targets, 9, seed=3)
-    assert all(mosaics[i].encoded == again[i].encoded for i in range(9))
-    assert any(mosaics[i].encoded != Mosaics(targets, 9, seed=4)[i].encoded for i in range(9))
-
-
-def test_masks_of_a_mosaic_lie_on_their_pixels_and_a_panel_has_the_class_of_its_image():
-    size, places = (80, 120), [(20, 20), (60, 22), (100, 20), (24, 60), (64, 58), (98, 62)]
-    images, annotations = [], []
-    for number in range(10):
-        category = 1 + number % 5
-        masks = [disc(size, x, y, 4 + 2 * category) for x, y in places]
-        images.append(np.where(np.any(masks, axis=0), 60 + 10 * category, 20).astype(np.uint8))
-        annotations.append(annotate(masks, [category] * len(masks), size=size, image_id=1 + number))
-    area_of = {int(a.classes[0]): a.areas[0] for a in annotations}
-    mosaics = Mosaics(MemorySource(images, annotations), 8, seed=1)
-    for position, record in enumerate(mosaics.annotations):
-        bright = read_target(mosaics, position)[..., 0] > 128
-        assert bright.shape == (160, 160)
-        masks = [decode_columns(rle, 160, 0, 160).astype(bool) for rle in record.rles]
-        union = np.any(masks, axis=0)
-        assert bright[union].all()
-        assert (bright & union).sum() > 0.97 * bright.sum()  # slivers at the border count as background
-        panels, whole = {}, set()
-        for (x1, y1, x2, y2), category, mask in zip(record.boxes.astype(int), record.classes, masks, strict=True):
-            panel = (y1 // 80, x1 // 80)
-            assert panels.setdefault(panel, category) == category
-            if all(edge % 80 for edge in (x1, y1, x2, y2)):
-                assert mask.sum() == area_of[category]
-                whole.add(panel)
-        assert len(set(panels.values())) == len(panels) == len(whole) == 4
-
-
-def test_mosaics_need_four_categories(sources):
-    targets, _ = sources
-    few = Subset(targets, [i for i, a in enumerate(targets.annotations) if set(a.classes.tolist()) <= {1, 2, 3}])
-    with pytest.raises(FsisError, match=r"images of four categories, each showing one alone; there are 3"):
-        Mosaics(few, 2)
-
-
-def test_selectivity_of_one_that_knows_and_of_one_that_finds_all(sources):
-    targets, train = sources
-    mosaics = Mosaics(targets, 6)
-    every = sorted(targets.categories)
-    knows = measure_selectivity(Certain(targets, mosaics, train), mosaics, train, every)
-    assert (knows.images, knows.mask_ap50) == (6, pytest.approx(1))
-    assert (knows.on_other, knows.found_absent, knows.absent_ratio) == (0, 0, 0)
-
-    class Heedless(Oracle):
-        def category_of(self, crops):
-            return -1
-
-    heedless = measure_selectivity(Heedless(targets, mosaics, train), mosaics, train, every)
-    assert heedless.mask_ap50 == pytest.approx(heedless.wrong_mask_ap50, abs=0.02)
-    assert heedless.on_other > 0.5
-    assert heedless.absent_ratio == pytest.approx(1)
-    repeats = run_selectivity(Certain(targets, mosaics, train), mosaics, train, every, shots=1, repeats=2, seed=0)
-    assert repeats["mean"]["mask_ap50"] == pytest.approx(1)
-    assert format_selectivity(repeats).splitlines()[1].split() == ["mask_ap50", "1.000", "±", "0.000"]
-
-
-def _of_two_kinds():
-    """An image of discs of categories 1 and 2."""
-    size = (96, 128)
-    masks = [disc(size, 32, 48, 9), disc(size, 96, 48, 14)]
-    image = np.where(np.any(masks, axis=0), 200, 20).astype(np.uint8)
-    return MemorySource([image], [annotate(masks, [1, 2], size=size)])
-
-
 def test_where_every_category_is_shown_none_is_wrong():
-    targets, train = _of_two_kinds(), disc_source(4)
+    targets, train = of_two_kinds(), disc_source(4)
     with pytest.raises(
         FsisError, match=r"^1\.png shows every category of the train split, .*eval\.references to train$"
     ):
         predict(Oracle(targets, train), targets, train, [1, 2], shots=1, references="wrong")
-
-
-def test_selectivity_needs_several_categories_and_an_absent_one():
-    targets, train = _of_two_kinds(), disc_source(4)
-    with pytest.raises(
-        FsisError, match=r"shows all of \[1, 2\]: none can be absent; test more categories \(eval\.split\)$"
-    ):
-        measure_selectivity(Oracle(targets, train), targets, train, [1, 2])
-    with pytest.raises(
-        FsisError, match=r"^none of the 4 images shows several categories with one of \[1, 2\] among them"
-    ):
-        measure_selectivity(Oracle(train), train, train, [1, 2])
 
 
 def test_otsu_and_watershed_part_two_touching_discs_dark_or_bright():

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tiny
 
-from fsis_jax.config import base_config, compact_config
+from fsis_jax.config import base_config
 from fsis_jax.data.from_config import transform_config
 from fsis_jax.data.transforms import resize, to_levels
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.reading import plan_reading
 from fsis_jax.io.levels import find_stretch
+from fsis_jax.recipes import compact_config
 
 
 @dataclasses.dataclass(frozen=True)

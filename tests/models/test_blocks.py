@@ -145,9 +145,9 @@ def test_batch_norms_of_a_block_see_the_training() -> None:
     np.testing.assert_allclose(after["norm1"]["mean"][...], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"deformable": "split"}, {"groups": 2}])
-def test_basic_blocks_are_neither_deformable_nor_grouped(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="deformable and grouped blocks are bottlenecks; choose a depth of 50 or more"):
+@pytest.mark.parametrize("changes", [{"deformable": "split"}, {"groups": 2}, {"dilation": 2}])
+def test_basic_blocks_are_plain(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="deformable, grouped and dilated blocks are bottlenecks"):
         BasicBlock(4, 4, 4, 1, style=style(**changes), rngs=nnx.Rngs(0))
 
 

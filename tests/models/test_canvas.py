@@ -13,7 +13,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tiny_detector import QUICK_COMPILE, blobs, tiny_c4_config, tiny_config, tiny_detector
 
-from fsis_jax.models.detector import Detections
+from fsis_jax.models.detection import Detections, detect
 from fsis_jax.models.normalise import normalise
 
 SIZES = ((70, 96), (61, 40))
@@ -77,7 +77,7 @@ SLOW = ("legacy", "c4_torchvision", "deformable")
     scope="module",
     params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in VARIANTS],
 )
-def detect(request: pytest.FixtureRequest) -> Detect:
+def detector(request: pytest.FixtureRequest) -> Detect:
     """(canvas, which images in which order) -> detections; what lies outside an image is noise."""
     graph, state = nnx.split(tiny_detector(VARIANTS[request.param](), seed=3))
     references = np.stack([blobs(20, 32, 32), blobs(21, 32, 32)])[None]
@@ -86,16 +86,16 @@ def detect(request: pytest.FixtureRequest) -> Detect:
     def run(state: nnx.State, images: jax.Array, sizes: jax.Array) -> Detections:
         model = nnx.merge(graph, state)
         encoded = model.encode_references(normalise(references))
-        return model.detect(normalise(images, sizes), sizes, encoded)
+        return detect(model, normalise(images, sizes), sizes, encoded)
 
-    def detect(canvas: tuple[int, int], order: tuple[int, ...]) -> Detections:
+    def find(canvas: tuple[int, int], order: tuple[int, ...]) -> Detections:
         images = np.random.default_rng(sum(canvas)).integers(0, 256, (len(order), *canvas, 3), dtype=np.uint8)
         for row, image in enumerate(order):
             height, width = SIZES[image]
             images[row, :height, :width] = blobs(image, height, width)
         return jax.device_get(run(state, images, np.array([SIZES[image] for image in order], np.int32)))
 
-    return detect
+    return find
 
 
 def assert_same(a: Detections, b: Detections, rows: tuple[int, ...]) -> None:
@@ -109,25 +109,25 @@ def assert_same(a: Detections, b: Detections, rows: tuple[int, ...]) -> None:
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3, err_msg=name)
 
 
-def test_two_canvases(detect: Detect) -> None:
-    assert_same(detect(CANVASES[0], (0, 1)), detect(CANVASES[1], (0, 1)), rows=(0, 1))
+def test_two_canvases(detector: Detect) -> None:
+    assert_same(detector(CANVASES[0], (0, 1)), detector(CANVASES[1], (0, 1)), rows=(0, 1))
 
 
-def test_place_in_the_batch(detect: Detect) -> None:
-    assert_same(detect(CANVASES[0], (0, 1)), detect(CANVASES[0], (1, 0)), rows=(1, 0))
+def test_place_in_the_batch(detector: Detect) -> None:
+    assert_same(detector(CANVASES[0], (0, 1)), detector(CANVASES[0], (1, 0)), rows=(1, 0))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("image", [0, 1])
-def test_alone(detect: Detect, image: int, request: pytest.FixtureRequest) -> None:
+def test_alone(detector: Detect, image: int, request: pytest.FixtureRequest) -> None:
     """On a canvas that is the image's own extent."""
     multiple = 1 if "c4" in request.node.name else 32
     height, width = (-(-side // multiple) * multiple for side in SIZES[image])
-    assert_same(detect((height, width), (image,)), detect(CANVASES[1], (0, 1)), rows=(image,))
+    assert_same(detector((height, width), (image,)), detector(CANVASES[1], (0, 1)), rows=(image,))
 
 
-def test_detections_are_ordered_and_inside(detect: Detect) -> None:
-    found = detect(CANVASES[1], (0, 1))
+def test_detections_are_ordered_and_inside(detector: Detect) -> None:
+    found = detector(CANVASES[1], (0, 1))
     assert (np.diff(found.scores, axis=1) <= 0).all()
     assert ((found.masks >= 0) & (found.masks <= 1)).all()
     for row, (height, width) in enumerate(SIZES):

@@ -10,7 +10,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tiny_detector import QUICK_COMPILE, blobs, tiny_batch, tiny_c4_config, tiny_config, tiny_detector
 
-from fsis_jax.models.detector import Detections, Detector
+from fsis_jax.models.detection import Detections, detect
+from fsis_jax.models.detector import Detector
 from fsis_jax.models.normalise import normalise
 
 SIZES = np.array([[64, 80], [72, 96]], np.int32)
@@ -39,13 +40,13 @@ def detector(config: ConfigDict) -> Detect:
         model = nnx.merge(graph, state)
         encoded = model.encode_references(normalise(references))
         pixels = normalise(images, SIZES)
-        return model.detect(pixels, SIZES, encoded, scales=scales, original_sizes=original_sizes)
+        return detect(model, pixels, SIZES, encoded, scales=scales, original_sizes=original_sizes)
 
-    def detect(scales: tuple[float, float] = (1.0, 1.0)) -> Detections:
+    def find(scales: tuple[float, float] = (1.0, 1.0)) -> Detections:
         of_rows = np.array(scales, np.float32)
         return jax.device_get(run(state, of_rows, (SIZES / of_rows[:, None]).astype(np.int32)))
 
-    return detect
+    return find
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_shapes(architecture: str, pooled: int, outputs: int) -> None:
         pyramid = model.pyramid(pixels, model.extent(batch.image_sizes))
         matched = model.match(pyramid, references, None)
         features = model.pool(matched, batch.gt_boxes, pooled)
-        return model.detect(pixels, batch.image_sizes, references), pyramid, features, model.mask_head(features)
+        return detect(model, pixels, batch.image_sizes, references), pyramid, features, model.mask_head(features)
 
     found, pyramid, features, masks = nnx.eval_shape(run, model)
     count = config.model.detections.max_instances

@@ -11,31 +11,33 @@ from flax import nnx
 from tiny_detector import randomise
 
 from fsis_jax.models.blocks import BlockStyle
-from fsis_jax.models.box_head import FullyConnected, RelationBoxHead, Res5, RoiFeatures
+from fsis_jax.models.box_head import FullyConnected, RelationBoxHead, RoiFeatures
 from fsis_jax.models.layers import BatchStatistic, Training
-from fsis_jax.models.mask_head import RelationMaskHead, Res5MaskHead
+from fsis_jax.models.mask_head import ConvMaskHead, Res5MaskHead
+from fsis_jax.models.res5 import Res5
 from fsis_jax.models.resnet import make_stage
 
 BATCH, ROIS, LEVELS, SIDE, CHANNELS = 2, 5, 3, 4, 6
 LEVEL_INDEX = np.array([[0, 2, 1, 1, 2], [2, 2, 0, 1, 0]], np.int32)
 
 
-def box_head(relation: str, box_columns: int = 8) -> RelationBoxHead:
+def box_head(relation: str, boxes: int = 2) -> RelationBoxHead:
     def build() -> RelationBoxHead:
         rngs = nnx.Rngs(0)
         embedding = FullyConnected(CHANNELS, pooled=SIDE, hidden=12, dtype=jnp.float32, rngs=rngs)
-        return RelationBoxHead(embedding, relation=relation, box_columns=box_columns, dtype=jnp.float32, rngs=rngs)
+        return RelationBoxHead(embedding, relation=relation, boxes=boxes, dtype=jnp.float32, rngs=rngs)
 
     return randomise(nnx.eval_shape(build))
 
 
-def mask_head(convs: int = 2, outputs: int = 2, *, relation: bool = True) -> RelationMaskHead:
-    def build() -> RelationMaskHead:
-        return RelationMaskHead(
+def mask_head(convs: int = 2, outputs: int = 2, *, relation: bool = True) -> ConvMaskHead:
+    def build() -> ConvMaskHead:
+        return ConvMaskHead(
             CHANNELS,
             relation=relation,
             channels=7,
             convs=convs,
+            norm="none",
             outputs=outputs,
             dtype=jnp.float32,
             rngs=nnx.Rngs(0),
@@ -76,7 +78,7 @@ def test_concat_relation(pooled: RoiFeatures) -> None:
 
 
 def test_compare_relation(pooled: RoiFeatures) -> None:
-    head = box_head("compare", box_columns=4)
+    head = box_head("compare", boxes=1)
     logits, deltas = jax.jit(head)(pooled)
     x, y = embedded(head, pooled)
     hidden = linear(head.pair, np.concatenate([x, y], -1)) + linear(head.difference, np.abs(x - y))
@@ -116,7 +118,7 @@ def naive_conv(layer: nnx.Conv, x: np.ndarray) -> np.ndarray:
     return sum(window @ weights for window, weights in windows) + np.asarray(layer.bias[...])
 
 
-def naive_deconvolution(head: RelationMaskHead | Res5MaskHead, x: np.ndarray) -> np.ndarray:
+def naive_deconvolution(head: ConvMaskHead | Res5MaskHead, x: np.ndarray) -> np.ndarray:
     """(N, s, s, c) -> (N, 2s, 2s, outputs): a transposed convolution, ReLU and a 1x1 convolution."""
     count, side = x.shape[:2]
     kernel = np.asarray(head.upsample.kernel[...]).reshape(x.shape[-1], 2, 2, -1)
@@ -128,7 +130,7 @@ def naive_deconvolution(head: RelationMaskHead | Res5MaskHead, x: np.ndarray) ->
     return up @ np.asarray(head.out.kernel[...])[0, 0] + np.asarray(head.out.bias[...])
 
 
-def naive_mask_head(head: RelationMaskHead, x: np.ndarray) -> np.ndarray:
+def naive_mask_head(head: ConvMaskHead, x: np.ndarray) -> np.ndarray:
     """Concatenated features (N, s, s, 2C) -> (N, 2s, 2s, outputs)."""
     for layer in (head.first, *head.convs):
         x = np.maximum(naive_conv(layer, x), 0)
@@ -162,7 +164,12 @@ def test_mask_head_without_relation(pooled: RoiFeatures) -> None:
 def test_mask_head_of_res5(pooled: RoiFeatures, relation: bool, outputs: int) -> None:
     def build() -> Res5MaskHead:
         return Res5MaskHead(
-            CHANNELS, relation=relation, channels=7, outputs=outputs, dtype=jnp.float32, rngs=nnx.Rngs(0)
+            Res5(nnx.List([]), CHANNELS),
+            relation=relation,
+            channels=7,
+            outputs=outputs,
+            dtype=jnp.float32,
+            rngs=nnx.Rngs(0),
         )
 
     head = randomise(nnx.eval_shape(build))

@@ -11,8 +11,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from fsis_jax.batch import Batch
-from fsis_jax.config import compact_config
 from fsis_jax.models.detector import Detector
+from fsis_jax.recipes import compact_config
 
 
 def tiny_config() -> ConfigDict:
@@ -38,6 +38,8 @@ def tiny_c4_config() -> ConfigDict:
     config = tiny_config()
     model = config.model
     model.architecture = "c4"
+    model.box_head.kind = "res5"
+    model.mask_head.kind = "shared_res5"
     model.backbone.width = 9
     model.box_head.norm = "group"
     return config
@@ -105,6 +107,7 @@ def tiny_batch(images: int = 2, side: int = 64, instances: int = 3) -> Batch:
         gt_matches=np.broadcast_to(np.array([True, True, False])[:instances], shape).copy(),
         gt_ignore=np.zeros(shape, bool),
         gt_masks=np.full((*shape, 28, 28), 255, np.uint8),
+        gt_keypoints=np.zeros((*shape, 0, 3), np.float32),
         image_ids=np.arange(images, dtype=np.int32),
         sample_ids=np.arange(images, dtype=np.int32),
     )

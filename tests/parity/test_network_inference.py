@@ -21,6 +21,7 @@ from parity_table import Figures
 
 from fsis_jax.inference.instances import Instances
 from fsis_jax.models.co_attention import Match
+from fsis_jax.models.detection import detect
 from fsis_jax.models.detector import Detector, Matched, Pyramid
 
 FEATURES, HEADS = 2e-5, 1e-4
@@ -105,7 +106,8 @@ class Scene:
         @jax.jit
         def run(state: nnx.State, references: dict[int, jax.Array]) -> Any:
             model: Detector = nnx.merge(graph, state)
-            return model.detect(
+            return detect(
+                model,
                 images,
                 jnp.asarray(self.sizes),
                 references,

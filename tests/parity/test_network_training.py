@@ -146,17 +146,17 @@ class Step:
             features = model.pool(matched, x["rois"], settings.box_head.pooled, valid=valid, training=training)
             scores, boxes = model.classify(features)
             box_class, box = losses.box_losses(
-                scores, boxes, x["labels"], valid, x["box_targets"], present, axis_name=None
+                scores, boxes[:, :, 0], x["labels"], valid, x["box_targets"], present, axis_name=None
             )
             count = x["mask_rois"].shape[1]
             if shared:  # the mask head reads what the box head has computed of the same rois, which come first
                 mask_features = features.first(count)
             else:
                 mask_features = model.pool(matched, x["mask_rois"], settings.mask_head.pooled)
-            masks = model.segment(mask_features)
+            masks = model.masks_of(model.mask_head(mask_features))
             mask = losses.mask_loss(masks, x["masks"], x["mask_valid"] & present[:, None], axis_name=None)
             outputs = {
-                "matched": matched, "logits": scores, "deltas": boxes, "masks": masks,
+                "matched": matched, "logits": scores, "deltas": boxes[:, :, 0], "masks": masks,
                 "proposals": model.proposals(matched, pyramid, extent, sizes, train=True),
                 "rpn_class": rpn_class, "rpn_box": rpn_box, "box_class": box_class, "box": box, "mask": mask,
                 "statistics": nnx.state(model, BatchStatistic),

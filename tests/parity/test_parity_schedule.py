@@ -9,7 +9,8 @@ from differences import largest, relative
 from golden_files import Vectors, load
 from parity_table import Figures
 
-from fsis_jax.config import base_config, c4_config
+from fsis_jax.config import base_config
+from fsis_jax.recipes import c4_config
 from fsis_jax.training.schedule import base_rate, learning_rate, scaled_steps, total_steps
 
 CONFIGS = {"FPN": base_config, "C4": c4_config}

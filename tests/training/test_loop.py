@@ -184,6 +184,66 @@ def test_frozen_norm_needs_pretrained_weights_and_fine_tuning_starts_from_them(c
     assert int(train_and_evaluate(config, tmp_path / "frozen").step) == 4
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [("training.freeze_backbone", True, "false"), ("model.backbone.freeze_at", 1, "0")],
+)
+def test_random_stages_are_not_frozen(config, tmp_path, key, value, remedy):
+    config.training.steps = 3
+    train_and_evaluate(config, tmp_path / "trained")
+    config.update_from_flattened_dict({key: value})
+    message = rf"config.{key} is {value} and config.init_from is empty: .* --config.{key}={remedy}$"
+    with pytest.raises(FsisError, match=message):
+        train_and_evaluate(config, tmp_path / "frozen")
+    assert not (tmp_path / "frozen").exists()
+    config.init_from = str(tmp_path / "trained")
+    train_and_evaluate(config, tmp_path / "frozen")
+    # A run that has begun may go on with it.
+    config.init_from = ""
+    config.training.steps = 4
+    assert int(train_and_evaluate(config, tmp_path / "frozen").step) == 4
+
+
+def test_without_saving_there_is_no_checkpoint_but_all_else(config, tmp_path, capsys):
+    config.training.save = False
+    config.training.validate_every = 10
+    assert int(train_and_evaluate(config, tmp_path / "unsaved").step) == 12
+    assert not (tmp_path / "unsaved" / "checkpoints").exists()
+    assert (tmp_path / "unsaved" / "config.json").is_file()
+    assert sorted(_losses(tmp_path / "unsaved")) == list(range(1, 13))
+    assert [line["step"] for line in _lines(tmp_path / "unsaved") if "validation/mask_ap50" in line] == [12]
+    assert "step 12: validation mask AP50 0.500, F1 0.500 at score 0.25" in capsys.readouterr().err
+    config.training.save = True
+    config.training.steps = 6
+    train_and_evaluate(config, tmp_path / "saved")
+    # It goes on from what an earlier run saved, and leaves that alone.
+    config.training.save = False
+    config.training.steps = 8
+    assert int(train_and_evaluate(config, tmp_path / "saved").step) == 8
+    assert sorted(_losses(tmp_path / "saved")) == list(range(1, 9))
+    assert [path.name for path in (tmp_path / "saved" / "checkpoints").iterdir()] == ["6"]
+
+
+def test_a_quick_look_takes_few_images_and_steps_and_a_folder_of_its_own(config, tmp_path, caplog):
+    config.debug = True
+    config.optimizer.accumulate = 2
+    config.data.validation_fraction = 0.5
+    before = config.to_dict()
+    with caplog.at_level("INFO", logger="fsis_jax"):
+        state = train_and_evaluate(config, tmp_path / "run")
+    assert config.to_dict() == before
+    assert not (tmp_path / "run").exists()
+    folder = tmp_path / "run-debug"
+    assert caplog.messages[0].endswith(f": at most 8 training and 4 validation images and 20 steps, in {folder}")
+    assert any("; 8 training and 4 validation images; 40 steps" in message for message in caplog.messages)
+    assert int(state.step) == 40
+    assert [line["step"] for line in _lines(folder) if "validation/mask_ap50" in line] == [40]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["40"]
+    (folder / "metrics.jsonl").unlink()
+    _assert_same(train_and_evaluate(config, tmp_path / "run"), state)
+    assert sorted(_losses(folder)) == list(range(1, 41))  # another look begins anew
+
+
 def test_fine_tuning_from_nothing_is_an_error(config, tmp_path):
     config.init_from = str(tmp_path / "nowhere")
     with pytest.raises(FsisError, match=r"nowhere: no such file or folder; give the --workdir of a training run, "):

@@ -119,36 +119,87 @@ def test_adamw_clips_and_decays_the_same_parameters():
         np.testing.assert_allclose(value, decay + np.zeros(4), rtol=1e-5, atol=1e-9, err_msg=name)
 
 
+def test_adam_is_that_of_torch():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    params = _params(rng)
+    optimizer = make_optimizer(_config(name="adam"), params)
+    state = optimizer.init(params)
+    tensors = {name: torch.nn.Parameter(torch.from_numpy(value.copy())) for name, value in _flat(params).items()}
+    groups = [
+        {
+            "params": [tensor],
+            "lr": RATE * (2 if "bias" in name else 1),
+            "weight_decay": 0 if name in UNDECAYED else 0.1,
+        }
+        for name, tensor in tensors.items()
+    ]
+    reference = torch.optim.Adam(groups)
+    for _ in range(4):
+        gradients = _gradients(rng, params)
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        for name, value in _flat(gradients).items():
+            tensors[name].grad = torch.from_numpy(value.clip(-0.4, 0.4))
+        reference.step()
+        for name, value in _flat(params).items():
+            np.testing.assert_allclose(value, tensors[name].detach().numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 @pytest.fixture(scope="module")
-def detector_state():
+def detector():
     """Shapes only."""
+    return nnx.eval_shape(lambda: Detector(_narrow().model, rngs=nnx.Rngs(0)))
 
-    def build(norm):
-        config = base_config()
-        config.model.backbone.norm = norm
-        return config, nnx.eval_shape(lambda: Detector(config.model, rngs=nnx.Rngs(0)))
 
-    return build
+def _narrow(**changes):
+    config = base_config()
+    config.model.backbone.width = 8
+    config.model.fpn.channels = 16
+    config.update_from_flattened_dict(changes)
+    return config
 
 
 def _names(state):
     return {"/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)}
 
 
-def test_with_frozen_batch_norm_the_stem_and_first_stage_are_not_trained(detector_state):
-    config, model = detector_state("frozen")
-    _, params, rest = nnx.split(model, trainable(config), ...)
-    trained, kept = _names(params), _names(rest)
-    assert not [name for name in trained if name.startswith(("backbone/stem", "backbone/stages/0"))]
-    assert [name for name in kept if name.startswith("backbone/stem")]
-    assert {name.split("/")[2] for name in trained if name.startswith("backbone/stages")} == {"1", "2", "3"}
-    assert {"fpn", "matching", "rpn", "box_head", "mask_head"} <= {name.split("/")[0] for name in trained}
-    frozen = nnx.state(model, FrozenStatistic)
-    assert _names(frozen)
-    assert not _names(frozen) & trained
+def _split(model, config):
+    """Names of the trained and of all other variables."""
+    _, trained, kept = nnx.split(model, trainable(config), ...)
+    return _names(trained), _names(kept)
 
 
-def test_with_group_norm_every_parameter_is_trained(detector_state):
-    config, model = detector_state("group")
-    _, params, _ = nnx.split(model, trainable(config), ...)
-    assert _names(params) == _names(nnx.state(model, nnx.Param))
+def test_the_statistics_of_frozen_batch_norm_are_not_trained(detector):
+    frozen = _names(nnx.state(detector, FrozenStatistic))
+    assert frozen
+    assert not frozen & _split(detector, _narrow())[0]
+
+
+@pytest.mark.parametrize("freeze_at", range(6))
+def test_the_stem_and_the_first_stages_are_not_trained(detector, freeze_at):
+    trained, kept = _split(detector, _narrow(**{"model.backbone.freeze_at": freeze_at}))
+    assert any(name.startswith("backbone/stem") for name in trained) == (freeze_at < 1)
+    stages = {int(name.split("/")[2]) for name in trained if name.startswith("backbone/stages")}
+    assert stages == set(range(max(freeze_at - 1, 0), 4))
+    heads = {name for name in _names(nnx.state(detector, nnx.Param)) if not name.startswith("backbone/")}
+    assert heads <= trained
+    assert {"fpn", "matching", "rpn", "box_head", "mask_head"} <= {name.split("/")[0] for name in heads}
+    assert not trained & kept
+
+
+def test_a_frozen_backbone_takes_its_pyramid_along(detector):
+    trained, kept = _split(detector, _narrow(**{"training.freeze_backbone": True, "model.backbone.freeze_at": 0}))
+    assert {"matching", "rpn", "box_head", "mask_head"} == {name.split("/")[0] for name in trained}
+    assert {"backbone", "fpn"} <= {name.split("/")[0] for name in kept}
+
+
+def test_the_norm_of_the_stem_belongs_to_it():
+    config = _narrow(**{"model.backbone.norm": "group", "model.backbone.freeze_at": 0})
+    model = nnx.eval_shape(lambda: Detector(config.model, rngs=nnx.Rngs(0)))
+    stem = {"backbone/stem/kernel", "backbone/stem_norm/scale", "backbone/stem_norm/bias"}
+    every = _names(nnx.state(model, nnx.Param))
+    assert stem <= every
+    assert _split(model, config)[0] == every
+    config.model.backbone.freeze_at = 1
+    assert _split(model, config)[0] == every - stem

@@ -55,3 +55,19 @@ def test_an_unknown_fold_is_an_error(config):
     config.data.fold = 7
     with pytest.raises(FsisError, match=r"config.data.fold is 7; the data set has folds \[1, 2, 3\], and 0 for none"):
         open_splits(config)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5])
+def test_a_quick_look_takes_a_few_of_each_and_their_categories(config, fraction):
+    config.data.validation_fraction = fraction
+    whole = open_splits(config)
+    config.debug = True
+    few = open_splits(config)
+    assert len(few.train) == 8
+    assert 1 <= len(few.validation) <= 4
+    assert set(_ids(few.train)) <= set(_ids(whole.train))
+    assert set(_ids(few.validation)) <= set(_ids(whole.validation))
+    learnt = set().union(*(annotations.classes.tolist() for annotations in few.train.annotations))
+    for annotations in few.validation.annotations:
+        assert set(annotations.classes.tolist()) & set(few.seen) <= learnt
+    assert (few.seen, few.unseen) == (whole.seen, whole.unseen)

@@ -1,0 +1,226 @@
+"""From images to instances: proposals, classes and boxes, suppression, then masks and keypoints of what is left.
+
+Follows core/test.py of the PyTorch project (im_detect_all, box_results_with_nms_and_limit), for a batch of images and
+with static shapes. Test-time augmentation (its BBOX_AUG and MASK_AUG) looks at the images several times: candidates of
+all views are suppressed together, and the masks of what is left are the means over the views.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from fsis_jax import ops
+from fsis_jax.models.detector import Detector, Matched, Pyramid
+from fsis_jax.models.keypoint_head import decode_keypoints
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """D instances of each of B images, by descending score."""
+
+    boxes: jax.Array
+    """(B, D, 4) float32, pixels of the original image."""
+    scores: jax.Array
+    """(B, D)."""
+    valid: jax.Array
+    """(B, D) bool."""
+    classes: jax.Array
+    """(B, D) int32, 1 to C of a plain detector; 1 with references."""
+    masks: jax.Array | None
+    """(B, D, M, M) probabilities over each instance's own box; None without a mask head."""
+    keypoints: jax.Array | None = None
+    """(B, D, P, 3), x and y in pixels of the original image, and the score; None without a keypoint head."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class View:
+    """B images as the network is shown them."""
+
+    images: jax.Array
+    """(B, H, W, 3) normalised float32, zero outside the image."""
+    image_sizes: jax.Array
+    """(B, 2) int32."""
+    scales: jax.Array
+    """(B,) float32, canvas pixels per pixel of the original image."""
+    flipped: bool = dataclasses.field(default=False, metadata={"static": True})
+    """Left and right have changed places."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What the network makes of a view; boxes in pixels of the original image, not flipped."""
+
+    view: View
+    matched: Matched
+    boxes: jax.Array
+    """(B, R, F, 4)."""
+    scores: jax.Array
+    """(B, R, C)."""
+    valid: jax.Array
+    """(B, R) bool."""
+
+
+def detect(
+    model: Detector,
+    images: jax.Array,
+    image_sizes: jax.Array,
+    references: Pyramid,
+    *,
+    scales: jax.Array | None = None,
+    original_sizes: jax.Array | None = None,
+    others: Sequence[View] = (),
+) -> Detections:
+    """Find and segment the cells like the references, or the instances of all classes of a plain detector.
+
+    Args:
+        model: the detector.
+        images: (B, H, W, 3) normalised float32, zero outside the image.
+        image_sizes: (B, 2) int32.
+        references: from `encode_references`; a batch axis of 1 serves all images. Empty for a plain detector.
+        scales: (B,) float32, canvas pixels per pixel of the original image; 1 if None.
+        original_sizes: (B, 2) int32, of the images before they were scaled; `image_sizes` if None.
+        others: the same images, shown in other ways.
+    """
+    scales = jnp.ones(len(images)) if scales is None else scales
+    sizes = image_sizes if original_sizes is None else original_sizes
+    references = {level: jnp.broadcast_to(x, (len(images), *x.shape[1:])) for level, x in references.items()}
+    seen = [_look(model, view, references, sizes) for view in (View(images, image_sizes, scales), *others)]
+    candidates = [jnp.concatenate(part, 1) for part in zip(*((s.boxes, s.scores, s.valid) for s in seen), strict=True)]
+    boxes, scores, valid, classes = jax.vmap(lambda *image: _suppress(model, *image))(*candidates)
+    masks = keypoints = None
+    if model.mask_head is not None:
+        each = [_masks(model, s, boxes, classes, sizes) for s in seen]
+        masks = sum(each[1:], each[0]) / len(each)
+    if model.keypoint_head is not None:
+        # Of the first view alone: in a flipped one, left and right limbs have changed names.
+        decode = functools.partial(decode_keypoints, offset=model.offset)
+        keypoints = jax.vmap(decode)(_heat_maps(model, seen[0], boxes, sizes), boxes)
+        if model.config.keypoint_head.oks_threshold:
+            valid = jax.vmap(lambda *image: _distinct_poses(model, *image))(keypoints, boxes, scores, valid)
+    return Detections(boxes=boxes, scores=scores, valid=valid, classes=classes, masks=masks, keypoints=keypoints)
+
+
+def _look(model: Detector, view: View, references: Pyramid, original_sizes: jax.Array) -> _Seen:
+    extent = model.extent(view.image_sizes)
+    pyramid = model.pyramid(view.images, extent)
+    matched = model.match(pyramid, references, extent)
+    limits = extent.sizes if model.config.clip_to_padding else view.image_sizes
+    proposals = model.proposals(matched, pyramid, extent, limits, train=False)
+    logits, deltas = model.classify(model.pool(matched, proposals.boxes, model.config.box_head.pooled))
+    scores = jax.nn.softmax(logits)[..., 1:]
+    if model.config.shifted_mask_references and model.config.architecture == "fpn":
+        matched = dataclasses.replace(matched, matches=model.match_levels(pyramid, references, extent, shift=1))
+    # In the legacy convention it matters where boxes are decoded and compared: in the original image.
+    rois = proposals.boxes / view.scales[:, None, None]
+    boxes = jax.vmap(lambda *image: _decode(model, *image))(rois, deltas, original_sizes)
+    if view.flipped:
+        boxes = _flip(boxes, original_sizes, model.offset)
+    return _Seen(view, matched, boxes, scores, proposals.valid)
+
+
+def _decode(model: Detector, rois: jax.Array, deltas: jax.Array, image_size: jax.Array) -> jax.Array:
+    """Boxes (R, F, 4) of rois (R, 4) and deltas (R, F, 4), clipped to the image."""
+    if not model.config.detections.box_regression:
+        deltas = jnp.zeros_like(deltas[:, :1])
+    weights = tuple(model.config.box_head.box_weights)
+
+    def decode(deltas: jax.Array) -> jax.Array:
+        boxes = ops.decode(deltas, rois, weights=weights, offset=model.offset)
+        return ops.clip(boxes, image_size, offset=model.offset)
+
+    return jax.vmap(decode, in_axes=1, out_axes=1)(deltas)
+
+
+def _suppress(
+    model: Detector, boxes: jax.Array, scores: jax.Array, valid: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Of one image, each class by itself: boxes (D, 4), scores, valid and classes (D,) by descending score."""
+    settings = model.config.detections
+
+    def of_one(boxes: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        usable = valid & (scores > settings.score_threshold)
+        kept, kept_scores, kept_valid = ops.soft_nms(
+            boxes,
+            scores,
+            usable,
+            method=settings.nms_method,
+            iou_threshold=settings.nms_threshold,
+            sigma=settings.sigma,
+            score_threshold=settings.decayed_score_threshold,
+            max_outputs=settings.max_instances,
+            offset=model.offset,
+        )
+        kept_boxes = boxes[kept]
+        if settings.box_voting:
+            kept_boxes, kept_scores = ops.box_voting(
+                kept_boxes,
+                kept_scores,
+                boxes,
+                scores,
+                usable,
+                iou_threshold=settings.box_voting,
+                method=settings.box_voting_scores,
+                offset=model.offset,
+            )
+        return kept_boxes, kept_scores, kept_valid
+
+    count = scores.shape[1]
+    boxes = jnp.broadcast_to(boxes, (len(boxes), count, 4))
+    boxes, scores, valid = jax.vmap(of_one, in_axes=1)(boxes, scores)  # (C, D, 4), (C, D), (C, D)
+    classes = jnp.repeat(jnp.arange(1, count + 1, dtype=jnp.int32), settings.max_instances)
+    boxes, scores, valid = boxes.reshape(-1, 4), scores.reshape(-1), valid.reshape(-1)
+    if count > 1 or settings.box_voting:
+        _, order = jax.lax.top_k(jnp.where(valid, scores, -jnp.inf), settings.max_instances)
+        boxes, scores, valid, classes = boxes[order], scores[order], valid[order], classes[order]
+    return boxes, scores, valid, classes
+
+
+def _masks(model: Detector, seen: _Seen, boxes: jax.Array, classes: jax.Array, sizes: jax.Array) -> jax.Array:
+    """(B, D, M, M) probabilities."""
+    assert model.mask_head is not None
+    side = model.config.mask_head.pooled
+    features = model.pool_for(model.mask_head.trunk, seen.matched, _rois(model, seen, boxes, sizes), side)
+    masks = jax.nn.sigmoid(model.masks_of(model.mask_head.predict(features), classes))
+    return masks[..., ::-1] if seen.view.flipped else masks
+
+
+def _heat_maps(model: Detector, seen: _Seen, boxes: jax.Array, sizes: jax.Array) -> jax.Array:
+    """(B, D, M, M, P) logits."""
+    assert model.keypoint_head is not None
+    side = model.config.keypoint_head.pooled
+    return model.keypoint_head(model.pool_for(None, seen.matched, _rois(model, seen, boxes, sizes), side).rois)
+
+
+def _distinct_poses(
+    model: Detector, keypoints: jax.Array, boxes: jax.Array, scores: jax.Array, valid: jax.Array
+) -> jax.Array:
+    """Of one image: valid (D,), where of instances with like poses the best is left."""
+    kept, kept_valid = ops.oks_nms(
+        keypoints,
+        boxes,
+        scores,
+        valid,
+        threshold=model.config.keypoint_head.oks_threshold,
+        sigmas=ops.oks_sigmas(keypoints.shape[1]),
+        max_outputs=len(scores),
+        offset=model.offset,
+    )
+    return jnp.zeros_like(valid).at[jnp.where(kept_valid, kept, len(valid))].set(True, mode="drop")
+
+
+def _rois(model: Detector, seen: _Seen, boxes: jax.Array, sizes: jax.Array) -> jax.Array:
+    """Boxes (B, D, 4) of the original image on a view's canvas."""
+    if seen.view.flipped:
+        boxes = _flip(boxes, sizes, model.offset)
+    return boxes * seen.view.scales[:, None, None]
+
+
+def _flip(boxes: jax.Array, sizes: jax.Array, offset: int) -> jax.Array:
+    """(B, ..., 4) boxes of images of sizes (B, 2), left and right exchanged."""
+    right = (sizes[:, 1].astype(jnp.float32) - offset).reshape(-1, *[1] * (boxes.ndim - 2))
+    return jnp.stack([right - boxes[..., 2], boxes[..., 1], right - boxes[..., 0], boxes[..., 3]], axis=-1)

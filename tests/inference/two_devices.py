@@ -1,0 +1,58 @@
+"""Run by test_augmentation.py with two virtual devices: the same images by one of them and by both.
+
+python two_devices.py
+"""
+
+import jax
+import numpy as np
+import tiny
+from tiny_plain import discs, untrained
+
+from fsis_jax.inference import segmenter as module
+from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.job import Job
+
+SIZES = ((64, 80), (150, 140), (60, 60), (70, 90), (64, 64))
+
+
+def main() -> None:
+    one, two = jax.local_devices()
+    config = tiny.get_config()
+    config.data.test_canvases = ((96, 96),)
+    network = untrained(config)
+    images = [discs(size, seed) for seed, size in enumerate(SIZES)]
+    crop = images[0][5:26, 10:31]
+    shared = network.encode_references([crop])
+    used = []
+    find = module._detect
+
+    def watched(graph, state, *arguments):
+        used.append(next(iter(jax.tree.leaves(state)[0].devices())))
+        return find(graph, state, *arguments)
+
+    module._detect = watched
+
+    def run() -> list[Instances]:
+        used.clear()
+        # Some have references of their own, which are encoded beside the images.
+        jobs = [Job(image, shared if number % 2 else [crop]) for number, image in enumerate(images)]
+        results = list(network.segment_all(iter(jobs), tile=64))
+        assert [job for job, _ in results] == jobs
+        return [found for _, found in results]
+
+    alone = run()
+    assert set(used) == {one}
+    network.use_devices([one, two])
+    both = run()
+    assert len(used) > len(images)  # one of them is in tiles
+    assert used == [(one, two)[number % 2] for number in range(len(used))]
+    for expected, found in zip(alone, both, strict=True):
+        assert len(found) > 0
+        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        np.testing.assert_array_equal(found.labels(0.0), expected.labels(0.0))
+    print("the same")
+
+
+if __name__ == "__main__":
+    main()
