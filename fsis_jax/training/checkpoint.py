@@ -79,7 +79,7 @@ class Checkpoints:
     def save(
         self, state: TrainState, *, config: ConfigDict, data_state: Any, validation: dict[str, float] | None
     ) -> None:
-        """Start to save; `validation` (with "mask_ap50" or "box_ap50", and "min_score") makes it a candidate for the best."""
+        """Start to save; `validation` ("mask_ap50" or "box_ap50", "min_score") makes it a candidate for the best."""
         items = {"model": flat_model(state), "optimizer": flat_optimizer(state)}
         self.save_items(int(state.step), items, config=config, data_state=data_state, validation=validation)
 
