@@ -321,7 +321,8 @@ def _evaluation() -> ConfigDict:
     evaluation.otsu = False
     # At most so many test images per category; 0 takes all.
     evaluation.max_images = 0
-    # Test-time augmentation: also look at each image flipped left to right, and at scales times its usual one.
+    # Test-time augmentation: also look at each image flipped left to right, and at scales times its usual one. What all
+    # views find is suppressed together, which wants model.detections.nms_method "hard". Keypoints are the usual view's.
     evaluation.flip = False
     evaluation.scales = ()
     # Pictures of what was found, evenly spread over the test images.

@@ -79,7 +79,7 @@ def model_values(settings: Settings, body: Body, notes: list[str]) -> Values:
         **detections(settings),
         **_optimizer(settings),
         **_training(settings),
-        **_evaluation(settings),
+        **_evaluation(settings, notes),
     }
 
 
@@ -255,16 +255,19 @@ def _training(settings: Settings) -> Values:
     }
 
 
-def _evaluation(settings: Settings) -> Values:
-    """Boxes, masks and keypoints are augmented alike here."""
-    boxes = "TEST.BBOX_AUG"
-    others = {"TEST.MASK_AUG": "MODEL.MASK_ON", "TEST.KPS_AUG": "MODEL.KEYPOINTS_ON"}
-    for section in (section for section, switch in others.items() if settings[switch]):
-        settings.require(f"{section}.ENABLED", settings[f"{boxes}.ENABLED"], f"as {boxes}.ENABLED")
-        if settings[f"{section}.ENABLED"]:
-            settings.require_fixed(section)
+def _evaluation(settings: Settings, notes: list[str]) -> Values:
+    """Boxes and masks are augmented alike here, keypoints not at all."""
+    boxes, masks = "TEST.BBOX_AUG", "TEST.MASK_AUG"
+    if settings["MODEL.MASK_ON"]:
+        settings.require(f"{masks}.ENABLED", settings[f"{boxes}.ENABLED"], f"as {boxes}.ENABLED")
+        if settings[f"{masks}.ENABLED"]:
+            settings.require_fixed(masks)
             for name in ("H_FLIP", "SCALES", "SCALE_H_FLIP"):
-                settings.require(f"{section}.{name}", settings[f"{boxes}.{name}"], f"as {boxes}.{name}")
+                settings.require(f"{masks}.{name}", settings[f"{boxes}.{name}"], f"as {boxes}.{name}")
+    if settings["MODEL.KEYPOINTS_ON"] and settings["TEST.KPS_AUG.ENABLED"]:
+        settings.require_fixed("TEST.KPS_AUG")
+        read = [settings[f"TEST.KPS_AUG.{name}"] for name in ("H_FLIP", "SCALES", "SCALE_H_FLIP")]
+        notes.append(f"TEST.KPS_AUG: keypoints are those of the usual view here, without flip and scales {read}")
     flip = False
     if settings[f"{boxes}.ENABLED"]:
         settings.require_fixed(boxes)

@@ -127,7 +127,7 @@ def training_example(
         "contrast_references": np.array([reference(box) for box in episode.contrast], np.uint8).reshape(shape),
         "contrast_classes": np.array(episode.contrast_category or 0, np.int32),
         # A crop may show nothing of the category but slivers.
-        "reference_present": np.array((matches & ~ignore).any()),
+        "reference_present": np.array((matches & ~ignore).any() or episode.kind == "plain"),
         "gt_boxes": _padded(boxes, config.max_instances),
         "gt_valid": np.arange(config.max_instances) < len(boxes),
         "gt_classes": _padded(classes, config.max_instances),

@@ -64,12 +64,28 @@ def seen_and_unseen(config: ConfigDict, source: Source) -> tuple[tuple[int, ...]
 
 
 def open_split(config: ConfigDict, split: str) -> Source:
-    """The "train" or "test" images of `config.data.root`, which is made first if `config.data.synthetic` says so."""
+    """The "train" or "test" images of `config.data.root`, which is made first if `config.data.synthetic` says so.
+
+    Raises:
+        FsisError: the data cannot be used, or do not have the keypoints that the model has.
+    """
     root = user_path(config.data.root)
     if config.data.synthetic and not root.exists():
         logger.info("making synthetic cells in %s", root)
         generate(root, seed=config.seed)
-    return open_source(root, split, keypoints=config.model.keypoint_head.kind != "none")
+    head = config.model.keypoint_head
+    source = open_source(root, split, keypoints=head.kind != "none")
+    if head.kind != "none":
+        count = max((len(annotations.keypoint_names) for annotations in source.annotations), default=0)
+        if count != head.keypoints:
+            raise FsisError(
+                f"{root}: its {split} images have {count} keypoints, config.model.keypoint_head.keypoints is "
+                f"{head.keypoints}: give --config.model.keypoint_head.keypoints={count}"
+                if count
+                else f"{root}: its {split} images have no keypoints: give a COCO keypoint file, or "
+                "--config.model.keypoint_head.kind=none"
+            )
+    return source
 
 
 def open_splits(config: ConfigDict) -> Splits:

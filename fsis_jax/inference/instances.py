@@ -43,6 +43,8 @@ class Instances:
     """The categories that a plain detector knows; () with references."""
     keypoints: np.ndarray | None = None
     """(N, P, 3) float32 x, y and score, pixels of the image; None where none were looked for."""
+    boxes_only: bool = False
+    """The masks are the boxes, of a detector without masks."""
 
     def __post_init__(self) -> None:
         count = len(self.masks)
@@ -59,7 +61,13 @@ class Instances:
 
     @classmethod
     def none(
-        cls, size: Size, min_score: float = 0.0, *, names: tuple[str, ...] = (), keypoints: int = 0
+        cls,
+        size: Size,
+        min_score: float = 0.0,
+        *,
+        names: tuple[str, ...] = (),
+        keypoints: int = 0,
+        boxes_only: bool = False,
     ) -> "Instances":
         """No instance, of an image of `size`; what a detector of these names and so many keypoints does not find."""
         return cls(
@@ -71,6 +79,7 @@ class Instances:
             classes=np.zeros(0, np.int32) if names else None,
             names=names,
             keypoints=np.zeros((0, keypoints, 3), np.float32) if keypoints else None,
+            boxes_only=boxes_only,
         )
 
     @classmethod
@@ -130,6 +139,7 @@ class Instances:
             classes=None if classes is None else np.asarray(classes, np.int32)[rows],
             names=names,
             keypoints=None if keypoints is None else np.asarray(keypoints, np.float32)[rows],
+            boxes_only=mask_probs is None,
         )
 
     @classmethod
@@ -244,9 +254,14 @@ class Instances:
         By descending score, each takes what is left of its mask, of that the largest connected part. One that finds
         over half of its mask taken, or has an empty mask, is dropped and takes nothing. Boxes stay as they are. The
         memory that it takes depends on the instances, not on the size of the image.
+
+        Instances of a plain detector may lie on those of another class, and may overlap freely where the masks are but
+        their boxes.
         """
         if min_score is None:
             min_score = self.min_score
+        if self.boxes_only:
+            return self.select(self.scores >= min_score)
         candidates = self.masks[: np.count_nonzero(self.scores >= min_score)]
         extents = np.array([crop.extent for crop in candidates], np.int64).reshape(-1, 4)
         placed = Neighbours(extents)
@@ -254,6 +269,8 @@ class Instances:
         for row, crop in enumerate(candidates):
             free = crop._replace(mask=crop.mask.copy())
             for other in placed.near(row):
+                if self.classes is not None and self.classes[row] != self.classes[other]:
+                    continue
                 views = free.shared(kept[other])
                 if views is not None:
                     views[0][views[1]] = False
@@ -265,10 +282,11 @@ class Instances:
         return self._rows(rows, tuple(kept.values()))
 
     def labels(self, min_score: float | None = None) -> np.ndarray:
-        """(H, W) int32: 0 for background, i + 1 for instance i of `without_overlaps(min_score)`."""
+        """(H, W) int32: 0 for background, i + 1 for instance i of `without_overlaps(min_score)`, the better on top."""
         image = np.zeros(self.size, np.int32)
-        for number, crop in enumerate(self.without_overlaps(min_score).masks, start=1):
-            image[crop.slices][crop.mask] = number
+        crops = self.without_overlaps(min_score).masks
+        for number in range(len(crops), 0, -1):
+            image[crops[number - 1].slices][crops[number - 1].mask] = number
         return image
 
     def rles(self) -> list[dict[str, Any]]:

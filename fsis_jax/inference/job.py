@@ -51,4 +51,5 @@ class Work(Generic[J]):
         reading = self.reading
         parts = [self.parts.get(number, self.nothing) for number in range(len(reading.tiles))]
         found = parts[0] if len(parts) == 1 else merge(parts, reading.tiles, reading.size, reading.margin)
-        return dataclasses.replace(found, min_score=min_score, names=self.nothing.names)
+        names, boxes_only = self.nothing.names, self.nothing.boxes_only
+        return dataclasses.replace(found, min_score=min_score, names=names, boxes_only=boxes_only)

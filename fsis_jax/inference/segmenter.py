@@ -302,7 +302,10 @@ class Segmenter:
         reading = self.plan(job.image, references, pixel_size=job.pixel_size, tile=tile)
         keypoints = self.config.model.keypoint_head
         nothing = Instances.none(
-            reading.window, names=self.names, keypoints=0 if keypoints.kind == "none" else keypoints.keypoints
+            reading.window,
+            names=self.names,
+            keypoints=0 if keypoints.kind == "none" else keypoints.keypoints,
+            boxes_only=self.config.model.mask_head.kind == "none",
         )
         return Work(job, reading, references, nothing, dict(job.journal.finished) if job.journal is not None else {})
 

@@ -31,8 +31,8 @@ class RoiFeatures:
 
     rois: jax.Array
     """(B, R, p, p, C)."""
-    references: jax.Array
-    """(B, L, p, p, C), the reference features of each level, resized to p x p."""
+    references: jax.Array | None
+    """(B, L, p, p, C), the reference features of each level, resized to p x p; None without references."""
     level_index: jax.Array
     """(B, R) int32 in 0..L-1, the level of each roi."""
 
@@ -169,6 +169,7 @@ class RelationBoxHead(nnx.Module):
         if self.relation == "none":
             class_in, box_in = self.class_pair(x), self.box_pair(x)
         else:
+            assert features.references is not None
             y, level_index = self.embedding(features.references), features.level_index  # (B, L, hidden)
             if self.relation == "concat":
                 class_in = _linear_of_pair(self.class_pair, x, y, level_index)

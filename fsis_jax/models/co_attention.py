@@ -26,8 +26,8 @@ class Match:
     """(B, h, w, C) d', for the RPN."""
     target: jax.Array
     """(B, h, w, C) gated d', for the heads."""
-    reference: jax.Array
-    """(B, hr, wr, C) gated a', for the heads."""
+    reference: jax.Array | None
+    """(B, hr, wr, C) gated a', for the heads; None without references."""
     gate: jax.Array | None = None
     """(B, C) in 0..1, where there is one."""
 

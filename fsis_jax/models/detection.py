@@ -101,7 +101,7 @@ def detect(
         decode = functools.partial(decode_keypoints, offset=model.offset)
         keypoints = jax.vmap(decode)(_heat_maps(model, seen[0], boxes, sizes), boxes)
         if model.config.keypoint_head.oks_threshold:
-            valid = jax.vmap(lambda *image: _distinct_poses(model, *image))(keypoints, boxes, scores, valid)
+            valid = jax.vmap(lambda *image: _distinct_poses(model, *image))(keypoints, boxes, classes, valid)
     return Detections(boxes=boxes, scores=scores, valid=valid, classes=classes, masks=masks, keypoints=keypoints)
 
 
@@ -197,20 +197,25 @@ def _heat_maps(model: Detector, seen: _Seen, boxes: jax.Array, sizes: jax.Array)
 
 
 def _distinct_poses(
-    model: Detector, keypoints: jax.Array, boxes: jax.Array, scores: jax.Array, valid: jax.Array
+    model: Detector, keypoints: jax.Array, boxes: jax.Array, classes: jax.Array, valid: jax.Array
 ) -> jax.Array:
-    """Of one image: valid (D,), where of instances with like poses the best is left."""
-    kept, kept_valid = ops.oks_nms(
-        keypoints,
-        boxes,
-        scores,
-        valid,
-        threshold=model.config.keypoint_head.oks_threshold,
-        sigmas=ops.oks_sigmas(keypoints.shape[1]),
-        max_outputs=len(scores),
-        offset=model.offset,
-    )
-    return jnp.zeros_like(valid).at[jnp.where(kept_valid, kept, len(valid))].set(True, mode="drop")
+    """Of one image: valid (D,), where of instances of a class with like poses that of the surest keypoints is left."""
+    count = len(valid)
+
+    def of_class(number: jax.Array) -> jax.Array:
+        kept, kept_valid = ops.oks_nms(
+            keypoints,
+            boxes,
+            keypoints[..., 2].mean(-1),
+            valid & (classes == number),
+            threshold=model.config.keypoint_head.oks_threshold,
+            sigmas=ops.oks_sigmas(keypoints.shape[1]),
+            max_outputs=count,
+            offset=model.offset,
+        )
+        return jnp.zeros_like(valid).at[jnp.where(kept_valid, kept, count)].set(True, mode="drop")
+
+    return jax.lax.map(of_class, jnp.arange(1, len(model.config.classes) + 1)).any(0)
 
 
 def _rois(model: Detector, seen: _Seen, boxes: jax.Array, sizes: jax.Array) -> jax.Array:

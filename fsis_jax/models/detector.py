@@ -135,8 +135,7 @@ class Detector(nnx.Module):
         matches = {}
         for level in reversed(self.levels):
             if self.matching is None:
-                unread = pyramid[level][:, :1, :1]  # where there is no reference
-                matches[level] = Match(pyramid[level], pyramid[level], references.get(level + shift, unread))
+                matches[level] = Match(pyramid[level], pyramid[level], references.get(level + shift))
                 continue
             mask = None if extent is None else extent.mask(pyramid[level], 2**level)
             matches[level] = self.matching(pyramid[level], references[level + shift], mask, training)
@@ -233,8 +232,9 @@ class Detector(nnx.Module):
 
         target = {level: match.target for level, match in matched.matches.items()}
         pooled = jax.vmap(pool_image)(target, rois, levels, matched.limits)
-        resized = [resize_bilinear(match.reference, size) for match in matched.matches.values()]
-        features = RoiFeatures(pooled, jnp.stack(resized, axis=1), levels - finest)
+        shown = [match.reference for match in matched.matches.values() if match.reference is not None]
+        resized = jnp.stack([resize_bilinear(x, size) for x in shown], axis=1) if shown else None
+        features = RoiFeatures(pooled, resized, levels - finest)
         return features if trunk is None else trunk.maps(features, valid, training)
 
     def classify(self, features: RoiFeatures) -> tuple[jax.Array, jax.Array]:

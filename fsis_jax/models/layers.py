@@ -160,12 +160,14 @@ class BatchNorm(nnx.Module):
             weights = weights * training.weights[:, None, None, None]
         axis_name = training.axis_name
         total = _all_devices(jnp.append((y * weights).sum((0, 1, 2)), weights.sum()), axis_name)
-        total, count = total[:-1], total[-1]
+        some, count = total[-1] > 0, jnp.maximum(total[-1], 1.0)  # there may be no roi that counts
+        total = total[:-1]
         mean = total / count
         var = _all_devices((jnp.square(y - mean) * weights).sum((0, 1, 2)), axis_name) / count
         unbiased = var * count / jnp.maximum(count - 1, 1)
-        self.mean[...] = 0.9 * self.mean[...] + 0.1 * jax.lax.stop_gradient(mean)
-        self.var[...] = 0.9 * self.var[...] + 0.1 * jax.lax.stop_gradient(unbiased)
+        moved = 0.1 * some
+        self.mean[...] = (1 - moved) * self.mean[...] + moved * jax.lax.stop_gradient(mean)
+        self.var[...] = (1 - moved) * self.var[...] + moved * jax.lax.stop_gradient(unbiased)
         return mean, var
 
 

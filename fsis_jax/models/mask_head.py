@@ -49,8 +49,11 @@ class ConvMaskHead(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.relation = relation
-        self.first = conv((1 + relation) * channels_in, channels, 3, dtype=dtype, rngs=rngs)
-        self.convs = nnx.List(conv(channels, channels, 3, dtype=dtype, rngs=rngs) for _ in range(convs - 1))
+        bias = norm == "none"
+        self.first = conv((1 + relation) * channels_in, channels, 3, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.convs = nnx.List(
+            conv(channels, channels, 3, use_bias=bias, dtype=dtype, rngs=rngs) for _ in range(convs - 1)
+        )
         self.norms = nnx.List(GroupNorm(channels) for _ in range(convs if norm == "group" else 0))
         self.upsample = nnx.Linear(channels, 4 * channels, use_bias=False, dtype=dtype, rngs=rngs)
         self.upsample_bias = nnx.Param(jnp.zeros(channels))
@@ -64,6 +67,7 @@ class ConvMaskHead(nnx.Module):
         kernel = self.first.kernel[...].astype(pooled.dtype)  # (3, 3, C or 2C, channels)
         x = _conv3x3(pooled, kernel[:, :, :width])
         if self.relation:
+            assert features.references is not None
             x = x + _of_roi(_conv3x3(features.references, kernel[:, :, width:]), features.level_index)
         x = x + _bias(self.first).astype(x.dtype)
         x = self._activate(x.reshape(batch * rois, side, side, -1), 0)
@@ -88,11 +92,12 @@ class ConvMaskHead(nnx.Module):
         bias = _bias(self.first)
         first = ops.transform_kernel(kernel[:, :, :width])
         others = [(ops.transform_kernel(layer.kernel[...]), _bias(layer)) for layer in self.convs]
-        shift = jnp.zeros((batch * features.references.shape[1], 1, 1, 1)) + bias  # (B L, p or 1, p or 1, channels)
+        shift, row = bias.reshape(1, 1, 1, -1), jnp.zeros_like(features.level_index)
         if self.relation:
+            assert features.references is not None
             of_level = _conv3x3(features.references, kernel[:, :, width:])
-            shift = shift + of_level.reshape(-1, *of_level.shape[2:])
-        row = jnp.arange(batch)[:, None] * features.references.shape[1] + features.level_index  # (B, R)
+            shift = shift + of_level.reshape(-1, *of_level.shape[2:])  # (B L, p, p, channels)
+            row = jnp.arange(batch)[:, None] * of_level.shape[1] + features.level_index  # (B, R)
 
         def run(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
             x, row = chunk
@@ -137,6 +142,7 @@ class Res5MaskHead(nnx.Module):
         kernel = self.upsample.kernel[...].astype(maps.dtype)  # (C or 2C, 4 * channels)
         x = maps @ kernel[:width]
         if self.relation:
+            assert features.references is not None
             x = x + _of_roi(features.references @ kernel[width:], features.level_index)
         x = x.reshape(batch * rois, side, side, -1)
         return _deconvolve(self, x).reshape(batch, rois, 2 * side, 2 * side, -1)
@@ -155,8 +161,8 @@ def _deconvolve(head: ConvMaskHead | Res5MaskHead, x: jax.Array) -> jax.Array:
 
 
 def _bias(layer: nnx.Conv) -> jax.Array:
-    assert layer.bias is not None
-    return layer.bias[...]
+    """Zeros where a norm follows."""
+    return jnp.zeros(layer.out_features) if layer.bias is None else layer.bias[...]
 
 
 def _in_chunks(x: jax.Array) -> jax.Array:

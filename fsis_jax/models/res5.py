@@ -41,13 +41,13 @@ class Res5(nnx.Module):
             training: for the norms. The original repeats the references for every roi: they count as often.
         """
         valid = jnp.ones(features.level_index.shape, bool) if valid is None else valid
+        rois = self._run(features.rois, valid.astype(jnp.float32), training)
+        if features.references is None:
+            return dataclasses.replace(features, rois=rois)
         levels = features.references.shape[1]
         rois_of_level = (jax.nn.one_hot(features.level_index, levels) * valid[..., None]).sum(1)  # (B, L)
-        return dataclasses.replace(
-            features,
-            rois=self._run(features.rois, valid.astype(jnp.float32), training),
-            references=self._run(features.references, rois_of_level, training),
-        )
+        references = self._run(features.references, rois_of_level, training)
+        return dataclasses.replace(features, rois=rois, references=references)
 
     def _run(self, x: jax.Array, weights: jax.Array, training: Training | None) -> jax.Array:
         """(B, N, p, p, C), each counted as often as (B, N) weights say."""

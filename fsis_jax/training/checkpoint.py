@@ -46,8 +46,9 @@ FOLDER = "checkpoints"
 OVERHEAD_BYTES = 1 << 20
 """Upper limit of what a checkpoint takes besides its arrays."""
 TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
-_RES5 = ("backbone/stages/3/", "box_head/embedding/blocks/")
-"""The last stage in a pyramid's backbone, and where the architecture without one has it."""
+_RES5 = "backbone/stages/3/"
+_RES5_OF_HEADS = ("box_head/embedding/blocks/", "mask_head/trunk/blocks/")
+"""The last stage in a whole backbone, and where the architecture "c4" has it, once or twice."""
 
 
 class Checkpoints:
@@ -232,9 +233,9 @@ def open_run(path: pathlib.Path) -> tuple[Checkpoints, int]:
 
 def _stored_name(name: str, stored: Mapping[str, Any]) -> str:
     """The name under which a partial checkpoint has the array `name` of a model."""
-    backbone, head = _RES5
-    if name.startswith(head) and name not in stored:
-        return backbone + name.removeprefix(head)
+    for head in _RES5_OF_HEADS:
+        if name.startswith(head) and name not in stored:
+            return _RES5 + name.removeprefix(head)
     return name
 
 

@@ -7,6 +7,8 @@ import shutil
 from ml_collections import ConfigDict
 
 from fsis_jax.data.from_config import DEBUG_TRAIN, DEBUG_VALIDATION
+from fsis_jax.errors import FsisError
+from fsis_jax.training import config_file
 from fsis_jax.training.checkpoint import FOLDER
 
 STEPS = 20
@@ -16,13 +18,20 @@ logger = logging.getLogger("fsis_jax")
 
 
 def debug_run(config: ConfigDict, workdir: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
-    """The config and the folder of a quick look; `config` stays as it is. The images are `from_config.open_splits`'."""
+    """The config and the folder of a quick look; `config` stays as it is. The images are `from_config.open_splits`'.
+
+    Raises:
+        FsisError: the folder holds a run of another kind.
+    """
     config = config.copy_and_resolve_references()
     config.training.steps = STEPS
     config.training.checkpoint_every = STEPS * config.optimizer.accumulate
     config.training.validate_every = 1
     workdir = workdir.with_name(workdir.name + SUFFIX)
-    shutil.rmtree(workdir / FOLDER, ignore_errors=True)  # of an earlier look, which would only be gone on with
+    if (workdir / config_file.NAME).exists():  # an earlier look would only be gone on with
+        if not config_file.read_config(workdir / config_file.NAME).debug:
+            raise FsisError(f"{workdir}: holds a run that is no quick look: rename it, or choose another --workdir")
+        shutil.rmtree(workdir / FOLDER, ignore_errors=True)
     logger.info(
         "config.debug: at most %d training and %d validation images and %d steps, in %s",
         *(DEBUG_TRAIN, DEBUG_VALIDATION, STEPS, workdir),

@@ -174,6 +174,16 @@ def test_init_from_a_backbone(backbone, variant, caplog):
     assert "consider --config.model.backbone.padded_pool=True" in caplog.text
 
 
+def test_a_mask_head_with_a_res5_of_its_own_starts_from_the_backbone_too(backbone):
+    path, tensors = backbone
+    config = narrow_weights.narrow_config("c4")
+    config.model.mask_head.kind = "res5"
+    start = _initialise(path, config)
+    expected = tensors["layer4.2.conv3.weight"].transpose(2, 3, 1, 0)
+    for head in ("box_head/embedding/blocks", "mask_head/trunk/blocks"):
+        np.testing.assert_array_equal(start.after[f"{head}/2/conv3/kernel"], expected)
+
+
 def test_a_config_that_reads_the_weights_as_they_are_meant_gets_no_warning(backbone, caplog):
     path, _ = backbone
     config = narrow_weights.narrow_config("fpn")

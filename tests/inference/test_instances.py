@@ -275,3 +275,18 @@ def test_five_hundred_instances_take_a_moment() -> None:
         Instances.from_padded(boxes, scores, np.ones(500, bool), masks, (1000, 1000))
         best = min(best, time.perf_counter() - start)
     assert best < 0.1
+
+
+def test_boxes_and_classes_of_a_plain_detector_may_overlap() -> None:
+    """A tie on a person is kept, a person on a person is not; boxes without masks are never cut."""
+    boxes = np.array([[0, 0, 100, 100], [10, 10, 40, 40], [20, 20, 50, 50]], np.float32)
+    told = {"classes": np.array([0, 1, 0]), "names": ("person", "tie")}
+    scores, valid = np.array([0.9, 0.8, 0.7], np.float32), np.ones(3, bool)
+    masks = np.ones((3, 7, 7), np.float32)
+    found = Instances.from_padded(boxes, scores, valid, masks, (120, 120), **told)
+    assert found.without_overlaps(0.5).categories == ("person", "tie")
+    labels = found.labels(0.5)
+    assert set(np.unique(labels)) == {0, 1}  # the better one is on top
+    alone = Instances.from_padded(boxes, scores, valid, None, (120, 120), **told)
+    assert len(alone.without_overlaps(0.75)) == 2
+    np.testing.assert_array_equal(alone.without_overlaps(0.5).areas(), alone.areas())

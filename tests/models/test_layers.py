@@ -215,3 +215,13 @@ def test_bilinear_down_by_hand() -> None:
 def test_bilinear_to_the_same_size_changes_nothing() -> None:
     x = jnp.asarray(features(4, 2, 7, 7))
     np.testing.assert_allclose(resize_bilinear(x, 7), x, atol=1e-6)
+
+
+def test_batch_norm_without_a_row_that_counts() -> None:
+    """A batch in which no roi counts gives numbers, and moves no running statistic."""
+    norm = BatchNorm(3)
+    training = Training(weights=jnp.zeros(2))
+    found = norm(jnp.ones((2, 4, 4, 3)), None, training)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(norm.mean[...], np.zeros(3))
+    np.testing.assert_array_equal(norm.var[...], np.ones(3))
