@@ -31,9 +31,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.augmentation import Variant
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J, Job, Work
-from fsis_jax.inference.programs import Replica
-from fsis_jax.inference.programs import encode as _encode
-from fsis_jax.inference.programs import find as _detect
+from fsis_jax.inference.programs import Replica, encode, find
 from fsis_jax.inference.reading import Reading, plan_reading
 from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.tiling import Tile, near_core
@@ -169,7 +167,7 @@ class Segmenter:
             [reference_image(crop, self._transform, name=name) for crop, name in zip(crops, names, strict=True)]
         )
         # By the device that gets the next batch: no other would have to wait for it.
-        each = [_encode(self._graph, self._replicas[0].state, image[None, None]) for image in images]
+        each = [encode(self._graph, self._replicas[0].state, image[None, None]) for image in images]
         features = jax.tree.map(lambda *levels: sum(levels) / len(levels), *each)
         if sides is None:
             sides = np.array([crop.shape[:2] for crop in crops])
@@ -351,7 +349,7 @@ class Segmenter:
             for pixels, variant in zip(zip(*rows, strict=True), (Variant(), *self.variants), strict=False)
         ]
         windows = np.array([reading.window] * size, np.int32)
-        return _detect(self._graph, replica.state, put(references.features), put(windows), views)
+        return find(self._graph, replica.state, put(references.features), put(windows), views)
 
     def _finish(
         self, batch: _Batch[J], progress: Callable[[J, int, int], object] | None

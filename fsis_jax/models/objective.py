@@ -58,12 +58,14 @@ def training_losses(
     labels, targets = jax.vmap(rpn_targets, in_axes=(0, None, 0, 0, None))(
         keys[:, 0], all_anchors, inside, roles, sampling_settings(config, "rpn")
     )
+    # The original's softmax is averaged over what was sampled, as its sigmoid is without a pyramid.
+    constant = config.architecture == "fpn" and config.rpn.objectness == "sigmoid"
     rpn_class, rpn_box = losses.rpn_losses(
         jnp.concatenate(list(matched.logits.values()), 1),
         jnp.concatenate(list(matched.deltas.values()), 1),
         labels,
         targets,
-        samples_per_image=config.rpn.samples if config.architecture == "fpn" else None,
+        samples_per_image=config.rpn.samples if constant else None,
         axis_name=axis_name,
     )
 

@@ -26,7 +26,7 @@ class RPN(nnx.Module):
         anchors: A, anchors per position.
         hidden: channels of the 3x3 convolution; 0: C.
         softmax: two outputs per anchor, all of the background and then all of the foreground. Their difference is the
-            logit of a sigmoid with the same probability and the same loss.
+            logit of a sigmoid with the same probability and the same cross entropy.
     """
 
     def __init__(
