@@ -101,16 +101,16 @@ def test_a_crop_of_nothing_is_an_error_that_names_it(segmenter, image):
 def test_mixed_sizes_compile_at_most_once_for_each_canvas(segmenter, crop):
     rng = np.random.default_rng(1)
     sizes = [(64, 64), (30, 60), (33, 95), (96, 96), (70, 71), (150, 100), (40, 200), (1, 5)]  # two of them in tiles
-    before = module._detect._cache_size()
+    before = module.find._cache_size()
     for size in sizes:
         found = segmenter.segment(rng.integers(0, 255, size, np.uint8), [crop])
         assert found.size == size
-    assert module._detect._cache_size() - before <= len(segmenter.config.data.test_canvases)
+    assert module.find._cache_size() - before <= len(segmenter.config.data.test_canvases)
     # Nor does another segmenter of the same run compile again.
-    before = (module._detect._cache_size(), module._encode._cache_size())
+    before = (module.find._cache_size(), module.encode._cache_size())
     other = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config)
     other.segment(rng.integers(0, 255, (50, 60), np.uint8), [crop])
-    assert (module._detect._cache_size(), module._encode._cache_size()) == before
+    assert (module.find._cache_size(), module.encode._cache_size()) == before
 
 
 def _tiled(rng):
@@ -121,10 +121,10 @@ def test_a_large_image_is_segmented_in_tiles_by_one_program(segmenter, crop):
     image = _tiled(np.random.default_rng(2))
     references = segmenter.encode_references([crop])
     segmenter.segment(image, references)
-    before = module._detect._cache_size()
+    before = module.find._cache_size()
     steps = []
     ((_, found),) = segmenter.segment_all([Job(image, references)], progress=lambda _, *step: steps.append(step))
-    assert module._detect._cache_size() == before
+    assert module.find._cache_size() == before
     assert steps == [(i + 1, len(steps)) for i in range(len(steps))]
     assert len(steps) >= 16
     assert found.size == image.shape
@@ -186,8 +186,8 @@ def test_an_image_that_cannot_be_read_does_not_take_the_one_before_it_along(segm
 
 def test_the_next_batch_is_given_to_the_device_before_the_last_one_is_waited_for(segmenter, image, crop, monkeypatch):
     references, events = segmenter.encode_references([crop]), []
-    detect, get = module._detect, module.jax.device_get
-    monkeypatch.setattr(module, "_detect", lambda *arguments: events.append("detect") or detect(*arguments))
+    detect, get = module.find, module.jax.device_get
+    monkeypatch.setattr(module, "find", lambda *arguments: events.append("detect") or detect(*arguments))
     monkeypatch.setattr(module.jax, "device_get", lambda tree: events.append("get") or get(tree))
     list(segmenter.segment_all([Job(image[:, :60], references)] * 4))
     assert events == ["detect", "detect", "get", "detect", "get", "detect", "get", "get"]
@@ -299,9 +299,9 @@ def test_finished_tiles_are_taken_from_the_journal(segmenter, crop, tmp_path, mo
     partial = segmenter.found_so_far(job)
     assert 0 < len(partial) < len(whole)
     assert partial.size == image.shape
-    detect = module._detect
+    detect = module.find
     called = []
-    monkeypatch.setattr(module, "_detect", lambda *arguments: called.append(1) or detect(*arguments))
+    monkeypatch.setattr(module, "find", lambda *arguments: called.append(1) or detect(*arguments))
     left = len(again.finished)
     ((_, found),) = segmenter.segment_all([job], progress=lambda _, done, total: steps.append(total))
     assert len(called) == steps[-1] - left
@@ -319,8 +319,8 @@ def test_an_image_that_is_read_whole_has_no_journal(segmenter, image, crop, tmp_
 def test_tiles_that_show_nothing_are_not_given_to_the_device(segmenter, crop, monkeypatch):
     image = np.zeros((130, 150), np.uint8)
     image[:60, :70] = np.random.default_rng(7).integers(0, 255, (60, 70))
-    detect, called = module._detect, []
-    monkeypatch.setattr(module, "_detect", lambda *arguments: called.append(1) or detect(*arguments))
+    detect, called = module.find, []
+    monkeypatch.setattr(module, "find", lambda *arguments: called.append(1) or detect(*arguments))
     steps = []
     ((_, found),) = segmenter.segment_all([Job(image, [crop])], progress=lambda _, *step: steps.append(step))
     assert 0 < len(called) < steps[-1][1] / 2

@@ -151,7 +151,7 @@ def test_a_result_never_takes_the_place_of_an_image(run, image, tmp_path):
 
 def test_an_image_too_large_for_coco_fails_before_it_is_segmented(run, image, monkeypatch):
     monkeypatch.setattr("fsis_jax.io.exports._COCO_LIMIT", 10)
-    monkeypatch.setattr("fsis_jax.inference.segmenter._detect", None)
+    monkeypatch.setattr("fsis_jax.inference.segmenter.find", None)
     (outcome,) = run(image("a.png"), save=("labels", "coco"))
     assert "too many for COCO's run lengths: save geojson" in outcome.error
 

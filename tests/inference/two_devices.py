@@ -24,13 +24,13 @@ def main() -> None:
     crop = images[0][5:26, 10:31]
     shared = network.encode_references([crop])
     used = []
-    find = module._detect
+    find = module.find
 
     def watched(graph, state, *arguments):
         used.append(next(iter(jax.tree.leaves(state)[0].devices())))
         return find(graph, state, *arguments)
 
-    module._detect = watched
+    module.find = watched
 
     def run() -> list[Instances]:
         used.clear()
