@@ -44,6 +44,7 @@ def nms(
     (max_outputs,) bool. Rows of padding have index 0. Boxes whose valid (N,) is false, or whose score is not a number,
     take no part. `backend`: see dispatch.py.
     """
+    boxes, scores = jax.lax.stop_gradient((boxes, scores))  # indices have none, and a kernel has no derivative
     valid = valid & ~jnp.isnan(scores)
     order = jnp.argsort(jnp.where(valid, scores, -jnp.inf), descending=True, stable=True).astype(jnp.int32)
     sorted_valid = valid[order]

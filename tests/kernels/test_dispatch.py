@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import AxisType, PartitionSpec
 
 from fsis_jax import ops
-from fsis_jax.models.detection import detect
+from fsis_jax.models.detection import View, detect
 from fsis_jax.models.detector import Detector
 from fsis_jax.ops import dispatch
 from fsis_jax.recipes import compact_config
@@ -177,6 +177,17 @@ def test_kernels_lower_for_cuda_under_vmap_and_shard_map(on: Callable[[str], Non
     assert kernels_in(sharded, jnp.ones(()), features, boxes) == 4
 
 
+def test_a_gradient_passes_the_chosen_boxes_and_not_the_kernel(on: Callable[[str], None]) -> None:
+    """A training step takes proposals in the midst of what it differentiates."""
+    on("9.0")
+
+    def total(boxes: jax.Array, scores: jax.Array) -> jax.Array:
+        kept, valid = ops.nms(boxes, scores, scores > 0, iou_threshold=0.5, max_outputs=4, backend="auto")
+        return jnp.where(valid, scores[kept] * boxes[kept].sum(-1), 0).sum()
+
+    assert kernels_in(jax.grad(total, argnums=(0, 1)), jnp.ones((8, 4)), jnp.ones(8)) == 2
+
+
 @pytest.mark.parametrize(("setting", "expected"), [("auto", 10), ("xla", 0)])
 def test_the_detector_passes_its_config_on(on: Callable[[str], None], setting: str, expected: int) -> None:
     """Two kernels for the NMS of each of four levels, and one for the rois of each head."""
@@ -192,6 +203,6 @@ def test_the_detector_passes_its_config_on(on: Callable[[str], None], setting: s
 
     def run(state: nnx.State, images: jax.Array, sizes: jax.Array, references: jax.Array) -> Any:
         detector = nnx.merge(graph, state)
-        return detect(detector, images, sizes, detector.encode_references(references))
+        return detect(detector, [View(images, sizes)], detector.encode_references(references))
 
     assert kernels_in(run, state, images, sizes, references) == expected
