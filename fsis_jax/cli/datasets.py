@@ -20,6 +20,9 @@ def data_parser() -> Parser:
     making.add_argument("--seed", type=int, default=0)
     making.add_argument("--images-per-category", type=int, default=20, metavar="N", help="that show it alone")
     making.add_argument("--two-category-images", type=int, default=90, metavar="N", help="in the whole data set")
+    making.add_argument(
+        "--random-categories", type=int, default=0, metavar="N", help="further ones, of looks drawn at random"
+    )
     preparing = actions.add_parser("prepare", help="turn a folder into an array_record data set (tensorflow-datasets)")
     preparing.add_argument("root", metavar="DIR", help="folder with COCO annotations, or FIS-Cell's")
     preparing.add_argument("--output", required=True, metavar="DIR")
@@ -41,6 +44,7 @@ def data(arguments: Sequence[str]) -> None:
             layout=options.layout,
             images_per_category=options.images_per_category,
             two_category_images=options.two_category_images,
+            random_categories=options.random_categories,
         )
         print(made)
     else:

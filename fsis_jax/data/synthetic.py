@@ -21,6 +21,7 @@ from pycocotools import mask as coco_mask
 from fsis_jax.data import fis_cell
 from fsis_jax.data.drawing import Drawing, draw
 from fsis_jax.data.looks import FIS_CELL_LOOKS, FOLDS, LOOKS, Look
+from fsis_jax.data.random_looks import random_look
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import write_failure
 
@@ -28,6 +29,8 @@ SyntheticLayout = Literal["coco", "fis_cell"]
 Split = Literal["train", "val", "test"]
 
 _SMALLEST_SIDE = 64
+# Streams of random numbers beside those of the images, which are their numbers.
+_LOOK_STREAM, _PAIR_STREAM = 1 << 32, 2 << 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,7 @@ def generate(
     images_per_category: int = 20,
     two_category_images: int = 90,
     sides: tuple[int, int] = (128, 192),
+    random_categories: int = 0,
 ) -> pathlib.Path:
     """Make a data set: 9 categories in 3 folds ("coco"), or the 14 categories and 5 folds of FIS-Cell ("fis_cell").
 
@@ -57,6 +61,7 @@ def generate(
         images_per_category: images that show this category alone, of all splits: at least 2, or 3 for FIS-Cell.
         two_category_images: images with two categories in the whole data set.
         sides: least and largest height and width of an image; landscape, portrait and square all occur.
+        random_categories: further ones of layout "coco", of looks drawn at random, spread over the folds.
 
     Raises:
         FsisError: `output` exists, cannot be written, or a number makes no sense.
@@ -72,6 +77,8 @@ def generate(
             f"{images_per_category} images per category and {two_category_images} with two categories: "
             f"give at least {splits} (one for each split) and 0"
         )
+    if random_categories < 0 or (random_categories and layout != "coco"):
+        raise FsisError(f"{random_categories} random categories: give 0 or more, of layout 'coco'")
     if not _SMALLEST_SIDE <= sides[0] <= sides[1]:
         raise FsisError(f"image sides {sides[0]} to {sides[1]}: give {_SMALLEST_SIDE} or more, the smaller first")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -80,7 +87,7 @@ def generate(
     try:
         try:
             (temporary / "images").mkdir(parents=True)
-            _write(temporary, layout, seed, images_per_category, two_category_images, sides)
+            _write(temporary, layout, seed, images_per_category, two_category_images, sides, random_categories)
             if target.exists():
                 target.rmdir()
             temporary.rename(target)
@@ -99,15 +106,19 @@ def _write(
     images_per_category: int,
     two_category_images: int,
     sides: tuple[int, int],
+    random_categories: int,
 ) -> None:
     if layout == "coco":
-        looks: Mapping[int, Look] = dict(enumerate(LOOKS.values(), start=1))
-        names: Mapping[int, str] = dict(enumerate(LOOKS, start=1))
+        named = dict(LOOKS)
+        for number in range(1, random_categories + 1):
+            named[f"random_{number:03d}"] = random_look(np.random.default_rng((seed, _LOOK_STREAM, number)))
+        looks: Mapping[int, Look] = dict(enumerate(named.values(), start=1))
+        names: Mapping[int, str] = dict(enumerate(named, start=1))
     else:
         looks, names = FIS_CELL_LOOKS, fis_cell.CATEGORIES
     images: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
     annotations: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
-    plans = _plan(looks, images_per_category, two_category_images, with_validation=layout == "fis_cell")
+    plans = _plan(looks, images_per_category, two_category_images, seed, with_validation=layout == "fis_cell")
     annotation_ids = itertools.count(1)
     for image_id, plan in enumerate(plans, start=1):
         rng = np.random.default_rng((seed, image_id))
@@ -135,6 +146,7 @@ def _write(
                 "images_per_category": images_per_category,
                 "two_category_images": two_category_images,
                 "sides": list(sides),
+                "random_categories": random_categories,
             },
             "images": [row for split in splits for row in images[split]],
             "annotations": [row for split in splits for row in annotations[split]],
@@ -142,16 +154,20 @@ def _write(
         }
         _write_json(folder / file, content)
     if layout == "coco":
-        _write_json(folder / "folds.json", {str(fold): list(ids) for fold, ids in FOLDS.items()})
+        drawn = range(len(LOOKS) + 1, len(looks) + 1)
+        folds = {str(fold): [*ids, *(i for i in drawn if i % 3 + 1 == fold)] for fold, ids in FOLDS.items()}
+        _write_json(folder / "folds.json", folds)
 
 
 def _plan(
-    looks: Mapping[int, Look], images_per_category: int, two_category_images: int, *, with_validation: bool
+    looks: Mapping[int, Look], images_per_category: int, two_category_images: int, seed: int, *, with_validation: bool
 ) -> list[_Plan]:
     """Which categories each image shows, and its split: every fourth image of a group is for testing."""
     pairs = [
         pair for pair in itertools.combinations(looks, 2) if looks[pair[0]].background == looks[pair[1]].background
     ]
+    if len(pairs) > two_category_images:
+        pairs = [pairs[i] for i in np.random.default_rng((seed, _PAIR_STREAM)).permutation(len(pairs))]
     groups: list[tuple[tuple[int, ...], int]] = [((category,), images_per_category) for category in looks]
     # Pairs take turns, so that a few images already show many of them.
     shares = [len(range(position, two_category_images, len(pairs))) for position in range(len(pairs))]

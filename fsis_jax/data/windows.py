@@ -7,7 +7,9 @@ turns and flips with the image.
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from fsis_jax.data.segmentation import decode_counts
 from fsis_jax.errors import FsisError
 
 _SMALLEST_WINDOW = 8
+_REMEMBERED = 1 << 14
+"""Instances of which a process keeps what it has decoded: training meets each of them again and again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +110,11 @@ def visible_instances(annotations: Annotations, window: Window, mask_size: int) 
         box = annotations.boxes[row].astype(np.float64)
         x0, y0 = (max(0, math.floor(v)) for v in box[:2])
         x1, y1 = (min(limit, math.ceil(v)) for v, limit in zip(box[2:], limits, strict=True))
-        mask = decode_columns(annotations.rles[row], annotations.height, x0, x1)[y0:y1]
         share = 1.0
-        if x0 < window.x0 or y0 < window.y0 or x1 > window.x1 or y1 > window.y1:
+        if window.x0 <= x0 and window.y0 <= y0 and x1 <= window.x1 and y1 <= window.y1:
+            grid = _whole(annotations.rles[row], annotations.height, (x0, y0, x1, y1), tuple(box.tolist()), mask_size)
+        else:
+            mask = decode_columns(annotations.rles[row], annotations.height, x0, x1)[y0:y1]
             left, top = max(x0, window.x0), max(y0, window.y0)
             part = mask[top - y0 : window.y1 - y0, left - x0 : window.x1 - x0]
             ys, xs = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
@@ -117,10 +123,11 @@ def visible_instances(annotations: Annotations, window: Window, mask_size: int) 
             share = float(part.sum(dtype=np.int64) / mask.sum(dtype=np.int64))
             tight = (left + xs[0], top + ys[0], left + xs[-1] + 1, top + ys[-1] + 1)
             box = np.concatenate([np.maximum(box[:2], tight[:2]), np.minimum(box[2:], tight[2:])])
+            grid = _coverage(mask, (x0, y0), box.tolist(), mask_size)
         rows.append(row)
         boxes.append(box)
         visible.append(share)
-        masks.append(_coverage(mask, (x0, y0), box, mask_size))
+        masks.append(grid)
     return VisibleInstances(
         rows=np.array(rows, np.int64),
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
@@ -134,13 +141,28 @@ def decode_columns(counts: bytes, height: int, x0: int, x1: int) -> np.ndarray:
 
     `pycocotools.mask.decode` would fill the whole image, once for each of hundreds of instances.
     """
-    runs = np.array(decode_counts(counts), np.int64)
-    bounds = np.clip(np.cumsum(runs) - x0 * height, 0, (x1 - x0) * height)
-    values = np.arange(len(runs), dtype=np.uint8) & 1
+    ends = _run_ends(counts)
+    bounds = np.clip(ends - x0 * height, 0, (x1 - x0) * height)
+    values = np.arange(len(ends), dtype=np.uint8) & 1
     return np.repeat(values, np.diff(bounds, prepend=0)).reshape(x1 - x0, height).T
 
 
-def _coverage(mask: np.ndarray, origin: tuple[int, int], box: np.ndarray, cells: int) -> np.ndarray:
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _run_ends(counts: bytes) -> np.ndarray:
+    """(n,) int64, where each run ends."""
+    return np.cumsum(decode_counts(counts), dtype=np.int64)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _whole(
+    counts: bytes, height: int, pixels: tuple[int, int, int, int], box: tuple[float, ...], cells: int
+) -> np.ndarray:
+    """`_coverage` of an instance that no window cuts; its pixels lie in x0 <= x < x1, y0 <= y < y1."""
+    x0, y0, x1, y1 = pixels
+    return _coverage(decode_columns(counts, height, x0, x1)[y0:y1], (x0, y0), box, cells)
+
+
+def _coverage(mask: np.ndarray, origin: tuple[int, int], box: Sequence[float], cells: int) -> np.ndarray:
     """(cells, cells) uint8: how far `mask`, whose first pixel is `origin` (x, y), covers a grid laid over `box`."""
     across = _weights(box[0], box[2], cells, origin[0], mask.shape[1])
     down = _weights(box[1], box[3], cells, origin[1], mask.shape[0])

@@ -1,0 +1,74 @@
+"""Looks at random: as many categories of synthetic cells as one wants, for learning to tell any kind from any other."""
+
+import math
+
+import numpy as np
+
+from fsis_jax.data.looks import Background, Colour, Look, Range
+
+_BACKGROUNDS: tuple[Background, ...] = ("dark", "tissue", "grey")
+_SHARES = (0.5, 0.3, 0.2)
+"""Of the categories on each background."""
+_COLOURED = 0.3
+"""Share of the fluorescent categories that are not grey."""
+
+
+def random_look(rng: np.random.Generator) -> Look:
+    """A look: every property by itself, within what cells of its background show."""
+    background: Background = _BACKGROUNDS[int(rng.choice(3, p=_SHARES))]
+    radius = math.exp(rng.uniform(math.log(4), math.log(17)))
+    long = rng.random() < 0.2
+    least = rng.uniform(2.0, 4.0) if long else rng.uniform(1.0, 1.5)
+    texture = rng.uniform(0.1, 0.7) if rng.random() < 0.6 else 0.0
+    with_spots = rng.random() < 0.3 and radius > 6
+    fewest = int(rng.integers(1, 8))
+    body = _colour(rng, background)
+    return Look(
+        background=background,
+        radius=_above(rng, radius, 1.4),
+        body=body,
+        elongation=_above(rng, least, 1.3),
+        irregularity=0.03 if long else rng.uniform(0.0, 0.18),
+        bend=rng.uniform(0.0, 0.1) if long else 0.0,
+        taper=rng.uniform(0.0, 0.7) if long else 0.0,
+        opacity=rng.uniform(0.6, 1.0),
+        dome=rng.uniform(0.1, 0.7) if rng.random() < 0.5 else 0.0,
+        texture=texture,
+        texture_scale=int(rng.choice((2, 3, 5))),
+        membrane=_other(rng, body) if rng.random() < 0.3 else None,
+        membrane_width=rng.uniform(1.3, 2.8),
+        spots=(fewest, fewest + int(rng.integers(0, 6))) if with_spots else (0, 0),
+        spot=_other(rng, body),
+        spot_radius=rng.uniform(0.08, 0.22),
+        halo=(0.98, 0.98, 0.98) if background == "grey" and rng.random() < 0.5 else None,
+        halo_width=rng.uniform(1.5, 4.0),
+        clustering=rng.uniform(0.0, 0.9),
+    )
+
+
+def _above(rng: np.random.Generator, least: float, factor: float) -> Range:
+    return least, least * rng.uniform(1.05, factor)
+
+
+def _colour(rng: np.random.Generator, background: Background) -> Colour:
+    """Of a body that its background does not hide."""
+    if background == "tissue":  # from pale lilac to dark violet
+        depth = rng.uniform(0.0, 1.0)
+        red, green, blue = (high + depth * (low - high) for high, low in ((0.74, 0.22), (0.58, 0.10), (0.82, 0.42)))
+        return red * rng.uniform(0.85, 1.1), green, blue
+    if background == "grey":
+        level = rng.uniform(0.12, 0.42) if rng.random() < 0.6 else rng.uniform(0.68, 0.9)
+        return level, level, level
+    level = math.exp(rng.uniform(math.log(0.18), math.log(0.9)))
+    if rng.random() >= _COLOURED:
+        return level, level, level
+    gains = rng.uniform(0.1, 1.0, 3)
+    red, green, blue = (float(value) for value in level * gains / gains.max())
+    return red, green, blue
+
+
+def _other(rng: np.random.Generator, body: Colour) -> Colour:
+    """Clearly lighter or darker."""
+    lighter = rng.random() < 0.5
+    red, green, blue = (value + 0.7 * (1 - value) if lighter else 0.35 * value for value in body)
+    return red, green, blue
