@@ -121,14 +121,15 @@ def _model() -> ConfigDict:
     model.classes = ()
     # How heads take features of a roi: "align", "pool" (its maximum in each cell) or "crop" (one bilinear sample each).
     model.roi_method = "align"
-    # How the heads see the references: "concat" (the original), "compare", or "none" (they are blind to them).
+    # How the heads see the references: "concat" (the original), "compare", "compare_bags" (see box_head.py), or "none":
+    # they are blind to them.
     model.relation = "concat"
     model.compute_dtype = "float32"
     # Keep only the inputs of residual blocks in training and compute the rest again for the gradient (gradient
     # checkpointing): less memory, a longer step.
     model.remat = False
     # What runs RoIAlign and NMS: "xla", "pallas" (GPU kernels; on a CPU interpreted, for tests) or "auto": the kernels
-    # on an NVIDIA GPU that they support, else XLA. "auto" is to become the default once they have run on a GPU.
+    # on an NVIDIA GPU that they support, else XLA. The kernels' README says what they gain and what has been tried.
     model.ops = "xla"
     # The PyTorch weights' box convention: width = x2 - x1 + 1, RoIAlign without the half-pixel shift.
     model.legacy_boxes = True

@@ -25,7 +25,7 @@ def test_recipes_are_sound(make: Callable[[], ConfigDict]) -> None:
         ("model.architecture", "c6", "fpn, p2, c4, c5"),
         ("model.roi_method", "warp", "align, pool, crop"),
         ("model.ops", "cuda", "auto, xla, pallas"),
-        ("model.relation", "sum", "concat, compare, none"),
+        ("model.relation", "sum", "concat, compare, compare_bags, none"),
         ("model.matching.kind", "l2", "co_attention, l1, none"),
         ("model.matching.norm", "frozen", "batch, group"),
         ("model.backbone.deformable", "yes", "none, interleaved, split"),

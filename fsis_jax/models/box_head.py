@@ -4,8 +4,10 @@
 relation R-CNN (modeling/fast_rcnn_heads.py): two linear maps on the concatenation, without an activation between, so
 that the class logit is the sum of a term of the roi and a term of the references. `relation="compare"` is ours: a
 hidden layer also sees the absolute difference of the two embeddings, so that the head itself can tell a cell like the
-references from another. `relation="none"` is the original's ablation, blind to the references. The reference side is
-computed once per level, not once per roi. `ClassBoxHead` is that of a plain detector: C categories, no references.
+references from another. "compare_bags" compares in the same way what occurs in the two maps wherever it is (bags of
+features), since cells lie turned and the mean of several references blurs where things are. `relation="none"` is the
+original's ablation, blind to the references. The reference side is computed once per level, not once per roi.
+`ClassBoxHead` is that of a plain detector: C categories, no references.
 
 Both sides pass the same embedding: two fully connected layers, convolutions and one, or a stage of the backbone.
 """
@@ -135,7 +137,8 @@ class ClassBoxHead(nnx.Module):
 class RelationBoxHead(nnx.Module):
     """Args:
     embedding: of pooled features.
-    relation: "concat", "compare" or "none".
+    channels: C of the maps that the embedding reads.
+    relation: "concat", "compare", "compare_bags" or "none".
     boxes: box outputs: 2 (background and foreground; converted weights) or 1.
     """
 
@@ -143,6 +146,7 @@ class RelationBoxHead(nnx.Module):
         self,
         embedding: Embedding,
         *,
+        channels: int,
         relation: str,
         boxes: int,
         dtype: DTypeLike,
@@ -151,10 +155,14 @@ class RelationBoxHead(nnx.Module):
         self.relation = relation
         self.embedding = embedding
         hidden = embedding.channels
-        if relation == "compare":
+        if relation in ("compare", "compare_bags"):
             self.pair = nnx.Linear(2 * hidden, hidden, dtype=dtype, rngs=rngs)
             self.difference = nnx.Linear(hidden, hidden, use_bias=False, dtype=dtype, rngs=rngs)
             class_in = box_in = hidden
+            if relation == "compare_bags":
+                self.bag = nnx.Linear(channels, hidden, dtype=dtype, rngs=rngs)
+                self.bag_pair = nnx.Linear(2 * hidden, hidden, use_bias=False, dtype=dtype, rngs=rngs)
+                self.bag_difference = nnx.Linear(hidden, hidden, use_bias=False, dtype=dtype, rngs=rngs)
         else:
             inputs = hidden if relation == "none" else 2 * hidden
             self.class_pair = nnx.Linear(inputs, 8, dtype=dtype, rngs=rngs)
@@ -175,10 +183,23 @@ class RelationBoxHead(nnx.Module):
                 class_in = _linear_of_pair(self.class_pair, x, y, level_index)
                 box_in = _linear_of_pair(self.box_pair, x, y, level_index)
             else:
-                gap = jnp.abs(x - jnp.take_along_axis(y, level_index[..., None], 1))
-                class_in = nnx.relu(_linear_of_pair(self.pair, x, y, level_index) + self.difference(gap))
-                box_in = class_in
+                mixed = _compared(self.pair, self.difference, x, y, level_index)
+                if self.relation == "compare_bags":
+                    x, y = self._bag_of(features.rois), self._bag_of(features.references)
+                    mixed += _compared(self.bag_pair, self.bag_difference, x, y, level_index)
+                class_in = box_in = nnx.relu(mixed)
         return self.class_out(class_in).astype(jnp.float32), self.box_out(box_in).astype(jnp.float32)
+
+    def _bag_of(self, maps: jax.Array) -> jax.Array:
+        """(B, N, p, p, C) -> (B, N, hidden): what occurs in the maps, wherever it is."""
+        return nnx.relu(self.bag(maps)).mean((2, 3))
+
+
+def _compared(
+    pair: nnx.Linear, difference: nnx.Linear, x: jax.Array, y: jax.Array, level_index: jax.Array
+) -> jax.Array:
+    gap = jnp.abs(x - jnp.take_along_axis(y, level_index[..., None], 1))
+    return _linear_of_pair(pair, x, y, level_index) + difference(gap)
 
 
 def _linear_of_pair(layer: nnx.Linear, x: jax.Array, y: jax.Array, level_index: jax.Array) -> jax.Array:

@@ -102,7 +102,8 @@ def build_box_head(config: ConfigDict, channels: int, *, rngs: nnx.Rngs) -> BoxH
     boxes = outputs_per_roi(config, head.class_specific)
     if config.classes:
         return ClassBoxHead(embedding, classes=len(config.classes), boxes=boxes, dtype=dtype, rngs=rngs)
-    return RelationBoxHead(embedding, relation=config.relation, boxes=boxes, dtype=dtype, rngs=rngs)
+    read = embedding.channels if head.kind == "res5" else channels
+    return RelationBoxHead(embedding, channels=read, relation=config.relation, boxes=boxes, dtype=dtype, rngs=rngs)
 
 
 def build_mask_head(config: ConfigDict, channels: int, box_head: BoxHead, *, rngs: nnx.Rngs) -> MaskHead | None:

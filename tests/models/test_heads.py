@@ -25,7 +25,8 @@ def box_head(relation: str, boxes: int = 2) -> RelationBoxHead:
     def build() -> RelationBoxHead:
         rngs = nnx.Rngs(0)
         embedding = FullyConnected(CHANNELS, pooled=SIDE, hidden=12, dtype=jnp.float32, rngs=rngs)
-        return RelationBoxHead(embedding, relation=relation, boxes=boxes, dtype=jnp.float32, rngs=rngs)
+        sizes = {"channels": CHANNELS, "boxes": boxes}
+        return RelationBoxHead(embedding, relation=relation, dtype=jnp.float32, rngs=rngs, **sizes)
 
     return randomise(nnx.eval_shape(build))
 
@@ -85,6 +86,24 @@ def test_compare_relation(pooled: RoiFeatures) -> None:
     hidden = np.maximum(hidden, 0)
     np.testing.assert_allclose(logits, linear(head.class_out, hidden), atol=1e-4)
     np.testing.assert_allclose(deltas, linear(head.box_out, hidden), atol=1e-4)
+
+
+def test_bags_are_compared_as_well(pooled: RoiFeatures) -> None:
+    """What occurs in the maps, wherever it is."""
+    head = box_head("compare_bags", boxes=1)
+    logits, _ = jax.jit(head)(pooled)
+    x, y = embedded(head, pooled)
+    hidden = linear(head.pair, np.concatenate([x, y], -1)) + linear(head.difference, np.abs(x - y))
+    rois, references = (
+        np.maximum(linear(head.bag, np.asarray(maps)), 0).mean((2, 3)) for maps in (pooled.rois, pooled.references)
+    )
+    references = of_each_roi(references)
+    hidden += linear(head.bag_pair, np.concatenate([rois, references], -1))
+    hidden += linear(head.bag_difference, np.abs(rois - references))
+    np.testing.assert_allclose(logits, linear(head.class_out, np.maximum(hidden, 0)), atol=1e-4)
+
+    turned = dataclasses.replace(pooled, rois=jnp.rot90(pooled.rois, axes=(2, 3)))
+    np.testing.assert_allclose(head._bag_of(turned.rois), rois, atol=1e-5)
 
 
 def test_no_relation(pooled: RoiFeatures) -> None:
@@ -236,7 +255,7 @@ def test_res5_counts_all_rois_unless_told_otherwise(pooled: RoiFeatures) -> None
     np.testing.assert_allclose(found.references, expected.references, atol=1e-5)
 
 
-@pytest.mark.parametrize("relation", ["concat", "compare", "none"])
+@pytest.mark.parametrize("relation", ["concat", "compare", "compare_bags", "none"])
 def test_every_parameter_of_the_box_head_learns(pooled: RoiFeatures, relation: str) -> None:
     graph, state = nnx.split(box_head(relation))
 
