@@ -1,4 +1,4 @@
-"""What the shipped model is promised to do, on drawn and on real cells."""
+"""What the shipped models are promised to do, on drawn and on real cells."""
 
 import os
 import subprocess
@@ -10,12 +10,14 @@ from fsis_jax.data.coco import open_source
 from fsis_jax.evaluation.predictions import predict
 from fsis_jax.evaluation.scores import score
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.pretrained import SHIPPED
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_demo_finds_nine_of_ten_cells_and_hardly_a_false_one(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "FSIS_WEIGHTS"}
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_demo_finds_nine_of_ten_cells_and_hardly_a_false_one(tmp_path, name):
+    environment = os.environ | {"FSIS_WEIGHTS": name}
     call = "from fsis_jax.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", call, "demo"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -29,11 +31,12 @@ def test_the_demo_finds_nine_of_ten_cells_and_hardly_a_false_one(tmp_path):
     assert false <= 0.05 * (found + false)
 
 
-def test_it_segments_real_cells(cells_tiny):
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_segments_real_cells(cells_tiny, name):
     """Of kinds that it was trained on."""
     targets, train = open_source(cells_tiny, "test"), open_source(cells_tiny, "train")
     categories = sorted({int(c) for a in targets.annotations for c in a.classes})
-    model = Segmenter.from_pretrained("cells-small")
+    model = Segmenter.from_pretrained(name)
     scores = {
         references: score(
             targets,
