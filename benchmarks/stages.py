@@ -17,7 +17,7 @@ from benchmarks.matmul import peak
 from benchmarks.measure import Row, best_times, compiled
 from fsis_jax import ops
 from fsis_jax.batch import Batch
-from fsis_jax.models.detection import detect
+from fsis_jax.models.detection import View, detect
 from fsis_jax.models.detector import Detector, Matched, Pyramid
 from fsis_jax.models.layers import Training
 from fsis_jax.models.normalise import normalise
@@ -132,7 +132,7 @@ def _training_stages(rows: _Rows, case: Case, model: Detector) -> None:
     targets = jax.vmap(lambda key, boxes, valid, role: roi_targets(key, boxes, valid, role, settings, weights))
     rois = rows.measure("roi targets", targets, keys, proposals.boxes, proposals.valid, roles).rois
     stage("box head", _box_head, matched, data=(rois,))
-    positives = int(settings.samples * settings.positive_fraction)
+    positives = ops.most_positives(settings.samples, settings.positive_fraction)
     stage("mask head", _mask_head, matched, data=(rois[:, :positives],))
 
 
@@ -185,5 +185,5 @@ def inference_rows(case: Case) -> list[Row]:
     kept, _, _ = rows.measure("soft-NMS", jax.vmap(suppress), proposals.boxes, scores, proposals.valid)
     rois = jnp.take_along_axis(proposals.boxes, kept[..., None], 1)
     stage("mask head", _predict_masks, matched, rois)
-    stage("whole detection", detect, images, sizes, references)
+    stage("whole detection", detect, [View(images, sizes)], references)
     return rows

@@ -17,7 +17,7 @@ from benchmarks.cases import CELL_SIDE, RESIDUAL_SCALE, Case, detector, image, r
 from benchmarks.matmul import peak
 from benchmarks.measure import Row, best_times, compiled
 from benchmarks.torch_side import import_torch, import_torchvision, on_device, waiting
-from fsis_jax.models.detection import detect
+from fsis_jax.models.detection import View, detect
 from fsis_jax.models.normalise import normalise
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.step import new_state
@@ -92,7 +92,7 @@ def _our_inference(config: ConfigDict) -> tuple[Callable[[], Any], float]:
     references = jax.jit(model.encode_references)(normalise(batch.references))
     images, sizes = jax.device_put((batch.images, batch.image_sizes))
     program = compiled(
-        lambda images, sizes, r: detect(model, normalise(images, sizes), sizes, r), images, sizes, references
+        lambda images, sizes, r: detect(model, [View(normalise(images, sizes), sizes)], r), images, sizes, references
     )
     return lambda: program.call(images, sizes, references), program.gflop
 

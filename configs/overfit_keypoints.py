@@ -7,17 +7,13 @@ Expects:  validation keypoint AP (on the training images) of 0.8 and more with f
 
 from ml_collections import ConfigDict
 
-from fsis_jax.config import base_config
-from fsis_jax.recipes import compact_config
+from fsis_jax.recipes import overfit_config
 
 
 def get_config() -> ConfigDict:
     """The compact recipe without references and with nothing random: a keypoint R-CNN without masks."""
-    config = compact_config()
+    config = overfit_config(128, classes=("person",))
     model = config.model
-    model.classes = ("person",)
-    model.matching.kind = "none"
-    model.relation = "none"
     # Figures of about 60 to 90 pixels.
     model.rpn.anchor_sizes = (32, 64, 96, 144)
     model.mask_head.kind = "none"
@@ -28,23 +24,6 @@ def get_config() -> ConfigDict:
     model.detections.max_instances = 20
 
     config.data.root = "data/figures"
-    config.data.fold = 0
-    config.data.validation_fraction = 0.0
-    config.data.train_canvases = ((128, 128),)
-    config.data.test_canvases = ((128, 128),)
-    config.data.workers = 0
-    config.data.transform = base_config().data.transform  # without augmentation but for the flip
-    transform = config.data.transform
-    transform.shortest_side = 128
-    transform.longest_side = 128
-    transform.intensity = "percentile"
-    transform.mask_size = 2  # no head reads the masks
-    transform.max_instances = 8
-    transform.flip = 0.0
-
-    config.optimizer.warmup_steps = 20
-    config.training.steps = 200
-    config.training.checkpoint_every = 100
-    config.eval.split = "seen"
-    config.eval.repeats = 1
+    config.data.transform.mask_size = 2  # no head reads the masks
+    config.data.transform.max_instances = 8
     return config

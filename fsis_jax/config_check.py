@@ -13,7 +13,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "data.reference_source": ("other", "target", "any"),
     "model.architecture": ("fpn", "p2", "c4", "c5"),
     "model.roi_method": ("align", "pool", "crop"),
-    "model.relation": ("concat", "compare", "none"),
+    "model.relation": ("concat", "compare", "compare_bags", "none"),
     "model.ops": ("auto", "xla", "pallas"),
     "model.compute_dtype": ("float32", "bfloat16", "float16"),
     "model.backbone.norm": ("frozen", "group"),

@@ -140,3 +140,40 @@ def coco_config() -> ConfigDict:
     config.eval.split = "seen"
     config.eval.repeats = 1
     return config
+
+
+def overfit_config(side: int, classes: tuple[str, ...] = ()) -> ConfigDict:
+    """The compact detector with nothing random but the choice of references, to memorise a few images.
+
+    Args:
+        side: to which their longest side is brought, pixels.
+        classes: of a plain detector, which is shown no references.
+    """
+    config = compact_config()
+    config.data.validation_fraction = 0.0
+    config.data.train_canvases = ((side, side),)
+    config.data.test_canvases = ((side, side),)
+    config.data.workers = 0
+    config.data.transform = base_config().data.transform  # without augmentation but for the flip
+    transform = config.data.transform
+    transform.shortest_side = side
+    transform.longest_side = side
+    transform.flip = 0.0
+    transform.intensity = "percentile"
+    transform.antialias = True
+    transform.reference_size = 32
+    transform.reference_context = 1.0
+    transform.mask_size = 28
+    transform.max_instances = 64
+    if classes:
+        config.model.classes = classes
+        config.model.matching.kind = "none"
+        config.model.relation = "none"
+        config.data.fold = 0
+        config.eval.split = "seen"
+        config.eval.repeats = 1
+
+    config.optimizer.warmup_steps = 20
+    config.training.steps = 200
+    config.training.checkpoint_every = 100
+    return config

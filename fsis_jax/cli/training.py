@@ -130,6 +130,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         return
     named = options.checkpoint
     model = Segmenter.from_pretrained(named) if named else Segmenter.from_checkpoint(workdir)
+    _check_trained(config, model.config, named or str(workdir))
     model.variants = variants(flip=settings.flip, scales=settings.scales)
     if jax.local_device_count() > 1:
         model.use_devices(jax.local_devices())
@@ -166,6 +167,19 @@ def evaluate(arguments: Sequence[str]) -> None:
             overlays=folder / name,
         )
         _report(folder / f"{name}.json", config, tested, results, format_table)
+
+
+def _check_trained(config: ConfigDict, trained: ConfigDict, weights: str) -> None:
+    """Raise FsisError if a model was trained for other classes, or another kind of keypoints, than the config says."""
+    for key, asked, found in (
+        ("model.classes", config.model.classes, trained.model.classes),
+        ("model.keypoint_head.kind", config.model.keypoint_head.kind, trained.model.keypoint_head.kind),
+    ):
+        if asked != found:
+            raise FsisError(
+                f"config.{key} is {asked!r}, but {weights} was trained with {found!r}: give the config of its run, "
+                "--config RUN/config.json"
+            )
 
 
 def _report(

@@ -31,7 +31,7 @@ def config_source(about: str, values: Mapping[str, Any], notes: Sequence[str]) -
     names = sorted(_NAMED[value] for value in values.values() if isinstance(value, tuple) and value in _NAMED)
     imports = ["from ml_collections import ConfigDict\n", "from fsis_jax.config import base_config"]
     imports += [f"from fsis_jax.data.coco_names import {', '.join(names)}"] if names else []
-    parts = [f'"""{_plain(about)}"""\n', "\n".join(imports)]
+    parts = [f"{_docstring(about)}\n", "\n".join(imports)]
     if notes:
         parts.append("\n" + "\n".join(_comment(note) for note in notes))
     function = [
@@ -57,15 +57,22 @@ def _literal(value: Any) -> str:
             return _NAMED[value]
         return f"({', '.join(map(_literal, value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, str):
-        return f'"{_plain(value)}"'
+        return _quoted(value)
     if isinstance(value, float) and math.isinf(value):
         return 'float("inf")'
     return repr(value)
 
 
-def _plain(text: str) -> str:
-    """What can stand between double quotes."""
-    return text.replace("\\", "/").replace('"', "'")
+def _quoted(text: str) -> str:
+    """A literal, between double quotes unless there are some in the text."""
+    literal = repr(text)
+    return literal if '"' in text else f'"{literal[1:-1]}"'
+
+
+def _docstring(text: str) -> str:
+    """A literal of several lines."""
+    inner = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    return f'"""{inner}"""'
 
 
 def _comment(note: str) -> str:

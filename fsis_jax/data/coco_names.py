@@ -1,4 +1,4 @@
-"""Names of the categories of COCO, for detectors of their own classes (`config.model.classes`)."""
+"""Names of the categories of COCO and of its keypoints, for detectors of their own classes (`config.model.classes`)."""
 
 COCO_CLASSES = (
     "person",
@@ -86,3 +86,24 @@ COCO_CLASSES = (
 
 PERSON = ("person",)
 """The one category with keypoints."""
+
+KEYPOINTS = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+"""A person's."""

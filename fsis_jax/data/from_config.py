@@ -172,7 +172,7 @@ def training_batches(config: ConfigDict, splits: Splits, steps: int) -> BatchIte
     transform = transform_config(config)
     targets = range(len(splits.train))
     if config.model.classes:
-        sampler: EpisodeSampler | PlainSampler = PlainSampler(targets, seed=config.seed)
+        sampler: EpisodeSampler | PlainSampler = PlainSampler(targets)
     else:
         sampler = EpisodeSampler(
             splits.train.annotations,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fsis_jax.data.episodes import Episode, shuffled
+from fsis_jax.data.episodes import Episode
 from fsis_jax.errors import FsisError
 
 
@@ -45,18 +45,12 @@ class PlainSampler:
 
     Args:
         targets: positions of the records to train on.
-        seed: of their order.
     """
 
-    def __init__(self, targets: Sequence[int], *, seed: int = 0) -> None:
+    def __init__(self, targets: Sequence[int]) -> None:
         if not targets:
             raise FsisError("no target image to train on: the split is empty; check the data root and the split")
         self.targets = tuple(int(target) for target in targets)
-        self.seed = seed
-
-    def __call__(self, index: int) -> Episode:
-        """Episode `index` of the run; every epoch visits each target once."""
-        return self.episode(index, shuffled(self.targets, index, seed=self.seed))
 
     def episode(self, index: int, target: int) -> Episode:
         """Episode `index` with a given target."""

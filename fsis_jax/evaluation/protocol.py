@@ -202,7 +202,7 @@ def validate(
         result["box_ap"] = boxes["AP"]
     if "keypoints" in families:
         points = evaluate(targets.annotations, found, iou_type="keypoints", max_dets=keypoint_ap.MAX_DETS, **counted)
-        result["keypoint_ap"] = points["AP"]
+        result |= {"keypoint_ap50": points["AP50"], "keypoint_ap": points["AP"]}
     kind = "segm" if "mask" in families else "bbox"
     min_score, f1 = best_f1_score(targets.annotations, found, iou_type=kind, **counted)
     chosen = [dataclasses.replace(p, instances=dataclasses.replace(p.instances, min_score=min_score)) for p in shown]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask
 
+from fsis_jax.data.coco_names import KEYPOINTS
 from fsis_jax.data.keypoints import to_coco
 from fsis_jax.data.windows import decode_columns
 from fsis_jax.errors import FsisError
@@ -236,6 +237,12 @@ class Instances:
         if self.classes is None:
             return (self.category,) * len(self)
         return tuple(self.names[number] for number in self.classes.tolist())
+
+    @property
+    def keypoint_names(self) -> tuple[str, ...]:
+        """COCO's for seventeen keypoints, as in `ops.oks_sigmas`; () for others, of which only the number is known."""
+        count = 0 if self.keypoints is None else self.keypoints.shape[1]
+        return KEYPOINTS if count == len(KEYPOINTS) else ()
 
     def _rows(self, rows: np.ndarray, masks: tuple[CroppedMask, ...]) -> "Instances":
         """What is kept of ascending rows, with these masks."""

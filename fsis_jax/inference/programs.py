@@ -34,13 +34,5 @@ def find(
 ) -> Detections:
     """What the views, which have uint8 images, show of B images of `original_sizes` (B, 2)."""
     model: Detector = nnx.merge(graph, state)
-    first, *others = [dataclasses.replace(view, images=normalise(view.images, view.image_sizes)) for view in views]
-    return detect(
-        model,
-        first.images,
-        first.image_sizes,
-        references,
-        scales=first.scales,
-        original_sizes=original_sizes,
-        others=others,
-    )
+    normalised = [dataclasses.replace(view, images=normalise(view.images, view.image_sizes)) for view in views]
+    return detect(model, normalised, references, original_sizes=original_sizes)

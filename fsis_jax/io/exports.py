@@ -29,6 +29,8 @@ class Result(Segmented, Protocol):
     def size(self) -> tuple[int, int]: ...
     @property
     def categories(self) -> Sequence[str | None]: ...
+    @property
+    def keypoint_names(self) -> Sequence[str]: ...
     def to_coco(self, image_id: int, category_id: int) -> Sequence[Mapping[str, Any]]: ...
     def without_overlaps(self) -> "Result": ...
 
@@ -99,20 +101,21 @@ def write_coco(path: Path, results: Mapping[str, Result]) -> None:
 
     Args:
         results: file name of each image -> its instances. Ids count from 1 in this order; a category is made for each
-            name that the instances carry, "cell" where they carry none.
+            name that the instances carry, "cell" where they carry none, with the names of their keypoints if known.
     """
-    category_ids: dict[str, int] = {}
+    categories: dict[str, dict[str, Any]] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, (file_name, result) in enumerate(results.items(), start=1):
         height, width = result.size
         check_coco(file_name, (height, width))
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
-        for row, name in zip(result.to_coco(image_id, 0), result.categories, strict=True):
-            category_id = category_ids.setdefault(name or "cell", len(category_ids) + 1)
+        keypoints = {"keypoints": list(result.keypoint_names)} if result.keypoint_names else {}
+        for row, name in zip(result.to_coco(image_id, 0), (name or "cell" for name in result.categories), strict=True):
+            new = {"id": len(categories) + 1, "name": name, "supercategory": "cell", **keypoints}
+            category_id = categories.setdefault(name, new)["id"]
             annotations.append({"id": len(annotations) + 1, **row, "category_id": category_id, "iscrowd": 0})
-    categories = [{"id": number, "name": name, "supercategory": "cell"} for name, number in category_ids.items()]
-    content = {"images": images, "categories": categories, "annotations": annotations}
+    content = {"images": images, "categories": list(categories.values()), "annotations": annotations}
     with atomic_write(path) as file:
         file.write(json.dumps(content).encode())
 

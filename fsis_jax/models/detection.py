@@ -45,8 +45,8 @@ class View:
     """(B, H, W, 3) normalised float32, zero outside the image."""
     image_sizes: jax.Array
     """(B, 2) int32."""
-    scales: jax.Array
-    """(B,) float32, canvas pixels per pixel of the original image."""
+    scales: jax.Array | float = 1.0
+    """(B,) float32, canvas pixels per pixel of the original image; or one number for all."""
     flipped: bool = dataclasses.field(default=False, metadata={"static": True})
     """Left and right have changed places."""
 
@@ -66,30 +66,19 @@ class _Seen:
 
 
 def detect(
-    model: Detector,
-    images: jax.Array,
-    image_sizes: jax.Array,
-    references: Pyramid,
-    *,
-    scales: jax.Array | None = None,
-    original_sizes: jax.Array | None = None,
-    others: Sequence[View] = (),
+    model: Detector, views: Sequence[View], references: Pyramid, *, original_sizes: jax.Array | None = None
 ) -> Detections:
     """Find and segment the cells like the references, or the instances of all classes of a plain detector.
 
     Args:
         model: the detector.
-        images: (B, H, W, 3) normalised float32, zero outside the image.
-        image_sizes: (B, 2) int32.
+        views: one or several of the same images; keypoints are those of the first, which is not flipped.
         references: from `encode_references`; a batch axis of 1 serves all images. Empty for a plain detector.
-        scales: (B,) float32, canvas pixels per pixel of the original image; 1 if None.
-        original_sizes: (B, 2) int32, of the images before they were scaled; `image_sizes` if None.
-        others: the same images, shown in other ways.
+        original_sizes: (B, 2) int32, of the images before they were scaled; those of the first view if None.
     """
-    scales = jnp.ones(len(images)) if scales is None else scales
-    sizes = image_sizes if original_sizes is None else original_sizes
-    references = {level: jnp.broadcast_to(x, (len(images), *x.shape[1:])) for level, x in references.items()}
-    seen = [_look(model, view, references, sizes) for view in (View(images, image_sizes, scales), *others)]
+    sizes = views[0].image_sizes if original_sizes is None else original_sizes
+    references = {level: jnp.broadcast_to(x, (len(sizes), *x.shape[1:])) for level, x in references.items()}
+    seen = [_look(model, view, references, sizes) for view in views]
     candidates = [jnp.concatenate(part, 1) for part in zip(*((s.boxes, s.scores, s.valid) for s in seen), strict=True)]
     boxes, scores, valid, classes = jax.vmap(lambda *image: _suppress(model, *image))(*candidates)
     masks = keypoints = None
@@ -116,7 +105,7 @@ def _look(model: Detector, view: View, references: Pyramid, original_sizes: jax.
     if model.config.shifted_mask_references and model.config.architecture == "fpn":
         matched = dataclasses.replace(matched, matches=model.match_levels(pyramid, references, extent, shift=1))
     # In the legacy convention it matters where boxes are decoded and compared: in the original image.
-    rois = proposals.boxes / view.scales[:, None, None]
+    rois = proposals.boxes / jnp.reshape(view.scales, (-1, 1, 1))
     boxes = jax.vmap(lambda *image: _decode(model, *image))(rois, deltas, original_sizes)
     if view.flipped:
         boxes = _flip(boxes, original_sizes, model.offset)
@@ -222,7 +211,7 @@ def _rois(model: Detector, seen: _Seen, boxes: jax.Array, sizes: jax.Array) -> j
     """Boxes (B, D, 4) of the original image on a view's canvas."""
     if seen.view.flipped:
         boxes = _flip(boxes, sizes, model.offset)
-    return boxes * seen.view.scales[:, None, None]
+    return boxes * jnp.reshape(seen.view.scales, (-1, 1, 1))
 
 
 def _flip(boxes: jax.Array, sizes: jax.Array, offset: int) -> jax.Array:

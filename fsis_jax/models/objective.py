@@ -98,7 +98,7 @@ def training_losses(
     terms = {"rpn_class": rpn_class, "rpn_box": rpn_box, "box_class": box_class, "box_regression": box_regression}
 
     # Masks and keypoints. Only the positives, which come first among the sampled rois, have them to learn.
-    count = int(config.box_head.samples * config.box_head.positive_fraction)
+    count = ops.most_positives(config.box_head.samples, config.box_head.positive_fraction)
     rois, matched_rows = sampled.rois[:, :count], sampled.matched[:, :count]
     positive = (sampled.labels[:, :count] == ops.POSITIVE) & jnp.asarray(batch.reference_present)[:, None]
     if model.mask_head is not None:

@@ -14,7 +14,7 @@ from fsis_jax.ops.nms import nms
 from fsis_jax.ops.oks import COCO_SIGMAS, oks_nms, oks_sigmas, pairwise_oks
 from fsis_jax.ops.roi_align import assign_levels, multilevel_roi_align, roi_align
 from fsis_jax.ops.roi_pool import RoiPoolMethod, multilevel_roi_pool, roi_crop, roi_pool
-from fsis_jax.ops.sampling import sample_indices, sample_labels
+from fsis_jax.ops.sampling import most_positives, sample_indices, sample_labels
 from fsis_jax.ops.soft_nms import box_voting, soft_nms
 from fsis_jax.ops.winograd import conv3x3, transform_kernel
 
@@ -37,6 +37,7 @@ __all__ = [
     "decode",
     "encode",
     "grid_anchors",
+    "most_positives",
     "multilevel_roi_align",
     "multilevel_roi_pool",
     "nms",

@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fsis_jax.ops import dispatch
 from fsis_jax.ops.boxes import area
+from fsis_jax.ops.roi_maps import RoiMaps, one_map, pyramid_maps
 from fsis_jax.ops.varying import varying_like
 
 _UNROLLED_SAMPLES = 2
@@ -82,20 +82,8 @@ def roi_align(
       aligned: False gives the legacy convention.
       backend: see dispatch.py.
     """
-    height, width, _ = features.shape
-    number = rois.shape[0]
-    grid = _grid(
-        rois,
-        scale=jnp.full(number, spatial_scale, jnp.float32),
-        heights=jnp.full(number, height, jnp.int32),
-        widths=jnp.full(number, width, jnp.int32),
-        first=jnp.zeros(number, jnp.int32),
-        pitch=jnp.full(number, width, jnp.int32),
-        output_size=output_size,
-        sampling_ratio=sampling_ratio,
-        aligned=aligned,
-    )
-    flat = features.reshape(height * width, -1)
+    flat, maps = one_map(features, rois.shape[0], spatial_scale)
+    grid = _grid(rois, maps, output_size=output_size, sampling_ratio=sampling_ratio, aligned=aligned)
     return _dispatch(flat, grid, output_size, sampling_ratio, backend)
 
 
@@ -113,7 +101,7 @@ def multilevel_roi_align(
 ) -> jax.Array:
     """Features (R, o, o, C) of rois (R, 4) image pixels, each read from its own level of a pyramid.
 
-    Costs as much as one `roi_align`: the levels are laid end to end and every roi reads from where its own begins.
+    Costs as much as one `roi_align`; see roi_maps.py.
 
     Args:
       features: level -> (h, w, C); the stride of a level is 2 ** level image pixels.
@@ -122,24 +110,8 @@ def multilevel_roi_align(
         whole maps if None.
       backend: see dispatch.py.
     """
-    keys = sorted(features)
-    maps = [features[level] for level in keys]
-    sizes = np.array([feature.shape[:2] for feature in maps], np.int32)  # (L, 2)
-    first = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))[:-1]]).astype(np.int32)
-    ends = jnp.asarray(sizes) if limits is None else limits
-    row = jnp.argmin(jnp.abs(levels[:, None] - jnp.asarray(keys)), axis=1)  # (R,) row of the tables above
-    grid = _grid(
-        rois,
-        scale=jnp.asarray([2.0**-level for level in keys], jnp.float32)[row],
-        heights=ends[row, 0],
-        widths=ends[row, 1],
-        first=jnp.asarray(first)[row],
-        pitch=jnp.asarray(sizes[:, 1])[row],
-        output_size=output_size,
-        sampling_ratio=sampling_ratio,
-        aligned=aligned,
-    )
-    flat = jnp.concatenate([feature.reshape(-1, feature.shape[-1]) for feature in maps])
+    flat, maps = pyramid_maps(features, levels, limits)
+    grid = _grid(rois, maps, output_size=output_size, sampling_ratio=sampling_ratio, aligned=aligned)
     return _dispatch(flat, grid, output_size, sampling_ratio, backend)
 
 
@@ -160,19 +132,8 @@ def assign_levels(
     return jnp.clip(level, min_level, max_level).astype(jnp.int32)
 
 
-def _grid(
-    rois: jax.Array,
-    *,
-    scale: jax.Array,
-    heights: jax.Array,
-    widths: jax.Array,
-    first: jax.Array,
-    pitch: jax.Array,
-    output_size: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> _Grid:
-    rois = jax.lax.stop_gradient(rois).astype(jnp.float32) * scale[:, None]
+def _grid(rois: jax.Array, maps: RoiMaps, *, output_size: int, sampling_ratio: int, aligned: bool) -> _Grid:
+    rois = jax.lax.stop_gradient(rois).astype(jnp.float32) * maps.scale[:, None]
 
     def axis(low: jax.Array, high: jax.Array, sizes: jax.Array) -> _Axis:
         side = high - low if aligned else jnp.maximum(high - low, 1.0)
@@ -183,7 +144,8 @@ def _grid(
             samples = jnp.clip(jnp.ceil(side / output_size), 1, 2 * sizes).astype(jnp.int32)
         return _Axis(low - 0.5 if aligned else low, side / output_size, samples, sizes)
 
-    return _Grid(axis(rois[:, 1], rois[:, 3], heights), axis(rois[:, 0], rois[:, 2], widths), first, pitch)
+    y, x = axis(rois[:, 1], rois[:, 3], maps.heights), axis(rois[:, 0], rois[:, 2], maps.widths)
+    return _Grid(y, x, maps.first, maps.pitch)
 
 
 class _Taps(NamedTuple):

@@ -23,9 +23,9 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fsis_jax.ops.roi_align import multilevel_roi_align, roi_align
+from fsis_jax.ops.roi_maps import RoiMaps, one_map, pyramid_maps
 from fsis_jax.ops.varying import varying_like
 
 RoiPoolMethod = Literal["pool", "crop"]
@@ -77,18 +77,8 @@ def roi_pool(features: jax.Array, rois: jax.Array, *, spatial_scale: float, outp
       spatial_scale: feature pixels per image pixel, 1 / stride.
       output_size: o.
     """
-    height, width, channels = features.shape
-    number = rois.shape[0]
-    cells = _cells(
-        rois,
-        scale=jnp.full(number, spatial_scale, jnp.float32),
-        heights=jnp.full(number, height, jnp.int32),
-        widths=jnp.full(number, width, jnp.int32),
-        first=jnp.zeros(number, jnp.int32),
-        pitch=jnp.full(number, width, jnp.int32),
-        output_size=output_size,
-    )
-    return _pool(height * width, features.dtype, features.reshape(-1, channels), cells)
+    flat, maps = one_map(features, rois.shape[0], spatial_scale)
+    return _pool(len(flat), flat.dtype, flat, _cells(rois, maps, output_size))
 
 
 @functools.partial(jax.jit, static_argnames=("output_size",))
@@ -134,33 +124,18 @@ def multilevel_roi_pool(
     """
     if method not in get_args(RoiPoolMethod):
         raise ValueError(f"multilevel_roi_pool: method is {method!r}, expected one of {get_args(RoiPoolMethod)}")
-    keys = sorted(features)
-    maps = [features[level] for level in keys]
-    sizes = np.array([feature.shape[:2] for feature in maps], np.int32)  # (L, 2)
-    ends = jnp.asarray(sizes) if limits is None else limits
-    row = jnp.argmin(jnp.abs(levels[:, None] - jnp.asarray(keys)), axis=1)  # (R,) row of the tables above
-    scale = jnp.asarray([2.0**-level for level in keys], jnp.float32)[row]
-    if method == "crop":
-        return multilevel_roi_align(
-            {key: _framed(features[key], None if limits is None else limits[i]) for i, key in enumerate(keys)},
-            _cells_about_samples(rois, scale[:, None], output_size),
-            levels,
-            output_size=output_size,
-            sampling_ratio=1,
-            limits=ends + 2,
-        )
-    first = np.concatenate([[0], np.cumsum(sizes.prod(axis=1))[:-1]]).astype(np.int32)
-    cells = _cells(
-        rois,
-        scale=scale,
-        heights=ends[row, 0],
-        widths=ends[row, 1],
-        first=jnp.asarray(first)[row],
-        pitch=jnp.asarray(sizes[:, 1])[row],
+    flat, maps = pyramid_maps(features, levels, limits)
+    if method == "pool":
+        return _pool(len(flat), flat.dtype, flat, _cells(rois, maps, output_size))
+    ends = [None] * len(features) if limits is None else limits
+    return multilevel_roi_align(
+        {level: _framed(features[level], end) for level, end in zip(sorted(features), ends, strict=True)},
+        _cells_about_samples(rois, maps.scale[:, None], output_size),
+        levels,
         output_size=output_size,
+        sampling_ratio=1,
+        limits=None if limits is None else limits + 2,
     )
-    flat = jnp.concatenate([feature.reshape(-1, feature.shape[-1]) for feature in maps])
-    return _pool(flat.shape[0], flat.dtype, flat, cells)
 
 
 def _framed(features: jax.Array, end: jax.Array | None = None) -> jax.Array:
@@ -182,18 +157,9 @@ def _cells_about_samples(rois: jax.Array, scale: jax.Array, output_size: int) ->
     return jnp.concatenate([low - half_cell + shift, high + half_cell + shift], axis=1)
 
 
-def _cells(
-    rois: jax.Array,
-    *,
-    scale: jax.Array,
-    heights: jax.Array,
-    widths: jax.Array,
-    first: jax.Array,
-    pitch: jax.Array,
-    output_size: int,
-) -> _Cells:
-    """The cells of rois (R, 4) image pixels; (R,) all else."""
-    rois = jax.lax.stop_gradient(rois).astype(jnp.float32) * scale[:, None]
+def _cells(rois: jax.Array, maps: RoiMaps, output_size: int) -> _Cells:
+    """The cells of rois (R, 4) image pixels."""
+    rois = jax.lax.stop_gradient(rois).astype(jnp.float32) * maps.scale[:, None]
     unreadable = ~jnp.isfinite(rois).all(axis=1)[:, None]
     corners = jax.lax.round(jnp.where(unreadable, 0.0, rois), jax.lax.RoundingMethod.AWAY_FROM_ZERO)
     corners = jnp.clip(corners, -_FARTHEST, _FARTHEST).astype(jnp.int32)
@@ -207,8 +173,8 @@ def _cells(
         empty = (stop <= start) | unreadable
         return _Spans(jnp.where(empty, 0, start), jnp.where(empty, 0, stop - 1), empty)
 
-    y, x = spans(corners[:, 1], corners[:, 3], heights), spans(corners[:, 0], corners[:, 2], widths)
-    return _Cells(y, x, first, pitch)
+    y, x = spans(corners[:, 1], corners[:, 3], maps.heights), spans(corners[:, 0], corners[:, 2], maps.widths)
+    return _Cells(y, x, maps.first, maps.pitch)
 
 
 def _maxima(features: jax.Array, cells: _Cells, *, positions: bool) -> tuple[jax.Array, jax.Array | None]:

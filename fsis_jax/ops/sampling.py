@@ -11,22 +11,26 @@ import jax.numpy as jnp
 from fsis_jax.ops.assignment import IGNORE, NEGATIVE, POSITIVE
 
 
+def most_positives(num: int, positive_fraction: float) -> int:
+    """How many of `num` samples may be positives: num * positive_fraction, rounded down but for the error of floats."""
+    return int(num * positive_fraction + 1e-6)
+
+
 @functools.partial(jax.jit, static_argnames=("num", "positive_fraction"))
 def sample_indices(
     key: jax.Array, labels: jax.Array, *, num: int, positive_fraction: float
 ) -> tuple[jax.Array, jax.Array]:
     """Chooses up to `num` of the N labelled boxes uniformly at random, without replacement.
 
-    Returns indices (num,) int32 and valid (num,) bool: first the positives, at most num * positive_fraction of them,
+    Returns indices (num,) int32 and valid (num,) bool: first the positives, at most `most_positives` of them,
     then negatives up to `num`, then padding (index 0) if there are too few.
     """
-    most_positives = int(num * positive_fraction + 1e-6)
     dice = jax.random.uniform(key, labels.shape)
     # Two rows, one top_k: row 0 puts the positives in random order in front, row 1 the negatives.
     wanted = labels[None, :] == jnp.array([[POSITIVE], [NEGATIVE]])  # (2, N)
     _, order = jax.lax.top_k(jnp.where(wanted, dice, -1.0), min(num, labels.shape[0]))
     existing = wanted.sum(axis=1)
-    num_positives = jnp.minimum(existing[0], most_positives)
+    num_positives = jnp.minimum(existing[0], most_positives(num, positive_fraction))
     num_negatives = jnp.minimum(existing[1], num - num_positives)
 
     slot = jnp.arange(num)

@@ -195,7 +195,10 @@ def test_validation_chooses_the_score_that_parts_right_from_wrong(source, tmp_pa
     for make, expected in (
         (tiny_plain.get_config, {"mask_ap50", "mask_ap", "box_ap50", "f1", "min_score"}),
         (tiny_plain.boxes_config, {"box_ap50", "box_ap", "f1", "min_score"}),
-        (tiny_plain.keypoint_config, {"mask_ap50", "mask_ap", "box_ap50", "keypoint_ap", "f1", "min_score"}),
+        (
+            tiny_plain.keypoint_config,
+            {"mask_ap50", "mask_ap", "box_ap50", "keypoint_ap50", "keypoint_ap", "f1", "min_score"},
+        ),
     ):
         config = _config(make)
         posed = _with_keypoints(source)

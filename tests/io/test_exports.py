@@ -1,6 +1,8 @@
 """Results on the disk: what other programs read back."""
 
+import dataclasses
 import errno
+import json
 import os
 import pathlib
 from collections.abc import Callable
@@ -13,6 +15,8 @@ import tifffile
 from pycocotools.coco import COCO
 from skimage.measure import regionprops
 
+from fsis_jax.data.coco_names import KEYPOINTS
+from fsis_jax.data.keypoints import read_names
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import CroppedMask, Instances
 from fsis_jax.io import exports
@@ -77,6 +81,18 @@ def test_coco_loads_with_pycocotools(tmp_path: pathlib.Path) -> None:
     assert row["area"] == pycocotools.mask.area(coco.annToRLE(row)) == found.areas()[1]
     again = Instances.from_rles([row["segmentation"]["counts"].encode() for row in coco.loadAnns([1, 2, 3])], SIZE)
     np.testing.assert_array_equal(again.labels(), found.labels())
+
+
+@pytest.mark.parametrize(("count", "names"), [(17, KEYPOINTS), (3, ())])
+def test_coco_names_the_keypoints_that_are_known(tmp_path: pathlib.Path, count: int, names: tuple[str, ...]) -> None:
+    found = _instances("person")
+    posed = dataclasses.replace(found, keypoints=np.zeros((3, count, 3), np.float32))
+    write_coco(tmp_path / "a.json", {"a.png": posed})
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert read_names(content["categories"])[0] == names
+    assert [len(row["keypoints"]) for row in content["annotations"]] == [3 * count] * 3
+    write_coco(tmp_path / "b.json", {"b.png": found})
+    assert "keypoints" not in (tmp_path / "b.json").read_text()
 
 
 @pytest.mark.parametrize("shape", [SIZE, (*SIZE, 3), (*SIZE, 4)])

@@ -13,7 +13,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tiny_detector import QUICK_COMPILE, blobs, tiny_c4_config, tiny_config, tiny_detector
 
-from fsis_jax.models.detection import Detections, detect
+from fsis_jax.models.detection import Detections, View, detect
 from fsis_jax.models.normalise import normalise
 
 SIZES = ((70, 96), (61, 40))
@@ -86,7 +86,7 @@ def detector(request: pytest.FixtureRequest) -> Detect:
     def run(state: nnx.State, images: jax.Array, sizes: jax.Array) -> Detections:
         model = nnx.merge(graph, state)
         encoded = model.encode_references(normalise(references))
-        return detect(model, normalise(images, sizes), sizes, encoded)
+        return detect(model, [View(normalise(images, sizes), sizes)], encoded)
 
     def find(canvas: tuple[int, int], order: tuple[int, ...]) -> Detections:
         images = np.random.default_rng(sum(canvas)).integers(0, 256, (len(order), *canvas, 3), dtype=np.uint8)

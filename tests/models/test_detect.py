@@ -10,7 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tiny_detector import QUICK_COMPILE, blobs, tiny_batch, tiny_c4_config, tiny_config, tiny_detector
 
-from fsis_jax.models.detection import Detections, detect
+from fsis_jax.models.detection import Detections, View, detect
 from fsis_jax.models.detector import Detector
 from fsis_jax.models.normalise import normalise
 
@@ -39,8 +39,8 @@ def detector(config: ConfigDict) -> Detect:
     def run(state: nnx.State, scales: jax.Array, original_sizes: jax.Array) -> Detections:
         model = nnx.merge(graph, state)
         encoded = model.encode_references(normalise(references))
-        pixels = normalise(images, SIZES)
-        return detect(model, pixels, SIZES, encoded, scales=scales, original_sizes=original_sizes)
+        view = View(normalise(images, SIZES), SIZES, scales)
+        return detect(model, [view], encoded, original_sizes=original_sizes)
 
     def find(scales: tuple[float, float] = (1.0, 1.0)) -> Detections:
         of_rows = np.array(scales, np.float32)
@@ -104,7 +104,8 @@ def test_shapes(architecture: str, pooled: int, outputs: int) -> None:
         pyramid = model.pyramid(pixels, model.extent(batch.image_sizes))
         matched = model.match(pyramid, references, None)
         features = model.pool(matched, batch.gt_boxes, pooled)
-        return detect(model, pixels, batch.image_sizes, references), pyramid, features, model.mask_head(features)
+        found = detect(model, [View(pixels, batch.image_sizes)], references)
+        return found, pyramid, features, model.mask_head(features)
 
     found, pyramid, features, masks = nnx.eval_shape(run, model)
     count = config.model.detections.max_instances

@@ -27,7 +27,7 @@ from fsis_jax.config_check import check_config
 from fsis_jax.conversion import ca_fsis
 from fsis_jax.conversion.sources import read_source
 from fsis_jax.models.build import build_backbone
-from fsis_jax.models.detection import Detections, detect
+from fsis_jax.models.detection import Detections, View, detect
 from fsis_jax.models.detector import Detector
 from fsis_jax.models.normalise import normalise
 from fsis_jax.models.objective import training_losses
@@ -168,7 +168,7 @@ def test_case(case: str) -> None:
 
 def look(model: Detector, batch: Batch) -> Detections:
     references = model.encode_references(normalise(batch.references)) if batch.references.shape[1] else {}
-    return detect(model, normalise(batch.images, batch.image_sizes), batch.image_sizes, references)
+    return detect(model, [View(normalise(batch.images, batch.image_sizes), batch.image_sizes)], references)
 
 
 # -- names ---------------------------------------------------------------------------------------------------------

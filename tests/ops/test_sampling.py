@@ -39,6 +39,19 @@ def test_counts(available, expected):
     assert (sampled[chosen] == picked).all()
 
 
+@pytest.mark.parametrize(
+    ("num", "fraction", "expected"),
+    [(100, 0.29, 29), (100, 0.299, 29), (256, 0.25, 64), (7, 0.5, 3), (10, 0.0, 0), (10, 1.0, 10)],
+)
+def test_most_positives(num, fraction, expected):
+    """In floats 100 * 0.29 is less than 29."""
+    assert ops.most_positives(num, fraction) == expected
+    labels = make_labels(200, 200, 0)
+    indices, valid = ops.sample_indices(jax.random.key(1), labels, num=num, positive_fraction=fraction)
+    assert valid.all()
+    np.testing.assert_array_equal(labels[indices], [POSITIVE] * expected + [NEGATIVE] * (num - expected))
+
+
 def test_uniform():
     """Each of 20 positives is taken 8 times of 20, each of 60 negatives 24 of 60, within 5 standard deviations."""
     labels = make_labels(20, 60, 20)

@@ -21,7 +21,7 @@ from parity_table import Figures
 
 from fsis_jax.inference.instances import Instances
 from fsis_jax.models.co_attention import Match
-from fsis_jax.models.detection import detect
+from fsis_jax.models.detection import View, detect
 from fsis_jax.models.detector import Detector, Matched, Pyramid
 
 FEATURES, HEADS = 2e-5, 1e-4
@@ -106,14 +106,9 @@ class Scene:
         @jax.jit
         def run(state: nnx.State, references: dict[int, jax.Array]) -> Any:
             model: Detector = nnx.merge(graph, state)
-            return detect(
-                model,
-                images,
-                jnp.asarray(self.sizes),
-                references,
-                scales=jnp.full(rows, self.scale),
-                original_sizes=jnp.tile(jnp.asarray(self.image_size), (rows, 1)),
-            )
+            view = View(images, jnp.asarray(self.sizes), self.scale)
+            original_sizes = jnp.tile(jnp.asarray(self.image_size), (rows, 1))
+            return detect(model, [view], references, original_sizes=original_sizes)
 
         found = jax.device_get(run(self.state, self.found["references"]))
         return [
