@@ -43,6 +43,19 @@ ABLATIONS = {
 ABLATION_FOLD, ABLATION_STEPS = 1, 300
 
 MANY = ("--images-per-category", "80", "--two-category-images", "300")
+ALL_KINDS = ("--random-categories", "100", "--images-per-category", "16", "--two-category-images", "700")
+GPU_LENGTH = "--config.training.steps=1224"
+"""Of the second stage on a GPU."""
+GPU_CONTROL = [
+    f"--config.{change}"
+    for change in (
+        "data.mosaic=0.5",
+        "optimizer.learning_rate=2e-3",
+        "optimizer.reference_batch_size=16",
+        "training.batch_size=16",
+    )
+]
+"""What cells_gpu.py changes in the training, for the control."""
 
 Arguments = list[str]
 
@@ -74,9 +87,7 @@ def all_stages(data: pathlib.Path, runs: pathlib.Path) -> dict[str, list[Argumen
     real = f"--config.data.root={data}"
     start, blind_start = runs / "pretraining", runs / "pretraining-no-matching"
     stages = {
-        "drawn": [
-            ["-c", "from fsis_jax.cli import main; main()", "data", "synthetic", "--output", str(runs / "drawn"), *MANY]
-        ],
+        "drawn": [_draw(runs / "drawn", *MANY)],
         "pretraining": [_train("cells_pretraining", start, drawn)],
         "cells-small": [_train("cells_small", runs / "cells-small", real, f"--config.init_from={start}")],
         "pretraining-no-matching": [_train("cells_no_matching", blind_start, drawn)],
@@ -115,7 +126,44 @@ def all_stages(data: pathlib.Path, runs: pathlib.Path) -> dict[str, list[Argumen
             _evaluate(folder, *which, "split=unseen", "shots=5", "repeats=1"),
             _evaluate(folder, *which, "split=seen", "shots=5", "repeats=1"),
         ]
+    return stages | _gpu_stages(real, runs)
+
+
+def _gpu_stages(real: str, runs: pathlib.Path) -> dict[str, list[Arguments]]:
+    """`cells-small-gpu` and the networks of its protocol: minutes on a GPU, hours without one."""
+    drawn = f"--config.data.root={runs / 'gpu-drawn'}"
+    start, blind_start = (runs / f"gpu-pretraining{suffix}" for suffix in ("", "-no-matching"))
+    short = "--config.training.steps=1200"
+    stages = {
+        "gpu-drawn": [_draw(runs / "gpu-drawn", *ALL_KINDS)],
+        "gpu-pretraining": [_train("cells_gpu", start, drawn)],
+        "gpu-pretraining-no-matching": [_train("cells_no_matching", blind_start, drawn, short, *GPU_CONTROL)],
+    }
+    for fold in (0, *FOLDS):
+        folder = runs / (f"gpu-fold-{fold}" if fold else "cells-small-gpu")
+        which = [real, f"--config.data.fold={fold}"]
+        stages[folder.name] = [_train("cells_gpu", folder, *which, f"--config.init_from={start}", GPU_LENGTH)]
+        stages[f"test-{folder.name}"] = (
+            [
+                _evaluate(folder, *which, "split=unseen", "shots=1,5", "repeats=5"),
+                _evaluate(folder, *which, "split=seen", "shots=5", "repeats=2"),
+            ]
+            if fold
+            else [_evaluate(folder, *which, "split=all", "shots=5", "repeats=3")]
+        )
+    for fold in CONTROLS:
+        which = [real, f"--config.data.fold={fold}"]
+        folder = runs / f"gpu-fold-{fold}-no-matching"
+        control = [*which, f"--config.init_from={blind_start}", GPU_LENGTH, *GPU_CONTROL]
+        stages[folder.name] = [_train("cells_no_matching", folder, *control)]
+        stages[f"test-{folder.name}"] = [_evaluate(folder, *which, "split=unseen", "shots=5", "repeats=5")]
+        for run in (folder, runs / f"gpu-fold-{fold}"):
+            stages[f"test-{run.name}"] += [_evaluate(run, *which, "split=all", "shots=5", "repeats=2", "mosaics=22")]
     return stages
+
+
+def _draw(output: pathlib.Path, *changes: str) -> Arguments:
+    return ["-c", "from fsis_jax.cli import main; main()", "data", "synthetic", "--output", str(output), *changes]
 
 
 def _train(config: str, workdir: pathlib.Path, *changes: str) -> Arguments:

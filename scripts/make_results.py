@@ -107,6 +107,24 @@ def folds_table(results: Results) -> str:
     return _tests_table(results, rows, SHOWN)
 
 
+def gpu_table(results: Results) -> str:
+    """`cells-small-gpu` and its folds, beside the same tests of `cells-small` and its."""
+    rows = []
+    for title, test in (
+        (f"seen kinds, {OTHERS}", "seen-5shot-train"),
+        ("unseen kinds, 1 reference from other images", "unseen-1shot-train"),
+        (f"unseen kinds, {OTHERS}", "unseen-5shot-train"),
+    ):
+        rows += [(title, _folds(results, "gpu-")[0], test), ("recipe of `cells-small`", _folds(results)[0], test)]
+    controls = _folds(results, "gpu-")[1]
+    matched = [name.removesuffix("-no-matching") for name in controls]
+    rows.append((f"unseen kinds of folds 1 and 3, {OTHERS}", matched, "unseen-5shot-train"))
+    rows.append(("matching switched off, same test", controls, "unseen-5shot-train"))
+    rows.append((f"all 11 kinds, `cells-small-gpu`, {OTHERS}", ["cells-small-gpu"], "all-5shot-train"))
+    rows.append(("`cells-small`, same test", ["cells-small"], "all-5shot-train"))
+    return _tests_table(results, rows, SHOWN)
+
+
 def summary_table(results: Results) -> str:
     """The few numbers that README shows."""
     folds, _ = _folds(results)
@@ -119,9 +137,9 @@ def summary_table(results: Results) -> str:
     return _tests_table(results, rows, (("mask", "AP50"), ("bioimage", "AP@0.5"), ("histology", "PQ")))
 
 
-def _folds(results: Results) -> tuple[list[str], list[str]]:
+def _folds(results: Results, recipe: str = "") -> tuple[list[str], list[str]]:
     """Runs of the folds, and of those with matching switched off."""
-    folds = [f"fold-{fold}" for fold in FOLDS]
+    folds = [f"{recipe}fold-{fold}" for fold in FOLDS]
     return folds, [f"{fold}-no-matching" for fold in folds if f"{fold}-no-matching" in results]
 
 
@@ -192,6 +210,7 @@ def ablations_table(results: Results) -> str:
 TABLES = {
     "summary": summary_table,
     "folds": folds_table,
+    "gpu": gpu_table,
     "categories": categories_table,
     "selectivity": selectivity_table,
     "ablations": ablations_table,

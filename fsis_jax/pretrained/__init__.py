@@ -25,7 +25,7 @@ SHIPPED = {
     "cells-small": Shipped(
         "cells-small.npz", "the compact detector, trained on drawn cells and on public images of many kinds of cell"
     ),
-    "cells-small-gpu": Shipped("cells-small-gpu.npz", "the same, trained for longer; heeds its references more closely"),
+    "cells-small-gpu": Shipped("cells-small-gpu.npz", "the same, trained for longer; heeds references more closely"),
 }
 """Name -> model."""
 DEFAULT_NAME = "cells-small"

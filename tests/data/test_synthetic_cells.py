@@ -145,3 +145,29 @@ def test_empty_folder_is_used(tmp_path: pathlib.Path) -> None:
     (tmp_path / "cells").mkdir()
     generate(tmp_path / "cells", images_per_category=2, two_category_images=0, sides=(64, 64))
     assert {(item.height, item.width) for item in CocoSource(tmp_path / "cells", "train").annotations} == {(64, 64)}
+
+
+def test_random_categories_come_after_the_named_ones_and_depend_on_their_number_alone(tmp_path):
+    """In pairs that are spread over all of them, also where there are more pairs than images."""
+    many, few = (
+        generate(tmp_path / f"{n}", images_per_category=2, two_category_images=5, sides=(64, 64), random_categories=n)
+        for n in (12, 2)
+    )
+    content, fewer = (json.loads((folder / "annotations" / "train.json").read_text()) for folder in (many, few))
+    names = [row["name"] for row in content["categories"]]
+    assert len(names) == 21
+    assert names[9:11] == ["random_001", "random_002"]
+    assert [row["name"] for row in fewer["categories"]] == names[:11]
+    folds = json.loads((many / "folds.json").read_text())
+    assert sorted(i for ids in folds.values() for i in ids) == list(range(1, 22))
+    files = sorted(path.name for path in (many / "images").iterdir())
+    assert len(files) == 21 * 2 + 5
+    shown = [name.rpartition("_")[0] for name in files]
+    assert len({name for name in shown if name not in names}) == 5
+    first = next(name for name in files if name.startswith("random_001_0"))
+    assert (many / "images" / first).read_bytes() == (few / "images" / first).read_bytes()
+
+
+def test_fis_cell_has_no_random_categories(tmp_path):
+    with pytest.raises(FsisError, match="3 random categories: give 0 or more, of layout 'coco'"):
+        generate(tmp_path / "cells", layout="fis_cell", random_categories=3)
