@@ -131,34 +131,33 @@ def all_stages(data: pathlib.Path, runs: pathlib.Path) -> dict[str, list[Argumen
 
 def _gpu_stages(real: str, runs: pathlib.Path) -> dict[str, list[Arguments]]:
     """`cells-small-gpu` and the networks of its protocol: minutes on a GPU, hours without one."""
-    drawn = f"--config.data.root={runs / 'gpu-drawn'}"
+    drawn = [f"--config.data.root={runs / 'gpu-drawn'}", "--config.data.validation_fraction=0.02"]
     start, blind_start = (runs / f"gpu-pretraining{suffix}" for suffix in ("", "-no-matching"))
     short = "--config.training.steps=1200"
     stages = {
         "gpu-drawn": [_draw(runs / "gpu-drawn", *ALL_KINDS)],
-        "gpu-pretraining": [_train("cells_gpu", start, drawn)],
-        "gpu-pretraining-no-matching": [_train("cells_no_matching", blind_start, drawn, short, *GPU_CONTROL)],
+        "gpu-pretraining": [_train("cells_gpu", start, *drawn)],
+        "gpu-pretraining-no-matching": [_train("cells_no_matching", blind_start, *drawn, short, *GPU_CONTROL)],
     }
     for fold in (0, *FOLDS):
         folder = runs / (f"gpu-fold-{fold}" if fold else "cells-small-gpu")
         which = [real, f"--config.data.fold={fold}"]
         stages[folder.name] = [_train("cells_gpu", folder, *which, f"--config.init_from={start}", GPU_LENGTH)]
-        stages[f"test-{folder.name}"] = (
-            [
-                _evaluate(folder, *which, "split=unseen", "shots=1,5", "repeats=5"),
-                _evaluate(folder, *which, "split=seen", "shots=5", "repeats=2"),
-            ]
-            if fold
-            else [_evaluate(folder, *which, "split=all", "shots=5", "repeats=3")]
-        )
+        splits = ("unseen", "seen") if fold else ("all",)
+        stages[f"test-{folder.name}"] = [
+            _evaluate(folder, *which, f"split={split}", "shots=5", "repeats=1") for split in splits
+        ]
     for fold in CONTROLS:
         which = [real, f"--config.data.fold={fold}"]
         folder = runs / f"gpu-fold-{fold}-no-matching"
         control = [*which, f"--config.init_from={blind_start}", GPU_LENGTH, *GPU_CONTROL]
         stages[folder.name] = [_train("cells_no_matching", folder, *control)]
-        stages[f"test-{folder.name}"] = [_evaluate(folder, *which, "split=unseen", "shots=5", "repeats=5")]
-        for run in (folder, runs / f"gpu-fold-{fold}"):
-            stages[f"test-{run.name}"] += [_evaluate(run, *which, "split=all", "shots=5", "repeats=2", "mosaics=22")]
+        stages[f"test-{folder.name}"] = [_evaluate(folder, *which, "split=unseen", "shots=5", "repeats=1")]
+    for name in ("gpu-fold-1", "gpu-fold-1-no-matching"):
+        mosaics = _evaluate(
+            runs / name, real, "--config.data.fold=1", "split=all", "shots=5", "repeats=2", "mosaics=22"
+        )
+        stages[f"test-{name}"].append(mosaics)
     return stages
 
 

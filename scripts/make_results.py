@@ -112,7 +112,6 @@ def gpu_table(results: Results) -> str:
     rows = []
     for title, test in (
         (f"seen kinds, {OTHERS}", "seen-5shot-train"),
-        ("unseen kinds, 1 reference from other images", "unseen-1shot-train"),
         (f"unseen kinds, {OTHERS}", "unseen-5shot-train"),
     ):
         rows += [(title, _folds(results, "gpu-")[0], test), ("recipe of `cells-small`", _folds(results)[0], test)]
