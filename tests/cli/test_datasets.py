@@ -45,6 +45,7 @@ def test_synthetic_data_in_the_layout_of_fis_cell(fsis, tmp_path, monkeypatch):
         "seed": 3,
         "images_per_category": 30,
         "two_category_images": 0,
+        "random_categories": 0,
     }
 
 
