@@ -25,7 +25,7 @@ def config(tiny_data, toy):  # noqa: F811
 
 
 def _complete(workdir):
-    return sorted(path.name for path in (workdir / "checkpoints").iterdir())
+    return sorted(path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
 def test_a_full_disk_keeps_the_checkpoints_that_are_there(config, small_disk):
