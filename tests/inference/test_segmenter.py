@@ -44,10 +44,15 @@ def crop(image):
 
 
 def _same(first, second):
+    """But for the order of instances whose scores differ by rounding alone."""
     np.testing.assert_allclose(first.scores, second.scores, atol=1e-5)
-    np.testing.assert_allclose(first.boxes, second.boxes, atol=1e-2)
     assert first.size == second.size
-    np.testing.assert_array_equal(first.labels(0.0), second.labels(0.0))
+    if len(first):
+        apart = np.abs(first.boxes[:, None] - second.boxes[None]).max(axis=-1)
+        assert max(apart.min(axis=0).max(), apart.min(axis=1).max()) < 1e-2
+    numbers = np.stack([first.labels(0.0).ravel(), second.labels(0.0).ravel()])
+    counts = {len(np.unique(numbers, axis=1)[0]), *(len(np.unique(row)) for row in numbers)}
+    assert len(counts) == 1  # the numbers pair off
 
 
 def test_what_comes_out(segmenter, image, crop):
