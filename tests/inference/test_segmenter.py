@@ -50,6 +50,7 @@ def _same(first, second):
     if len(first):
         apart = np.abs(first.boxes[:, None] - second.boxes[None]).max(axis=-1)
         assert max(apart.min(axis=0).max(), apart.min(axis=1).max()) < 1e-2
+        np.testing.assert_allclose(first.scores, second.scores[apart.argmin(axis=1)], atol=1e-5)
     numbers = np.stack([first.labels(0.0).ravel(), second.labels(0.0).ravel()])
     counts = {len(np.unique(numbers, axis=1)[0]), *(len(np.unique(row)) for row in numbers)}
     assert len(counts) == 1  # the numbers pair off
