@@ -33,6 +33,7 @@ def tables(folder: pathlib.Path, parts: str) -> dict[str, list[list[str]]]:
     return found
 
 
+@pytest.mark.slow
 def test_inference_tables(tmp_path: pathlib.Path) -> None:
     found = tables(tmp_path, "inference,segment")
     assert list(found) == ["inference, config", "segment, config"]

@@ -310,6 +310,25 @@ def test_an_error_of_a_script_is_exactly_one_line(pictures, out, tmp_path):
 # -- interruptions ------------------------------------------------------------------------------------------------
 
 
+STOPPING = """
+import signal
+from fsis_jax.cli import main
+from fsis_jax.inference.journal import Journal
+
+add = Journal.add
+
+def add_and_wait(journal, *tile):
+    add(journal, *tile)
+    if journal.path.stat().st_size > 20_000:
+        signal.pause()
+
+Journal.add = add_and_wait
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+"""`fsis`, which waits for a signal after some tiles. A shell lets background jobs ignore Ctrl-C; this one does not."""
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_image_goes_on_where_it_stopped(segment, pictures, out, cell, tiny_run, tmp_path, how):
     tifffile.imwrite(pictures / "large.tif", np.tile(cell[0], (6, 6)))
@@ -320,9 +339,7 @@ def test_an_interrupted_image_goes_on_where_it_stopped(segment, pictures, out, c
     arguments = [pictures / "large.tif", "--references", tmp_path / "crop.png", "--checkpoint", tiny_run.workdir]
     options = ["--output", out, "--min-score", "0", "--save", "labels", "table"]
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from fsis_jax.cli import main; main()", "segment", *arguments, *options],
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", STOPPING, "segment", *arguments, *options], stderr=subprocess.PIPE, text=True
     )
     journal = out / ".tiles" / "large"
     while process.poll() is None and not (journal.exists() and journal.stat().st_size > 20_000):

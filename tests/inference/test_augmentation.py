@@ -163,6 +163,7 @@ def test_cells_like_the_references_are_looked_for_in_all_ways(quick_compile):
     np.testing.assert_allclose(found.boxes, boxes, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_results_of_one():
     environment = {
         **os.environ,

@@ -138,6 +138,7 @@ def test_running_statistics_move(losses: Losses) -> None:
         assert not np.array_equal(after[...], before[path][...]), path
 
 
+@pytest.mark.slow
 def test_remat_changes_no_number() -> None:
     """Losses, gradients and running statistics stay; blocks are computed again."""
     checkpoints, results = [], []
@@ -243,7 +244,8 @@ def test_samples_follow_the_episode_and_not_its_place(losses: Losses) -> None:
     swapped = jax.tree.map(lambda x: x[::-1].copy(), batch)
     ours, theirs = losses(batch)[0], losses(swapped)[0]
     for name in TERMS:
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, err_msg=name)
+        # Rounding; another sample among those of an image would change a term by a hundredth or more.
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, err_msg=name)
 
 
 def test_anchors_that_are_trained() -> None:

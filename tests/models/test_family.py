@@ -36,7 +36,7 @@ from fsis_jax.training.optimizer import trainable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/family.md"
-FAST = ("fpn-50", "p2-50", "c4-50")
+FAST = ("fpn-50",)
 GOLDEN = {
     "V1_fpn_full": "fpn-50",
     "V2_c4_full": "c4-50",
