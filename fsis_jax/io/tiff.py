@@ -42,10 +42,10 @@ def open_tiff(file: str | os.PathLike[str] | bytes, name: str, wanted: Wanted) -
         if not tiff.pages:
             raise FsisError(f"{name}: truncated or damaged TIFF (no image in it): {CUT_OFF}")
         check_size(name, tiff.pages.first.imagelength, tiff.pages.first.imagewidth)
-        series = tiff.series[0]
+        series = _all_series(tiff)[0]
         axes = _axes(series, name)
         palette = series.keyframe.photometric == _PHOTOMETRIC.PALETTE
-        shape = (*series.get_shape(squeeze=False), *((3,) if palette else ()))
+        shape = (*_dimensions(series)[1], *((3,) if palette else ()))
         names = channel_names(tiff, dict(zip(axes, shape, strict=True)).get("C", 1))
         choice = choose_plane(name, axes, shape, wanted, names)
         cache = ChunkCache()
@@ -79,9 +79,21 @@ class _Data:
         return self._maps[path]
 
 
+def _all_series(tiff: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
+    """All series, with their axes of length 1 where tifffile must be told so when it makes them (since 2026.5.2)."""
+    return list(tiff.series(squeeze=False) if callable(tiff.series) else tiff.series)
+
+
+def _dimensions(series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, ...]]:
+    """Axes and shape of one of `_all_series`, with the axes of length 1."""
+    if hasattr(series, "get_axes") and hasattr(series, "get_shape"):  # before that
+        return series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+    return series.axes, series.shape
+
+
 def _axes(series: tifffile.TiffPageSeries, name: str) -> str:
     """The axes of a series, as `choose_plane` takes them."""
-    axes, keyframe = series.get_axes(squeeze=False), series.keyframe
+    (axes, _), keyframe = _dimensions(series), series.keyframe
     if keyframe.photometric in (_PHOTOMETRIC.SEPARATED, _PHOTOMETRIC.CIELAB, _PHOTOMETRIC.ICCLAB):
         raise FsisError(f"{name}: colours as CMYK or Lab: save the image as RGB")
     if keyframe.photometric == _PHOTOMETRIC.PALETTE:
@@ -96,11 +108,11 @@ def _levels(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPageSeries]:
     """The first series, and its coarser resolutions: its SubIFDs, or later pages that are marked as reduced."""
 
     def stack(level: tifffile.TiffPageSeries) -> tuple[object, ...]:
-        axes, shape = level.get_axes(squeeze=False), level.get_shape(squeeze=False)
+        axes, shape = _dimensions(level)
         sizes = tuple(size for axis, size in zip(axes, shape, strict=True) if axis not in "YX")
         return axes, sizes, level.dtype, level.keyframe.photometric
 
-    first, *others = tiff.series
+    first, *others = _all_series(tiff)
     yield first
     _, _, height, width, _ = first.keyframe.shaped
     largest = height * width
@@ -119,7 +131,7 @@ def _plane(
     """The chosen plane of one resolution."""
     separate, depth, height, width, contiguous = series.keyframe.shaped
     check_size(name, height, width)
-    shape = series.get_shape(squeeze=False)
+    shape = _dimensions(series)[1]
     y = axes.index("Y")
     stack, pixel = shape[:y], shape[y + 2 :]  # axes before Y and X, which number layers, and after them
     if shape[y : y + 2] != (height, width) or math.prod(stack) % (separate * depth) or math.prod(pixel) != contiguous:
