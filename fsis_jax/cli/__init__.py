@@ -11,6 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from fsis_jax import __version__
+from fsis_jax.cli.spelling import suggestion
+from fsis_jax.cli.streams import open_streams
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import write_failure
 
@@ -27,32 +30,43 @@ COMMANDS = {
     "data": "datasets",
 }
 """Name of a command -> module here, which has a function of that name."""
+_USAGE = f"usage: fsis {{{','.join(COMMANDS)}}} ...  (each with --help), or fsis --version"
 
 
 def main() -> NoReturn:
-    """The installed command `fsis`."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in COMMANDS:
-        asked = name in ("-h", "--help")
-        usage = f"usage: fsis {{{','.join(COMMANDS)}}} ...  (each with --help)"
-        print(usage, file=sys.stdout if asked else sys.stderr)
-        sys.exit(0 if asked else 2)
-    run(command(name), sys.argv[2:])
+    """The installed command `fsis`, and `python -m fsis_jax`."""
+    run(_fsis, sys.argv[1:])
+
+
+def _fsis(arguments: Sequence[str]) -> None:
+    name = arguments[0] if arguments else ""
+    if name in COMMANDS:
+        command(name)(arguments[1:])
+    elif name in ("-h", "--help"):
+        print(_USAGE)
+    elif name in ("-V", "--version"):
+        print(f"fsis {__version__}")
+    elif name:
+        raise FsisError(f"no command {name!r}; {suggestion(name, COMMANDS)}`fsis --help` lists the commands")
+    else:
+        print(_USAGE, file=sys.stderr)
+        sys.exit(2)
 
 
 def command(name: str) -> Command:
     """A command of `COMMANDS`. It is imported when it is called, which takes seconds, so that Ctrl-C is heard."""
 
     def call(arguments: Sequence[str]) -> None:
+        _prepare()
         getattr(importlib.import_module(f"fsis_jax.cli.{COMMANDS[name]}"), name)(arguments)
 
     return call
 
 
 def run(command: Command, arguments: Sequence[str]) -> NoReturn:
-    """Run a command as a program: logging, the compilation cache, errors in one line, the exit status."""
+    """Run a command as a program: its streams, errors in one line, the exit status."""
+    open_streams()
     try:
-        _prepare()
         command(arguments)
     except FsisError as error:
         _fail(error)
@@ -65,7 +79,7 @@ def run(command: Command, arguments: Sequence[str]) -> NoReturn:
 
 
 def _prepare() -> None:
-    """Set up the libraries that a command uses."""
+    """Set up logging, and the libraries that a command uses."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     for handler in logging.root.handlers:  # one of grain's is there as soon as it is imported
         if type(handler) is logging.StreamHandler:
@@ -76,13 +90,12 @@ def _prepare() -> None:
     sys.unraisablehook = _unraisable
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may have any bytes
+    # JAX reads it when it is imported, which not every command does.
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "fsis_jax", "xla"))
     import cv2
-    import jax
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of files whose errors we tell
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "fsis_jax", "xla"))
 
 
 def _fail(error: FsisError) -> NoReturn:

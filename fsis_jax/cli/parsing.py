@@ -2,8 +2,10 @@
 
 import argparse
 import math
+import re
 from typing import NoReturn
 
+from fsis_jax.cli.spelling import suggestion
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.reading import SMALLEST_TILE
 from fsis_jax.io.pixel_size import LARGEST, SMALLEST, micrometres
@@ -13,7 +15,17 @@ class Parser(argparse.ArgumentParser):
     """Raises FsisError, one line, for what it cannot parse."""
 
     def error(self, message: str) -> NoReturn:
-        raise FsisError(f"{' '.join(message.split())}; `{self.prog} --help` lists the arguments")
+        hint = _meant(message, self.format_usage())
+        raise FsisError(f"{' '.join(message.split())}; {hint}`{self.prog} --help` lists the arguments")
+
+
+def _meant(message: str, usage: str) -> str:
+    """What was meant by the word that argparse's message says it does not know."""
+    if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
+        return suggestion(choice[1], re.findall(r"[\w-]+", choice[2]))
+    if option := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+        return suggestion(option[1], re.findall(r"--[\w-]+", usage))
+    return ""
 
 
 def pixel_size(text: str) -> float:

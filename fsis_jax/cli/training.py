@@ -1,7 +1,6 @@
 """`fsis train` and `fsis evaluate`: a config, changes to it, the folder of the run."""
 
 import argparse
-import difflib
 import importlib.util
 import pathlib
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsis_jax.cli.parsing import Parser
+from fsis_jax.cli.spelling import suggestion
 from fsis_jax.config import user_path
 from fsis_jax.config_check import check_config
 from fsis_jax.data.from_config import open_split, seen_and_unseen
@@ -86,13 +86,12 @@ def _change(config: ConfigDict, command: str, changes: Sequence[str]) -> ConfigD
     """The config after `--config.a.b=VALUE ...`, with each value of the type that the key has."""
     for change in changes:
         if not change.startswith("--config.") and change.startswith("--"):
-            raise FsisError(f"unknown argument {change!r}; known are --config, --workdir and --config.KEY=VALUE")
+            raise _unknown(change, command)
         key = change.removeprefix("--config.").partition("=")[0]
         part: Any = config
         for name in key.split(".") if key != change else ():
             if not isinstance(part, ConfigDict) or name not in part:
-                close = difflib.get_close_matches(name, part if isinstance(part, ConfigDict) else (), n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
+                hint = suggestion(name, part if isinstance(part, ConfigDict) else ())
                 raise FsisError(f"the config has no key {key!r}; {hint}fsis_jax/config.py lists the keys")
             part = part[name]
     values = flags.FlagValues()
@@ -102,8 +101,14 @@ def _change(config: ConfigDict, command: str, changes: Sequence[str]) -> ConfigD
     except (flags.Error, TypeError, ValueError) as error:
         raise FsisError(f"{' '.join(str(error).split())}; fsis_jax/config.py says what each key takes") from error
     if extra:
-        raise FsisError(f"unknown argument {extra[0]!r}; known are --config, --workdir and --config.KEY=VALUE")
+        raise _unknown(extra[0], command)
     return config
+
+
+def _unknown(argument: str, command: str) -> FsisError:
+    known = [*(["--checkpoint"] if command == "evaluate" else []), "--config", "--workdir"]
+    hint = suggestion(argument.partition("=")[0], known)
+    return FsisError(f"unknown argument {argument!r}; {hint}known are {', '.join(known)} and --config.KEY=VALUE")
 
 
 def train(arguments: Sequence[str]) -> None:
