@@ -30,8 +30,9 @@ _HEAD = """\
 # Command line
 
 Every command and argument; `python -m fsis_jax` is `fsis`, and `fsis --version` prints the version. What is wrong is
-told in one line on stderr, and the exit status is then 2; after Ctrl-C it is 130. How they go together: [analysts.md](analysts.md) for segmentation, [training.md](training.md),
-[conversion.md](conversion.md), [data.md](data.md).
+told in one line on stderr, and the exit status is then 2; after Ctrl-C it is 130. How they go together:
+[analysts.md](analysts.md) for segmentation, [training.md](training.md), [conversion.md](conversion.md),
+[data.md](data.md).
 """
 
 

@@ -1,6 +1,7 @@
 """Image files as biologists have them: opening one of any format, and finding those that a command is given."""
 
 import glob
+import logging
 import os
 import pathlib
 import re
@@ -16,6 +17,7 @@ from fsis_jax.io.outputs import FILES
 from fsis_jax.io.planes import Wanted, choose_plane
 from fsis_jax.io.slides import SLIDE_SUFFIXES, is_readable_slide, open_slide, unreadable_slide
 from fsis_jax.io.tiff import TIFF_HEADS, open_tiff
+from fsis_jax.io.unread import is_hidden, is_in_zarr, unread_kinds
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".btf", ".tf8", ".lsm", ".qptiff", ".zarr", *SLIDE_SUFFIXES)
 """Of files that are images when a folder is given; more are read when they are named."""
@@ -25,6 +27,8 @@ _FOREIGN_SUFFIXES = (
 )
 """Of formats that Fiji reads and we do not."""
 _OURS = tuple(FILES[kind].format("") for kind in ("labels", "overlay"))
+
+_logger = logging.getLogger(__name__)
 
 
 def open_image(
@@ -82,7 +86,8 @@ def image_files(paths: Iterable[str]) -> list[str]:
 
     An argument is a file (or folder of OME-Zarr); a folder, for the images (`IMAGE_SUFFIXES`) directly in it; or a
     pattern with `*`, `?` or `[...]`, where `**` stands for any folders. Those of a folder or pattern come in natural
-    order ("a2" before "a10"), without hidden files, label images and overlays that we wrote.
+    order ("a2" before "a10"), without hidden files, label images and overlays that we wrote. A line of the log counts
+    what else of a folder or pattern is not read.
 
     Raises:
         FsisError: no such file, a folder without images, a pattern that matches none.
@@ -98,23 +103,28 @@ def _expand(path: str) -> list[str]:
     path = os.path.expanduser(path)  # a shell leaves it in quotes
     if os.path.isdir(path) and not _is_zarr_folder(path):
         try:
-            found = [os.path.join(path, name) for name in os.listdir(path) if not name.startswith(".")]
+            found = [os.path.join(path, name) for name in os.listdir(path)]
         except OSError as error:
             raise FsisError(f"{path}: cannot be read ({error.strerror}): check its permissions") from error
-        found = [file for file in found if file.lower().endswith(IMAGE_SUFFIXES)]
-        nothing = f"a folder without images: give one that has some ({', '.join(IMAGE_SUFFIXES)})"
+        may_be_image = [file for file in found if file.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(file)]
+        nothing, remedy = "a folder without images", f"give one that has some ({', '.join(IMAGE_SUFFIXES)})"
     elif os.path.isfile(path) or os.path.isdir(path):
         return [path]
     elif os.path.exists(path):
         raise FsisError(f"{path}: neither a file nor a folder: give an image file")
     elif glob.has_magic(path):
-        found = glob.glob(path, recursive=True)
-        nothing = "matches no image: check the pattern"
+        may_be_image = found = glob.glob(path, recursive=True)
+        nothing, remedy = "matches no image", "check the pattern"
     else:
         raise FsisError(f"{path}: no such file: check the path")
-    images = [file for file in found if _may_be_image(file)]
+    images = [file for file in may_be_image if _may_be_image(file)]
+    kinds = unread_kinds(set(found).difference(images), IMAGE_SUFFIXES, searched="**" in path)
+    told = ", ".join(f"{kind} ({count})" for kind, count in sorted(kinds.items()))
     if not images:
-        raise FsisError(f"{path}: {nothing}")
+        raise FsisError(f"{path}: {nothing}{f', only {told}' * bool(told)}: {remedy}")
+    if told:
+        count = kinds.total()
+        _logger.warning(f"{path}: {count} {'entries are' if count > 1 else 'entry is'} not read: {told}")
     return sorted(images, key=_natural)
 
 
@@ -125,8 +135,7 @@ def _is_zarr_folder(path: str) -> bool:
 
 def _may_be_image(path: str) -> bool:
     """Whether a file that nobody named should be read: no part of an OME-Zarr image, and none of our results."""
-    inside = any(part.lower().endswith(".zarr") for part in pathlib.PurePath(path).parts[:-1])
-    return not inside and not path.endswith(_OURS) and (os.path.isfile(path) or _is_zarr_folder(path))
+    return not is_in_zarr(path) and not path.endswith(_OURS) and (os.path.isfile(path) or _is_zarr_folder(path))
 
 
 def _natural(path: str) -> list[tuple[int, int, str]]:

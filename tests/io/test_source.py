@@ -125,3 +125,35 @@ def test_image_files_are_listed_once_and_named_ones_always(tmp_path, monkeypatch
         "a-labels.tif",
     ]
     assert image_files([]) == []
+
+
+def test_what_is_not_read_is_told_in_a_line(tmp_path, caplog):
+    for name in ("a.png", "a.bmp", "B.BMP", "c.czi", "README", ".DS_Store", "._a.png", "x-labels.tif", ".e.tif"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "more").mkdir()
+    assert image_files([str(tmp_path)]) == [f"{tmp_path}/a.png"]
+    told = "-labels.tif (1), .bmp (2), .czi (1), folder (1), hidden .tif (1), without a suffix (1)"
+    assert caplog.messages == [f"{tmp_path}: 7 entries are not read: {told}"]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(
+        FsisError, match=r"a folder without images, only -labels.tif \(1\), .bmp \(2\), .*: give one that"
+    ):
+        image_files([str(tmp_path)])
+    caplog.clear()
+    image_files([f"{tmp_path}/[ac]*"])
+    image_files([f"{tmp_path}/B.*"])
+    assert caplog.messages == []  # what a pattern names is read, or refused
+
+
+def test_results_are_passed_over_in_silence_where_there_is_their_record(tmp_path, caplog):
+    for name in ("a.png", "a-labels.tif", "a-table.csv", "a.geojson", "images.jsonl", "overlays.pdf", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "images.jsonl").write_bytes(b"")
+    (tmp_path / "z.zarr" / "0").mkdir(parents=True)
+    (tmp_path / "a.partial").mkdir()
+    assert len(image_files([str(tmp_path)])) == 2
+    assert caplog.messages == [f"{tmp_path}: 1 entry is not read: .txt (1)"]
+    caplog.clear()
+    image_files([f"{tmp_path}/**"])
+    assert caplog.messages == []
