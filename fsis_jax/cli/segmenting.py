@@ -27,9 +27,10 @@ from fsis_jax.inference.examples import (
 from fsis_jax.inference.files import Outcome, Settings, segment_files
 from fsis_jax.inference.references import SUFFIX, References, load_references
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.io.finding import image_files
 from fsis_jax.io.outputs import DEFAULT, FILES, check_results
 from fsis_jax.io.pdf import write_pdf
-from fsis_jax.io.source import image_files, open_image
+from fsis_jax.io.source import open_image
 from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights
 
 _logger = logging.getLogger(__name__)
@@ -139,6 +140,7 @@ def _add_references(parser: Parser) -> None:
     )
     parser.add_argument("--channel", metavar="C", help="channel of a stack: a number from 1, or its name")
     parser.add_argument("--page", metavar="P", help="plane of a stack: a number from 1, or as in Z3,T1")
+    parser.add_argument("--series", metavar="S", help="image of a file with several: a number from 1, or its name")
 
 
 def segment(arguments: Sequence[str]) -> None:
@@ -162,7 +164,15 @@ def segment(arguments: Sequence[str]) -> None:
     if options.pdf and "overlay" not in kinds:
         kinds.append("overlay")
     output = user_path(options.output)
-    settings = Settings(tuple(kinds), options.channel, options.page, options.pixel_size, options.tile, options.category)
+    settings = Settings(
+        save=tuple(kinds),
+        channel=options.channel,
+        page=options.page,
+        series=options.series,
+        pixel_size=options.pixel_size,
+        tile=options.tile,
+        category=options.category,
+    )
     read = [*options.references, options.reference_mask, options.reference_outlines, options.reference_image]
     check_results([path for path in read if path], paths, output, kinds)
     outcomes: list[Outcome] = []
@@ -263,7 +273,9 @@ def _read_examples(options: argparse.Namespace, only: str | None) -> tuple[Refer
         saved = load_references(encoded[0])
         size = options.reference_pixel_size
         return (saved if size is None else dataclasses.replace(saved, pixel_size=size)), []
-    opener: Opener = functools.partial(open_image, channel=options.channel, page=options.page, where_there=True)
+    opener: Opener = functools.partial(
+        open_image, channel=options.channel, page=options.page, series=options.series, where_there=True
+    )
     examples = [crop_example(path, opener) for path in options.references]
     examples += [box_example(text, opener) for text in options.reference]
     for option, file, read in (

@@ -9,7 +9,8 @@ import dataclasses
 import logging
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -24,7 +25,12 @@ from fsis_jax.io.levels import Image
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.rois import read_roi_boxes
 
-Opener = Callable[[str], ImageFile]
+
+class Opener(Protocol):
+    """`open_image` with all else chosen."""
+
+    def __call__(self, path: str, /, *, labels: bool = False) -> ImageFile: ...
+
 
 _logger = logging.getLogger(__name__)
 _ROWS = 1024
@@ -110,7 +116,7 @@ def label_examples(labels: str, path: str, opener: Opener) -> list[Example]:
     """
     with opener(path) as image:
         size = image.shape[:2]
-    with opener(labels) as mask:
+    with opener(labels, labels=True) as mask:
         if mask.shape != size:
             raise FsisError(
                 f"{labels}: a label image of shape {mask.shape} for {path} with {size}: "

@@ -45,6 +45,8 @@ class Settings:
     channel: str | None = None
     page: str | None = None
     """Of stacks: `open_image`."""
+    series: str | None = None
+    """Of files with several images: `open_image`."""
     pixel_size: float | None = None
     """Micrometres per pixel of the images; None: as each file says."""
     tile: int = 0
@@ -177,7 +179,8 @@ class _Run:
     def _jobs(self, waiting: Iterator[str]) -> Iterator[_FileJob]:
         for path in waiting:
             self.taken = path
-            image = open_image(path, channel=self.settings.channel, page=self.settings.page)
+            chosen = self.settings
+            image = open_image(path, channel=chosen.channel, page=chosen.page, series=chosen.series)
             if "coco" in self.settings.save:
                 check_coco(path, image.shape)
             size = image.pixel_size if self.settings.pixel_size is None else self.settings.pixel_size

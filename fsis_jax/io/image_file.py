@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.damage import CUT_OFF, damage_in
 
-CUT_OFF = "copy or export the file again"
-"""The remedy for damaged files."""
 _LONGEST_SIDE = (1 << 31) - 1
 _MOST_PIXELS = 1 << 36
 _READ_AS = {"b1": "u1", "f2": "f4"}
@@ -23,13 +22,10 @@ Window = slice | tuple[slice, slice]
 
 def check_size(name: str, height: int, width: int, most: int = _MOST_PIXELS, remedy: str = "export a part") -> None:
     """Raise FsisError if the sides that a file declares cannot be those of an image, or are too many pixels."""
+    if not (isinstance(height, int) and isinstance(width, int)):  # a damaged file may declare several for one
+        raise FsisError(f"{name}: declares {width} x {height} pixels: {CUT_OFF}")
     if not (0 < height <= _LONGEST_SIDE and 0 < width <= _LONGEST_SIDE and height * width <= most):
         raise FsisError(f"{name}: declares {width}x{height} pixels: {remedy if height * width else CUT_OFF}")
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, for a message of one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 class ClosedError(ValueError):
@@ -55,7 +51,8 @@ class Plane:
             raise FsisError(f"{name}: pixels of type {dtype}: save the image as 8-bit, 16-bit or float")
         self.shape, self.ndim = shape, len(shape)
         self.dtype = np.dtype(_READ_AS.get(dtype.newbyteorder("=").str[1:], dtype.newbyteorder("=")))
-        self._name, self._read = name, read
+        self._name = name
+        self._read: ReadWindow | None = read
 
     def __getitem__(self, window: Window, /) -> np.ndarray:
         """The pixels of a window, clipped as numpy does.
@@ -69,12 +66,9 @@ class Plane:
         left, right, _ = columns.indices(self.shape[1])
         if bottom <= top or right <= left:
             return np.empty((max(bottom - top, 0), max(right - left, 0), *self.shape[2:]), self.dtype)
-        try:
-            pixels = self._read(top, bottom, left, right)
-        except (FsisError, MemoryError, ClosedError):
-            raise
-        except Exception as error:  # damaged data may lead a decoder to any exception
-            raise FsisError(f"{self._name}: damaged data ({one_line(error)}): {CUT_OFF}") from error
+        read = self._opened()
+        with damage_in(self._name, "damaged data"):
+            pixels = read(top, bottom, left, right)
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * np.uint8(255)
         return np.ascontiguousarray(pixels, self.dtype)
@@ -86,15 +80,17 @@ class Plane:
 
     def sample(self, index: int) -> "Plane":
         """One of the colours, (H, W)."""
-        return Plane(self._name, self.shape[:2], self.dtype, lambda *window: self._read(*window)[..., index])
+        read = self._opened()
+        return Plane(self._name, self.shape[:2], self.dtype, lambda *window: read(*window)[..., index])
 
     def close(self) -> None:
         """Let go of the file and of what was read of it."""
+        self._read = None
 
-        def closed(*_: int) -> np.ndarray:
+    def _opened(self) -> ReadWindow:
+        if self._read is None:
             raise ClosedError(f"{self._name}: sliced after it was closed")
-
-        self._read = closed
+        return self._read
 
 
 def _slices(window: Window) -> tuple[slice, slice]:

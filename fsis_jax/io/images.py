@@ -5,16 +5,20 @@ checked before its pixels are decoded: a half image would silently give half of 
 are stored: an EXIF orientation is not applied, since annotations refer to stored pixels.
 """
 
+import io
 import os
 import zlib
 
 import cv2
 import numpy as np
+from PIL.PngImagePlugin import PngImageFile
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.colour_maps import is_grey
 from fsis_jax.io.content import Content
+from fsis_jax.io.damage import CUT_OFF, damage_in
 from fsis_jax.io.files import read_failure
-from fsis_jax.io.image_file import CUT_OFF, check_size
+from fsis_jax.io.image_file import check_size
 from fsis_jax.io.levels import Image, Stretch, check_shape, coarsest, find_stretch, without_alpha
 from fsis_jax.io.planes import Wanted
 from fsis_jax.io.tiff import TIFF_HEADS, open_tiff
@@ -23,6 +27,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 WHOLE_HEADS = (_PNG, _JPEG)
 """First bytes of the formats that can only be decoded as a whole."""
+_COLOUR_TYPE = 25
+"""Byte of a PNG that tells whether it has a palette."""
 _MOST_PIXELS = 1 << 28
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Second bytes of the markers of JPEG that a size follows."""
@@ -35,6 +41,8 @@ _ROWS = 256
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """A PNG, JPEG or TIFF file as (H, W), (H, W, 3) RGB or (H, W, 4) RGBA in its own dtype, all of it in memory.
 
+    A PNG with a palette is what it shows: its colours, or grey where all of them are.
+
     Raises:
         FsisError: no such file, cut off or damaged data, a dtype or shape that is not an image's, or a stack.
     """
@@ -45,13 +53,31 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         return image[:, :]
 
 
+def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
+    """The numbers of a label image, PNG or JPEG, as `read_image` reads an image.
+
+    Of a PNG with a palette they are the numbers of its colours, as labelme, VOC's tools and QuPath write them.
+    """
+    name = os.fspath(path)
+    data = _read(name)
+    image = decode_image(data, name)
+    if not _has_palette(data):
+        return image
+    with damage_in(name, "damaged PNG"):
+        # Made by its class and not by PIL.Image.open, which warns of sizes that we allow.
+        return np.asarray(PngImageFile(io.BytesIO(data)))
+
+
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """`read_image` for the bytes of a file; `name` stands for the file in messages."""
     if data.startswith(TIFF_HEADS):
         with open_tiff(data, name, Wanted()) as image:
             return image[:, :]
     _check_structure(data, name)
-    return _decode_opencv(data, name)
+    pixels = _decode_opencv(data, name)
+    if pixels.ndim == 3 and _has_palette(data) and is_grey(_palette(data)):
+        return np.ascontiguousarray(pixels[..., 0])
+    return pixels
 
 
 def read_head(name: str) -> bytes:
@@ -130,6 +156,19 @@ def _check_structure(data: bytes, name: str) -> None:
 def _check_pixels(name: str, height: bytes, width: bytes) -> None:
     sides = int.from_bytes(height, "big"), int.from_bytes(width, "big")
     check_size(name, *sides, most=_MOST_PIXELS, remedy="save it as a tiled TIFF, which is read part by part")
+
+
+def _has_palette(data: bytes) -> bool:
+    return data.startswith(_PNG) and data[_COLOUR_TYPE] == 3
+
+
+def _palette(data: bytes) -> np.ndarray:
+    """(n, 3) uint8, of a PNG whose structure was checked."""
+    start = len(_PNG)
+    while data[start + 4 : start + 8] not in (b"PLTE", b"IEND"):
+        start += 12 + int.from_bytes(data[start : start + 4], "big")
+    count = int.from_bytes(data[start : start + 4], "big") // 3
+    return np.frombuffer(data, np.uint8, 3 * count, start + 8).reshape(count, 3)
 
 
 def _check_png(data: bytes, name: str) -> None:

@@ -13,7 +13,8 @@ import zarr
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.chunks import ChunkCache, Chunks, check_chunk
-from fsis_jax.io.image_file import CUT_OFF, ImageFile, Plane, one_line
+from fsis_jax.io.damage import damage_in
+from fsis_jax.io.image_file import ImageFile, Plane
 from fsis_jax.io.pixel_size import micrometres
 from fsis_jax.io.planes import Choice, Wanted, choose_plane
 
@@ -31,14 +32,9 @@ def open_ome_zarr(path: str, wanted: Wanted) -> ImageFile:
     Raises:
         FsisError: a folder that holds no image, or several; damaged metadata; no such plane.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of zarr, about parts of the format that may change
-            return _open(path, wanted)
-    except (FsisError, MemoryError):
-        raise
-    except Exception as error:  # whatever is wrong with the metadata
-        raise FsisError(f"{path}: damaged OME-Zarr ({one_line(error)}): {CUT_OFF}") from error
+    with damage_in(path, "damaged OME-Zarr"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of zarr, about parts of the format that may change
+        return _open(path, wanted)
 
 
 def _open(path: str, wanted: Wanted) -> ImageFile:

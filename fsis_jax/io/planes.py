@@ -1,4 +1,4 @@
-"""Which plane of a stack is meant: axes, `channel` and `page` to one index per axis.
+"""Which image of a file is meant, by `series`, and which plane of it: axes, `channel` and `page` to one index per axis.
 
 Axes are letters: Y, X, S the samples of a pixel (colours), C channels; all others (Z, T, Q, I ...) number pages.
 """
@@ -11,7 +11,7 @@ from fsis_jax.errors import FsisError
 
 _COLOURS = ("red", "green", "blue")
 _MOST_NAMES = 8
-"""Names of channels that a message lists."""
+"""Names of channels, or images of a file, that a message lists."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +21,16 @@ class Wanted:
     Attributes:
         channel: a number from 1, or a name.
         page: a number from 1 where one axis numbers pages; `Z3,T1` in general.
+        series: of a file with several images: a number from 1, or a name.
         where_there: leave out what an image does not have, such as the channel of a stack for a crop of one plane.
+        labels: the pixels are numbers of objects: as they are stored, whatever colours stand for them.
     """
 
     channel: str | None = None
     page: str | None = None
+    series: str | None = None
     where_there: bool = False
+    labels: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,59 @@ class Choice:
 
     index: tuple[int | None, ...]
     sample: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """One of the images of a file, for the choice among them.
+
+    Attributes:
+        name: "" where the file states none.
+        shape: (H, W), or more, as `axes` says.
+        aside: a preview, a thumbnail, a label of the slide: only taken when it is asked for.
+    """
+
+    name: str
+    axes: str
+    shape: tuple[int, ...]
+    aside: bool = False
+
+
+def choose_series(name: str, images: Sequence[Listed], wanted: Wanted) -> int:
+    """The number (from 0) of the image that is wanted of a file, or the only one that is none of those aside.
+
+    Raises:
+        FsisError: it is not there, or none was chosen of several; with a list of what there is.
+    """
+    if wanted.series is not None:
+        named = wanted.series.strip().casefold()
+        found = [i for i, image in enumerate(images) if image.name.strip().casefold() == named]
+        if named.isdecimal() and 1 <= int(named) <= len(images):
+            return int(named) - 1
+        if len(found) == 1:
+            return found[0]
+        if len(images) > 1:
+            what = f"{len(found)} images are called {wanted.series}" if found else f"no image {wanted.series}"
+            raise FsisError(f"{name}: {what}: choose with --series {_list_images(images)}")
+        if not wanted.where_there:
+            raise FsisError(f"{name}: the file has one image only: leave out --series")
+    main = [i for i, image in enumerate(images) if not image.aside]
+    if len(main) != 1 and len(images) > 1:
+        raise FsisError(f"{name}: {len(images)} images in one file: choose one with --series {_list_images(images)}")
+    return main[0] if main else 0
+
+
+def _list_images(images: Sequence[Listed]) -> str:
+    """`1..2 (1: DAPI 512x512; 2: 64x64, a preview)`"""
+    told = []
+    for number, image in enumerate(images[:_MOST_NAMES], start=1):
+        height, width = (image.shape[image.axes.index(axis)] for axis in "YX")
+        others = [f"{axis} {size}" for axis, size in zip(image.axes, image.shape, strict=True) if axis not in "YXS"]
+        planes = "".join(f", {text}" for text in others if not text.endswith(" 1"))
+        title = " ".join(image.name.split())
+        told.append(f"{number}: {title} {width}x{height}{planes}{', a preview' * image.aside}".replace(":  ", ": "))
+    more = "; ..." if len(images) > _MOST_NAMES else ""
+    return f"1..{len(images)} ({'; '.join(told)}{more})"
 
 
 def choose_plane(

@@ -8,16 +8,15 @@ not read of such ROIs, end at 60535. The format is that of ImageJ's RoiDecoder.
 import contextlib
 import os
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from roifile import ROI_TYPE, ImagejRoi
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.damage import damage_in
 from fsis_jax.io.exports import Result
-from fsis_jax.io.files import atomic_write, read_failure
-from fsis_jax.io.image_file import one_line
+from fsis_jax.io.files import atomic_write
 from fsis_jax.io.outlines import Box, Polygon, box_around, outlines
 
 _LARGEST = 16 << 20
@@ -89,16 +88,8 @@ def _roi(polygons: list[Polygon], number: str, properties: dict[str, Any]) -> Im
     return roi
 
 
-@contextlib.contextmanager
-def _read_errors(where: str) -> Iterator[None]:
-    try:
-        yield
-    except FsisError:
-        raise
-    except OSError as error:
-        raise read_failure(where, error, "ROI") from error
-    except Exception as error:  # damage may lead the parsers to any exception
-        raise FsisError(f"{where}: not ImageJ ROIs, or damaged ({one_line(error)}): {_EXPORT}") from error
+def _read_errors(where: str) -> contextlib.AbstractContextManager[None]:
+    return damage_in(where, "not ImageJ ROIs, or damaged", _EXPORT, "ROI")
 
 
 def _entry_box(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Box:

@@ -4,9 +4,10 @@ import numpy as np
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.chunks import CACHE_BYTES
-from fsis_jax.io.image_file import ImageFile, Plane, one_line
+from fsis_jax.io.damage import one_line
+from fsis_jax.io.image_file import ImageFile, Plane
 from fsis_jax.io.pixel_size import micrometres
-from fsis_jax.io.planes import Wanted, choose_plane
+from fsis_jax.io.planes import Listed, Wanted, choose_plane, choose_series
 
 try:
     import openslide
@@ -39,12 +40,11 @@ def open_slide(path: str, wanted: Wanted) -> ImageFile:
     try:
         slide = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
-        raise FsisError(
-            f"{path}: damaged slide ({one_line(error)}): copy it again, with all files beside it"
-        ) from error
+        raise _damaged(path, error, "slide") from error
     try:
         slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
         width, height = slide.dimensions
+        choose_series(path, [Listed("", "YXS", (height, width, 3))], wanted)
         choice = choose_plane(path, "YXS", (height, width, 3), wanted)
         planes = [_plane(path, slide, level) for level in range(slide.level_count)]
         if choice.sample is not None:
@@ -53,6 +53,10 @@ def open_slide(path: str, wanted: Wanted) -> ImageFile:
     except BaseException:
         slide.close()
         raise
+
+
+def _damaged(path: str, error: Exception, what: str) -> FsisError:
+    return FsisError(f"{path}: damaged {what} ({one_line(error)}): copy it again, with all files beside it")
 
 
 def _pixel_size(slide: "openslide.OpenSlide") -> float | None:
@@ -73,7 +77,10 @@ def _plane(path: str, slide: "openslide.OpenSlide", level: int) -> Plane:
         for y in range(top, bottom, _ROWS):
             size = right - left, min(_ROWS, bottom - y)
             # Its place is given in pixels of the highest level.
-            part = np.asarray(slide.read_region((round(left * factor), round(y * factor)), level, size))
+            try:
+                part = np.asarray(slide.read_region((round(left * factor), round(y * factor)), level, size))
+            except openslide.OpenSlideError as error:
+                raise _damaged(path, error, "data") from error
             alpha = part[..., 3:]
             if alpha.min() < 255:
                 weight = alpha.astype(np.uint16)

@@ -11,13 +11,14 @@ from xml.etree import ElementTree
 import tifffile
 
 from fsis_jax.io.pixel_size import micrometres
+from fsis_jax.io.tiff_images import TiffImage, all_series, dimensions
 
 
-def channel_names(tiff: tifffile.TiffFile, count: int) -> Sequence[str]:
-    """Names of the `count` channels of the first image, "" where one has none; () where the file states none."""
+def channel_names(tiff: tifffile.TiffFile, image: TiffImage, count: int) -> Sequence[str]:
+    """Names of the `count` channels of an image, "" where one has none; () where the file states none."""
     names: Sequence[str] = ()
     if tiff.is_ome:
-        pixels = _ome_pixels(tiff)
+        pixels = _ome_pixels(tiff, image)
         names = [channel.get("Name") or "" for channel in pixels.iterfind("{*}Channel")] if pixels is not None else ()
     elif tiff.is_imagej:
         labels = (tiff.imagej_metadata or {}).get("Labels")
@@ -26,10 +27,10 @@ def channel_names(tiff: tifffile.TiffFile, count: int) -> Sequence[str]:
     return names if len(names) == count and any(names) else ()
 
 
-def pixel_size(tiff: tifffile.TiffFile) -> float | None:
-    """Micrometres per pixel of the first image, or None."""
+def pixel_size(tiff: tifffile.TiffFile, image: TiffImage) -> float | None:
+    """Micrometres per pixel of an image, or None."""
     if tiff.is_ome:
-        pixels = _ome_pixels(tiff)
+        pixels = _ome_pixels(tiff, image)
         if pixels is None:
             return None
         width, unit = pixels.get("PhysicalSizeX"), pixels.get("PhysicalSizeXUnit", "µm")
@@ -42,6 +43,8 @@ def pixel_size(tiff: tifffile.TiffFile) -> float | None:
         )
         return micrometres(across, down, "µm")
     page = tiff.pages.first
+    if not image.first:  # these dialects tell of one image only
+        return None
     if tiff.is_imagej:
         # Pixels per unit, as fractions.
         rates = [page.tags.valueof(tag) for tag in ("XResolution", "YResolution")]
@@ -58,9 +61,25 @@ def pixel_size(tiff: tifffile.TiffFile) -> float | None:
     return None
 
 
-def _ome_pixels(tiff: tifffile.TiffFile) -> ElementTree.Element | None:
-    """The element `Pixels` of the first image."""
+def _ome_pixels(tiff: tifffile.TiffFile, image: TiffImage) -> ElementTree.Element | None:
+    """The element `Pixels` of an image.
+
+    tifffile makes a series of each that has pixels, in order, but does not tell which it was.
+    """
     try:
-        return ElementTree.fromstring(tiff.ome_metadata or "").find("{*}Image/{*}Pixels")
+        left = iter(ElementTree.fromstring(tiff.ome_metadata or "").findall("{*}Image"))
     except ElementTree.ParseError:
         return None
+    for series in all_series(tiff):
+        sizes = dict(zip(*dimensions(series), strict=True))
+        for element in left:
+            pixels = element.find("{*}Pixels")
+            sides = None if pixels is None else [pixels.get(f"Size{axis}") for axis in "YX"]
+            named = series.name in (element.get("Name") or "", "Baseline")
+            if sides == [str(sizes.get(axis)) for axis in "YX"] and named:
+                break
+        else:
+            return None
+        if series is image.series:
+            return pixels
+    return None

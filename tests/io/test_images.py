@@ -87,12 +87,11 @@ def test_tiff_of_other_writers() -> None:
     np.testing.assert_array_equal(decode_image(lzw, "lzw.tif"), image)
     grey = image[..., 0]
     np.testing.assert_array_equal(decode_image(_tiff(grey, photometric="miniswhite"), "white.tif"), 255 - grey)
-    with_alpha = _tiff(image[..., :2], photometric="minisblack", planarconfig="contig")
+    with_alpha = _tiff(image[..., :2], photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"])
     np.testing.assert_array_equal(decode_image(with_alpha, "ga.tif"), grey)
-    table = np.repeat(np.arange(256, dtype=np.uint16)[None] * 257, 3, axis=0)
-    table[0] = table[0, ::-1]
+    table = np.random.default_rng(0).integers(0, 256, (3, 256)).astype(np.uint16) * 257
     palette = decode_image(_tiff(grey, photometric="palette", colormap=table), "palette.tif")
-    np.testing.assert_array_equal(palette, np.stack([255 - grey, grey, grey], axis=2))
+    np.testing.assert_array_equal(palette, (table >> 8).T[grey])
 
 
 def test_png_kinds() -> None:
@@ -101,6 +100,8 @@ def test_png_kinds() -> None:
     np.testing.assert_array_equal(decode_image(_png(8, 1, 1, 0, b"\0\xf0"), "bits.png"), [[255] * 4 + [0] * 4])
     palette = _png(2, 1, 8, 3, bytes([0, 1, 0]), (b"PLTE", bytes([9, 8, 7, 1, 2, 3])))
     np.testing.assert_array_equal(decode_image(palette, "palette.png"), [[[1, 2, 3], [9, 8, 7]]])
+    greys = _png(2, 1, 8, 3, bytes([0, 1, 0]), (b"PLTE", bytes([9, 9, 9, 200, 200, 200])))
+    np.testing.assert_array_equal(decode_image(greys, "greys.png"), [[200, 9]])
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "zlib.tif", "lzw.tif"])

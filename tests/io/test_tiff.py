@@ -1,5 +1,6 @@
 """TIFFs of every writer: layouts, compressions, types and colours."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiff_files import random_image, write
 
+from fsis_jax.errors import FsisError
 from fsis_jax.io.images import read_image, to_rgb8
 from fsis_jax.io.source import open_image
 
@@ -104,42 +106,12 @@ def test_four_bits_take_the_range_of_eight(tmp_path):
         np.testing.assert_array_equal(image[0:1, 0:4], [[0, 17, 34, 255]])
 
 
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_colours_of_a_palette(tmp_path, compression):
-    grey = random_image((20, 30), "u1")
-    table = np.repeat(np.arange(256, dtype=np.uint16)[None] * 257, 3, axis=0)
-    table[0] = table[0, ::-1]
-    path = write(tmp_path / "a.tif", grey, photometric="palette", colormap=table, compression=compression)
-    with open_image(path) as image:
-        assert (image.shape, image.dtype) == ((20, 30, 3), np.uint8)
-        np.testing.assert_array_equal(image[5:9, 2:4], np.stack([255 - grey, grey, grey], axis=2)[5:9, 2:4])
-    with open_image(path, channel="red") as image:
-        np.testing.assert_array_equal(image[5:9, 2:4], 255 - grey[5:9, 2:4])
-
-
 def test_jpeg_compression(tmp_path):
     ramp = np.repeat(np.linspace(0, 255, 96, dtype=np.uint8)[None], 64, axis=0)
     colours = np.stack([ramp, ramp[:, ::-1], np.full_like(ramp, 128)], axis=2)
     path = write(tmp_path / "a.tif", colours, compression="jpeg", tile=(32, 32), photometric="rgb")
     with open_image(path) as image:
         assert np.abs(image[10:40, 20:90].astype(int) - colours[10:40, 20:90]).mean() < 4
-
-
-def test_alpha_beside_grey(tmp_path):
-    pixels = random_image((20, 30, 2), "u1")
-    path = write(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
-    with open_image(path) as image:
-        np.testing.assert_array_equal(image[2:5, 1:30], pixels[2:5, 1:30, 0])
-
-
-def test_the_first_series_is_the_image(tmp_path):
-    main, macro = random_image((64, 80, 3), "u1"), random_image((10, 12), "u1")
-    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
-        writer.write(main, photometric="rgb", compression="zlib")
-        writer.write(macro, photometric="minisblack")
-    with open_image(tmp_path / "a.tif") as image:
-        np.testing.assert_array_equal(image[0:64, 0:80], main)
-        assert image.coarser == ()
 
 
 def test_a_whole_image_of_a_file_is_ones_own(tmp_path):
@@ -150,10 +122,38 @@ def test_a_whole_image_of_a_file_is_ones_own(tmp_path):
 
 
 def test_closing_lets_go_of_the_file(tmp_path):
-    maps = pathlib.Path("/proc/self/maps")
-    if not maps.exists():
-        pytest.skip("Linux tells what is mapped")
+    handles = pathlib.Path("/proc/self/fd")
+    if not handles.exists():
+        pytest.skip("Linux tells what is open")
+
+    def is_open() -> bool:
+        return any(str(handle.resolve()) == str(path.resolve()) for handle in handles.iterdir())
+
     path = write(tmp_path / "let-go.tif", random_image((20, 30)))
     with open_image(path):
-        assert "let-go.tif" in maps.read_text()
-    assert "let-go.tif" not in maps.read_text()
+        assert is_open()
+    assert not is_open()
+
+
+def test_a_file_that_is_cut_off_while_it_is_open_is_an_error(tmp_path):
+    whole = random_image((2000, 300))
+    for options in {}, {"compression": "zlib", "tile": (256, 256)}:
+        path = write(tmp_path / "live.tif", whole, **options)
+        with open_image(path) as image:
+            np.testing.assert_array_equal(image[0:2, 0:9], whole[0:2, 0:9])
+            os.truncate(path, 5000)
+            with pytest.raises(FsisError, match=r"live\.tif: cut off since it was opened \(\d+ bytes left of \d+\)"):
+                image[:, :]
+
+
+def test_a_window_of_a_wide_plane_reads_its_part_of_each_row(tmp_path, monkeypatch):
+    whole = random_image((50, 100_000))
+    counts = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda handle, count, place: counts.append(count) or pread(handle, count, place))
+    with open_image(write(tmp_path / "wide.tif", whole, byteorder=">")) as image:
+        np.testing.assert_array_equal(image[7:30, 501:900], whole[7:30, 501:900])
+        assert counts == [2 * 399] * 23
+        counts.clear()
+        np.testing.assert_array_equal(image[:, :], whole)
+        assert len(counts) == 2
