@@ -29,7 +29,7 @@ from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.exports import check_coco
 from fsis_jax.io.files import check_folder, write_failure
 from fsis_jax.io.image_file import ImageFile
-from fsis_jax.io.outputs import DEFAULT, check_names, check_results, image_name, write_outputs
+from fsis_jax.io.outputs import DEFAULT, check_names, check_results, file_name, image_name, write_outputs
 from fsis_jax.io.source import open_image
 
 _logger = logging.getLogger(__name__)
@@ -261,7 +261,7 @@ class _Run:
             job.image,
             counted,
             self.settings.save,
-            file_name=pathlib.PurePath(path).name,
+            file_name=file_name(path),
             references=list(self.references.images),
             pixel_size=job.pixel_size,
         )

@@ -3,11 +3,12 @@
 import glob
 import logging
 import os
+import pathlib
 import re
 from collections.abc import Iterable
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.ome_zarr import is_zarr
+from fsis_jax.io.ome_zarr import images_in, is_zarr
 from fsis_jax.io.outputs import FILES
 from fsis_jax.io.slides import SLIDE_SUFFIXES
 from fsis_jax.io.unread import is_hidden, is_in_zarr, unread_kinds
@@ -25,15 +26,16 @@ def image_files(paths: Iterable[str]) -> list[str]:
     An argument is a file (or folder of OME-Zarr); a folder, for the images (`IMAGE_SUFFIXES`) directly in it; or a
     pattern with `*`, `?` or `[...]`, where `**` stands for any folders. Those of a folder or pattern come in natural
     order ("a2" before "a10"), without hidden files, label images and overlays that we wrote. A line of the log counts
-    what else of a folder or pattern is not read.
+    what else of a folder or pattern is not read. A plate or a well of OME-Zarr stands for all its fields.
 
     Raises:
         FsisError: no such file, a folder without images, a pattern that matches none.
     """
     files: dict[str, str] = {}
     for path in paths:
-        for file in _expand(path):
-            files.setdefault(os.path.abspath(file), file)
+        for found in _expand(path):
+            for file in (images_in(found) if _is_zarr_folder(found) else []) or [found]:
+                files.setdefault(os.path.abspath(file), file)
     return list(files.values())
 
 
@@ -56,6 +58,8 @@ def _expand(path: str) -> list[str]:
     else:
         raise FsisError(f"{path}: no such file: check the path")
     images = [file for file in may_be_image if _may_be_image(file)]
+    folders = {os.path.abspath(image) for image in images}
+    images = [image for image in images if folders.isdisjoint(map(str, pathlib.Path(os.path.abspath(image)).parents))]
     kinds = unread_kinds(set(found).difference(images), IMAGE_SUFFIXES, searched="**" in path)
     told = ", ".join(f"{kind} ({count})" for kind, count in sorted(kinds.items()))
     if not images:
@@ -73,7 +77,11 @@ def _is_zarr_folder(path: str) -> bool:
 
 def _may_be_image(path: str) -> bool:
     """Whether a file that nobody named should be read: no part of an OME-Zarr image, and none of our results."""
-    return not is_in_zarr(path) and not path.endswith(_OURS) and (os.path.isfile(path) or _is_zarr_folder(path))
+    if path.endswith(_OURS):
+        return False
+    if is_in_zarr(path) or (is_zarr(path) and not path.lower().endswith(".zarr")):
+        return os.path.isdir(path) and bool(images_in(path))
+    return os.path.isfile(path) or _is_zarr_folder(path)
 
 
 def _natural(path: str) -> list[tuple[int, int, str]]:

@@ -3,6 +3,7 @@
 A folder whose metadata list the resolutions of one image: https://ngff.openmicroscopy.org
 """
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +14,10 @@ import zarr
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.chunks import ChunkCache, Chunks, check_chunk
-from fsis_jax.io.damage import damage_in
+from fsis_jax.io.damage import CUT_OFF, damage_in
 from fsis_jax.io.image_file import ImageFile, Plane
 from fsis_jax.io.pixel_size import micrometres
-from fsis_jax.io.planes import Choice, Wanted, choose_plane
+from fsis_jax.io.planes import Choice, Listed, Wanted, choose_plane, choose_series
 
 _MARKS = (".zgroup", ".zarray", "zarr.json")
 
@@ -37,18 +38,47 @@ def open_ome_zarr(path: str, wanted: Wanted) -> ImageFile:
         return _open(path, wanted)
 
 
-def _open(path: str, wanted: Wanted) -> ImageFile:
+def images_in(path: str) -> list[str]:
+    """The folders of the images that a folder of Zarr stands for: all fields of a plate or a well, itself if it is one.
+
+    A field that its plate lists is among them even if it is not there, so that opening it tells. A collection is one,
+    of which `series` chooses. None for anything else.
+    """
+    try:
+        with damage_in(path, "damaged OME-Zarr"):
+            metadata = _metadata(path)
+            if "plate" in metadata:
+                wells = [os.path.join(path, well["path"]) for well in metadata["plate"].get("wells", [])]
+                return [field for well in wells for field in images_in(well) or [well]]
+            if "well" in metadata:
+                return [os.path.join(path, image["path"]) for image in metadata["well"].get("images", [])]
+            shows = bool(metadata.get("multiscales")) or "bioformats2raw.layout" in metadata
+            return [path] if shows and "image-label" not in metadata else []
+    except FsisError:
+        return []
+
+
+def _metadata(path: str) -> Mapping[str, Any]:
+    """What OME says of a folder."""
     group = zarr.open(path, mode="r")
     if not isinstance(group, zarr.Group):
         raise FsisError(f"{path}: an array of Zarr without OME metadata: give the folder of the image around it")
     metadata: Mapping[str, Any] = group.attrs.asdict()
-    metadata = metadata.get("ome", metadata)
+    return metadata.get("ome", metadata)
+
+
+def _open(path: str, wanted: Wanted) -> ImageFile:
+    metadata = _metadata(path)
     _check_kind(path, metadata)
-    image = metadata["multiscales"][0]
-    missing = [dataset["path"] for dataset in image["datasets"] if dataset["path"] not in group]
-    if missing:
-        raise FsisError(f"{path}: array '{missing[0]}', which it lists, is missing: copy the whole folder again")
-    arrays = [array for dataset in image["datasets"] if isinstance(array := group[dataset["path"]], zarr.Array)]
+    if "multiscales" not in metadata:
+        folders = _collected(path)
+        listed = [_listed(folder, image) for folder in folders for image in _metadata(folder)["multiscales"][:1]]
+        opened = _open(folders[choose_series(path, listed, wanted)], dataclasses.replace(wanted, series=None))
+        opened.path = path
+        return opened
+    listed = [_listed(path, image) for image in metadata["multiscales"]]
+    image = metadata["multiscales"][choose_series(path, listed, wanted)]
+    arrays = _arrays(path, image)
     names, units = _axes(image, arrays[0].ndim)
     axes = "".join(_letter(name) for name in names)
     if len(axes) != arrays[0].ndim:
@@ -78,12 +108,37 @@ def _check_kind(path: str, metadata: Mapping[str, Any]) -> None:
         raise FsisError(f"{path}: a plate of many images: {remedy}")
     if "labels" in metadata or "image-label" in metadata:
         raise FsisError(f"{path}: labels and not an image: give the folder of the image around it")
-    if "bioformats2raw.layout" in metadata:
-        raise FsisError(f"{path}: a collection of images: give one of them, like {path}/0")
-    if not metadata.get("multiscales"):
+    if not metadata.get("multiscales") and "bioformats2raw.layout" not in metadata:
         raise FsisError(
             f"{path}: a Zarr folder without an image of OME-Zarr (multiscales): export it as OME-Zarr 0.4 or 0.5"
         )
+
+
+def _collected(path: str) -> list[str]:
+    """The folders of the images of a collection as bioformats2raw makes them: "0", "1" ..., or what its OME says."""
+    inside = os.path.join(path, "OME")
+    series = _metadata(inside).get("series") if is_zarr(inside) else None
+    names = series or sorted((name for name in os.listdir(path) if name.isdecimal()), key=int)
+    folders = [os.path.join(path, name) for name in names]
+    images = [folder for folder in folders if images_in(folder) == [folder]]
+    if not images:
+        raise FsisError(f"{path}: a collection without images: {CUT_OFF}")
+    return images
+
+
+def _listed(folder: str, image: Mapping[str, Any]) -> Listed:
+    """An image for the choice among several."""
+    shape = _arrays(folder, image)[0].shape
+    return Listed(image.get("name") or "", "".join(map(_letter, _axes(image, len(shape))[0])), shape)
+
+
+def _arrays(folder: str, image: Mapping[str, Any]) -> list[zarr.Array[Any]]:
+    """The resolutions of an image."""
+    group = zarr.open_group(folder, mode="r")
+    missing = [dataset["path"] for dataset in image["datasets"] if dataset["path"] not in group]
+    if missing:
+        raise FsisError(f"{folder}: array '{missing[0]}', which it lists, is missing: copy the whole folder again")
+    return [array for dataset in image["datasets"] if isinstance(array := group[dataset["path"]], zarr.Array)]
 
 
 def _axes(image: Mapping[str, Any], count: int) -> tuple[list[str], list[str | None]]:

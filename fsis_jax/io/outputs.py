@@ -11,6 +11,7 @@ from fsis_jax.io.exports import Result, write_coco, write_labels, write_overlay
 from fsis_jax.io.geojson import write_geojson
 from fsis_jax.io.images import overview
 from fsis_jax.io.levels import Image
+from fsis_jax.io.ome_zarr import is_zarr
 from fsis_jax.io.rois import write_rois
 from fsis_jax.io.table import write_table
 
@@ -27,10 +28,23 @@ DEFAULT = ("labels", "table", "overlay")
 
 
 def image_name(path: str) -> str:
-    """The name of an image file without its suffixes, which names its results: "a" of "x/a.ome.tif"."""
-    name = os.path.basename(os.path.abspath(path))  # of "." too
+    """The name of an image file without its suffixes, which names its results: "a" of "x/a.ome.tif".
+
+    Of an image inside a folder of Zarr all that leads to it: "plate-A-1-0" of "x/plate.zarr/A/1/0".
+    """
+    name, *inside = file_name(path).split("/")
     stem = pathlib.PurePath(name).stem
-    return stem[:-4] if stem.lower().endswith(".ome") and len(stem) > 4 else stem
+    return "-".join([stem[:-4] if stem.lower().endswith(".ome") and len(stem) > 4 else stem, *inside])
+
+
+def file_name(path: str) -> str:
+    """The name of an image file; of an image inside a folder of Zarr the path from that folder on, with slashes."""
+    place = pathlib.Path(os.path.abspath(path))  # of "." too
+    root = place
+    for folder in place.parents:
+        if folder.name and (folder.name.lower().endswith(".zarr") or is_zarr(folder)):
+            root = folder
+    return place.relative_to(root.parent).as_posix()
 
 
 def check_names(paths: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """OME-Zarr of both formats, written with zarr itself."""
 
+import os
 import pathlib
 import shutil
 
@@ -8,7 +9,9 @@ import pytest
 import zarr
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.finding import image_files
 from fsis_jax.io.levels import find_stretch
+from fsis_jax.io.outputs import image_name
 from fsis_jax.io.source import open_image
 
 FORMATS = [2, 3]
@@ -176,7 +179,7 @@ def test_folders_that_are_no_image(tmp_path, zarr_format):
         ({"well": {}}, "a plate of many images"),
         ({"labels": ["cells"]}, "labels and not an image: give the folder of the image around it"),
         ({"multiscales": [{}], "image-label": {}}, "labels and not an image"),
-        ({"bioformats2raw.layout": 3}, r"a collection of images: give one of them, like .*x\.zarr/0"),
+        ({"bioformats2raw.layout": 3}, "a collection without images: copy or export"),
         ({"multiscales": [{"datasets": []}]}, r"damaged OME-Zarr \(.+\): copy or export"),
     ):
         group = zarr.create_group(tmp_path / "x.zarr", zarr_format=zarr_format, overwrite=True)
@@ -195,6 +198,82 @@ def test_folders_that_are_no_image(tmp_path, zarr_format):
         open_image(tmp_path / "empty.zarr")
     with pytest.raises(FsisError, match=r"none\.zarr: no such file"):
         open_image(tmp_path / "none.zarr")
+
+
+@pytest.mark.parametrize("zarr_format", FORMATS)
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_image_of_a_collection(tmp_path, zarr_format, listed):
+    images = [_random((20, 30)), _random((40, 50))]
+    for i, image in enumerate(images):
+        _write(tmp_path / "a.zarr" / str(i), image, "yx", zarr_format)
+    layout: dict[str, object] = {"bioformats2raw.layout": 3}
+    root = zarr.open_group(tmp_path / "a.zarr", mode="a", zarr_format=zarr_format)
+    root.attrs.update({"ome": layout} if zarr_format == 3 else layout)
+    if listed:
+        order: dict[str, object] = {"series": ["1", "0"]}
+        root.require_group("OME").attrs.update({"ome": order} if zarr_format == 3 else order)
+        images.reverse()
+    sizes = ["30x20", "50x40"][:: -1 if listed else 1]
+    with pytest.raises(FsisError, match=rf"with --series 1\.\.2 \(1: {sizes[0]}; 2: {sizes[1]}\)$"):
+        open_image(tmp_path / "a.zarr")
+    for i, expected in enumerate(images):
+        with open_image(tmp_path / "a.zarr", series=i + 1) as image:
+            np.testing.assert_array_equal(image[:, :], expected)
+            assert image.path == str(tmp_path / "a.zarr")
+    shutil.rmtree(tmp_path / "a.zarr" / "1")
+    with open_image(tmp_path / "a.zarr") as image:
+        assert image.shape == (20, 30)
+
+
+def test_images_of_one_group(tmp_path):
+    image = _random((20, 30))
+    path = _write(tmp_path / "a.zarr", image, "yx", 2, factors=(1, 2))
+    group = zarr.open_group(path, mode="a")
+    ((multiscale,),) = [group.attrs["multiscales"]]
+    halves = [{**multiscale, "name": f"half {i}", "datasets": [multiscale["datasets"][i]]} for i in (0, 1)]
+    group.attrs["multiscales"] = halves
+    with pytest.raises(FsisError, match=r"2 images .* \(1: half 0 30x20; 2: half 1 15x10\)$"):
+        open_image(path)
+    with open_image(path, series="HALF 1") as half:
+        np.testing.assert_array_equal(half[:, :], image[::2, ::2])
+        assert half.pixel_size == 1
+
+
+@pytest.mark.parametrize("zarr_format", FORMATS)
+def test_fields_of_a_plate(tmp_path, zarr_format):
+    plate = tmp_path / "plate.zarr"
+    root = zarr.create_group(plate, zarr_format=zarr_format)
+
+    def tell(group: zarr.Group, **metadata: object) -> None:
+        group.attrs.update({"ome": metadata} if zarr_format == 3 else metadata)
+
+    tell(root, plate={"wells": [{"path": "A/1"}, {"path": "B/12"}, {"path": "B/13"}]})
+    for well, fields in (("A/1", "01"), ("B/12", "0")):
+        tell(root.require_group(well), well={"images": [{"path": field} for field in fields]})
+        for field in fields:
+            _write(plate / well / field, _random((20, 30)), "yx", zarr_format)
+    shown = [str(plate / field) for field in ("A/1/0", "A/1/1", "B/12/0")]
+    missing = str(plate / "B/13")
+    assert image_files([str(plate)]) == [*shown, missing]
+    assert image_files([str(tmp_path)]) == [*shown, missing]
+    assert image_files([f"{plate}/A/1"]) == shown[:2]
+    assert image_files([f"{plate}/A/1/1/"]) == [f"{shown[1]}/"]
+    for pattern in "*/*/*", "*/*", "**", "*/*/*/":
+        assert [os.path.normpath(path) for path in image_files([f"{plate}/{pattern}"])][:3] == shown
+    assert image_files([f"{plate}/*/*/0"]) == [shown[0], shown[2]]
+    with pytest.raises(FsisError, match="matches no image"):
+        image_files([f"{plate}/*"])
+    with pytest.raises(FsisError, match="no such file"):
+        open_image(missing)
+    assert [image_name(path) for path in shown] == ["plate-A-1-0", "plate-A-1-1", "plate-B-12-0"]
+    assert image_name(f"{plate}/") == "plate"
+    assert image_name(str(tmp_path / "x.ome.zarr" / "0")) == "x-0"
+
+
+def test_labels_of_an_image_are_no_image_of_a_pattern(tmp_path):
+    path = _write(tmp_path / "a.zarr", _random((20, 30)), "yx", 2)
+    _write(path / "labels" / "cells", _random((20, 30)), "yx", 2, **{"image-label": {}})
+    assert image_files([f"{tmp_path}/**"]) == [str(path)]
 
 
 @pytest.mark.parametrize("zarr_format", FORMATS)
