@@ -115,6 +115,6 @@ def random_batch(config: ConfigDict, canvas: tuple[int, int], batch_size: int) -
         gt_ignore=np.zeros((batch_size, rows), bool),
         gt_masks=np.full((batch_size, rows, cells, cells), 255, np.uint8),
         gt_keypoints=np.zeros((batch_size, rows, 0, 3), np.float32),
-        image_ids=np.arange(batch_size, dtype=np.int32),
+        targets=np.arange(batch_size, dtype=np.int32),
         sample_ids=np.arange(batch_size, dtype=np.int32),
     )

@@ -28,13 +28,13 @@ class Batch:
     contrast_references: Array
     """(B, K, S, S, 3) uint8, crops of cells of another category; K is 0 where they are not used."""
     contrast_classes: Array
-    """(B,) int32, the category of `contrast_references`; 0 where not used."""
+    """(B,) int32, the category of `contrast_references`, numbered as `gt_classes`; 0 where not used."""
     gt_boxes: Array
     """(B, G, 4) float32 (x1, y1, x2, y2) in canvas pixels."""
     gt_valid: Array
     """(B, G) bool, false where the row is padding."""
     gt_classes: Array
-    """(B, G) int32 category ids; 0 where padding."""
+    """(B, G) int32, 1 ... n for the n categories that training may learn, in their order; 0 for others and padding."""
     gt_matches: Array
     """(B, G) bool, whether the category of the instance is that of the references."""
     gt_ignore: Array
@@ -44,7 +44,7 @@ class Batch:
     gt_keypoints: Array
     """(B, G, P, 3) float32 x, y in canvas pixels (the middle of pixel i is i + 0.5, whatever the convention of the
     boxes), and 2 (visible), 1 (hidden), or 0 (not labelled or not in the image); P is 0 where there are none."""
-    image_ids: Array
-    """(B,) int32, ids of the targets in the data set, for messages."""
+    targets: Array
+    """(B,) int32, positions of the targets among the training images, for messages."""
     sample_ids: Array
     """(B,) int32, position of the episode in the whole run; random keys on the device derive from it."""

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from fsis_jax.data.index import Problem, annotation_files, find_layout, read_index
+from fsis_jax.config import base_config
+from fsis_jax.data.coco_files import annotation_files, find_layout
+from fsis_jax.data.episodes import can_be_shown
+from fsis_jax.data.index import Problem, read_index
 from fsis_jax.data.records import Annotations
 from fsis_jax.errors import FsisError
 from fsis_jax.io.images import decode_image
@@ -51,6 +54,7 @@ def check(root: str | os.PathLike[str]) -> Report:
     """
     read = _read_prepared if find_layout(root) == "prepared" else _read_folder
     annotations, categories, problems = read(root)
+    problems += [problem for split, items in annotations.items() for problem in _without_cells(root, split, items)]
     return Report(
         root=os.fspath(root),
         rows=tuple(_row(category, name, annotations) for category, name in sorted(categories.items())),
@@ -140,8 +144,9 @@ def _check_file(path: pathlib.Path, item: Annotations) -> list[Problem]:
         data = path.read_bytes()
     except FileNotFoundError:
         return [Problem(str(path), None, "no such image", "restore it or remove it from the annotation file")]
-    except OSError as error:
-        return [Problem(str(path), None, f"cannot be read ({error.strerror or error})", "restore the image")]
+    except (OSError, ValueError) as error:  # ValueError of a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        return [Problem(str(path), None, f"cannot be read ({reason})", "restore the image")]
     return _check_image(data, str(path), item)
 
 
@@ -154,6 +159,17 @@ def _check_image(data: bytes, name: str, item: Annotations) -> list[Problem]:
     if (height, width) != (item.height, item.width):
         what = f"the image is {width}x{height}, its annotations say {item.width}x{item.height}"
         return [Problem(name, None, what, "correct the annotation file or restore the image")]
+    return []
+
+
+def _without_cells(root: str | os.PathLike[str], split: str, items: Sequence[Annotations]) -> list[Problem]:
+    """What is wrong with a split that shows nothing to learn or to find."""
+    name, least = os.fspath(root), base_config().data.min_reference_area
+    if all(item.crowd.all() for item in items):
+        return [Problem(name, None, f"no cell in the split '{split}'", "annotate some")]
+    if split == "train" and not any(can_be_shown(item, least).any() for item in items):
+        what = f"no cell in the split 'train' that is 2 pixels wide and high and has more than {least:g}"
+        return [Problem(name, None, what, "nothing can serve as a reference; give images of a higher resolution")]
     return []
 
 

@@ -8,7 +8,8 @@ import pathlib
 
 from absl import logging
 
-from fsis_jax.data.index import find_layout, read_index
+from fsis_jax.data.coco_files import find_layout
+from fsis_jax.data.index import read_index
 from fsis_jax.data.records import Record, Source
 from fsis_jax.errors import FsisError
 
@@ -20,19 +21,18 @@ class CocoSource:
     records too. `file` is the annotation file.
 
     Raises:
-        FsisError: a folder, file or image is missing, a file is not what COCO asks for, or a category is in no fold.
+        FsisError: as `read_index`, an image is missing, or a category that is used is in no fold.
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str, *, keypoints: bool = False) -> None:
         index = read_index(root, split, keypoints=keypoints)
         if index.unassigned:
             category, annotation_id = next(iter(index.unassigned.items()))
-            where = "its categories have" if annotation_id is None else f"annotation {annotation_id} has"
             raise FsisError(
-                f"{index.file}: {where} the category id {category}, which no fold names: "
+                f"{index.file}: annotation {annotation_id} has the category id {category}, which no fold names: "
                 f"add it to {pathlib.Path(root) / 'folds.json'} or correct it"
             )
-        missing = [path for path in index.images if not path.is_file()]
+        missing = [path for path in index.images if not os.path.isfile(path)]
         if missing:
             others = f" (nor {len(missing) - 1} others)" if len(missing) > 1 else ""
             raise FsisError(f"{missing[0]}: no such image{others}: restore it or remove it from {index.file}")

@@ -294,6 +294,12 @@ def _free_squares(
         free[max(0, y - side + 1) : y + side, max(0, x - side + 1) : x + side] = False
 
 
+def can_be_shown(record: Annotations, min_area: float) -> np.ndarray:
+    """(N,) bool, which instances are large enough for a reference: more than `min_area` pixels, 2 wide and high."""
+    sides = record.boxes[:, 2:] - record.boxes[:, :2]
+    return np.asarray(~record.crowd & (record.areas > min_area) & (sides >= 2).all(axis=1))
+
+
 def _pool(annotations: Sequence[Annotations], records: Collection[int], category: int, min_area: float) -> np.ndarray:
     """(n, 2) int: record and row of every instance that can serve as a reference of `category`.
 
@@ -304,8 +310,7 @@ def _pool(annotations: Sequence[Annotations], records: Collection[int], category
     for position in sorted(records):
         record = annotations[position]
         boxes = record.boxes
-        usable = (record.classes == category) & ~record.crowd & (record.areas > min_area)
-        usable &= (boxes[:, 2:] - boxes[:, :2] >= 2).all(axis=1)
+        usable = (record.classes == category) & can_be_shown(record, min_area)
         inside = (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < (record.width, record.height)).all(axis=1)
         whole += [(position, row) for row in np.flatnonzero(usable & inside).tolist()]
         cut += [(position, row) for row in np.flatnonzero(usable & ~inside).tolist()]

@@ -85,8 +85,9 @@ def training_example(
     one of the references' category). In a mosaic it fills one panel of the canvas, and the others show crops of the
     episode's other targets: half of the time at the target's scale, else at that where their cells have the size of
     the references. Ignored instances: crowds, categories that are not `trainable`, those of which the crop shows less
-    than `min_visible`, and those narrower than a pixel of the canvas. In a "plain" episode the order of `trainable` is
-    that of the classes (`plain.class_numbers`), and whatever has a class is a match.
+    than `min_visible`, and those narrower than a pixel of the canvas. Categories, whose ids may be large, are numbered
+    from 1 on in the order of `trainable` (`plain.class_numbers`); in a "plain" episode whatever has such a number is a
+    match.
     """
     record = cache.annotations[episode.target]
     scale = _training_scale(record, episode, config, rng)
@@ -113,11 +114,9 @@ def training_example(
     keypoints = [
         points.scaled(crop.keypoints, 1, (panel.x0, panel.y0)) for crop, panel in zip(crops, places, strict=True)
     ]
-    if episode.kind == "plain":
-        classes = class_numbers(classes, trainable)
-        matches = classes > 0
-    else:
-        matches = (classes == episode.category) & (episode.kind == "present")
+    numbers = class_numbers(classes, trainable)
+    matches = numbers > 0 if episode.kind == "plain" else (classes == episode.category) & (episode.kind == "present")
+    contrast = 0 if episode.contrast_category is None else 1 + list(trainable).index(episode.contrast_category)
     reference = functools.partial(_training_reference, cache, episode, config, tone, rng)
     shape = (-1, config.reference_size, config.reference_size, 3)
     return {
@@ -125,17 +124,17 @@ def training_example(
         "image_sizes": np.array(canvas if episode.others else crops[0].image.shape[:2], np.int32),
         "references": np.array([reference(box) for box in episode.references], np.uint8).reshape(shape),
         "contrast_references": np.array([reference(box) for box in episode.contrast], np.uint8).reshape(shape),
-        "contrast_classes": np.array(episode.contrast_category or 0, np.int32),
+        "contrast_classes": np.array(contrast, np.int32),
         # A crop may show nothing of the category but slivers.
         "reference_present": np.array((matches & ~ignore).any() or episode.kind == "plain"),
         "gt_boxes": _padded(boxes, config.max_instances),
         "gt_valid": np.arange(config.max_instances) < len(boxes),
-        "gt_classes": _padded(classes, config.max_instances),
+        "gt_classes": _padded(numbers, config.max_instances),
         "gt_matches": _padded(matches, config.max_instances),
         "gt_ignore": _padded(ignore, config.max_instances),
         "gt_masks": _padded(masks, config.max_instances),
         "gt_keypoints": _padded(np.concatenate(keypoints), config.max_instances),
-        "image_ids": np.array(record.image_id, np.int32),
+        "targets": np.array(episode.target, np.int32),
     }
 
 
@@ -166,7 +165,7 @@ class _Crop:
     keypoints: np.ndarray
     """(n, P, 3) float32, in its pixels."""
     classes: np.ndarray
-    """(n,) int32."""
+    """(n,) int64 category ids."""
     ignore: np.ndarray
     """(n,) bool."""
 

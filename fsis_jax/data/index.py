@@ -1,38 +1,38 @@
-"""Reading a folder with COCO annotations: which layout it has, what its files say, and what is wrong with them.
+"""Reading a split of a folder with COCO annotations: what its file says, and what is wrong with it.
 
-Two layouts hold the same thing: a COCO folder (`images/`, `annotations/{split}.json`, `folds.json`; or COCO itself as
-it comes, `train2017/`, `annotations/instances_train2017.json` ..., whose val2017 is our "test") and FIS-Cell
-(`fis_cell.py`). The images themselves are not looked at here. What cannot be used is left out and listed as a
-problem; what makes the whole folder unusable raises.
+The images themselves are not looked at here. What cannot be used is left out and listed as a problem; what makes the
+whole folder unusable raises.
 
 Without `folds.json` there is one fold, 1, which holds out nothing: every category is learnt.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from fsis_jax.data import fis_cell
+from fsis_jax.data.coco_files import (
+    AS_COCO_COMES,
+    annotation_files,
+    check_others,
+    distinct_names,
+    find_layout,
+    read_instance_file,
+    read_json,
+    stated_categories,
+)
 from fsis_jax.data.instance import Instance, read_instance
 from fsis_jax.data.keypoints import read_keypoints, read_names
 from fsis_jax.data.records import Annotations
 from fsis_jax.data.segmentation import InvalidAnnotationError
 from fsis_jax.errors import FsisError
 
-Layout = Literal["coco", "fis_cell", "prepared"]
-
-_AS_COCO_COMES = {"train": "train2017", "test": "val2017"}
-"""Split -> its name in COCO's own files and folders."""
-
-_GET_DATA = (
-    "give the folder of your data, make some with `fsis data synthetic --output DIR`, "
-    "or use `--config configs/quickstart.py`, which makes its own"
-)
+_MOST_PIXELS = 1 << 31
+"""Of an image that run lengths can count."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,74 +65,34 @@ class Index:
     """Path of each image, whether or not it exists."""
     categories: dict[int, str]
     folds: dict[int, tuple[int, ...]]
-    unassigned: dict[int, int | None]
-    """Category ids that no fold names, and an annotation of each (None: there is none)."""
+    unassigned: dict[int, int]
+    """Category ids that annotations have and no fold names, and an annotation of each."""
     problems: tuple[Problem, ...]
-
-
-def find_layout(root: str | os.PathLike[str]) -> Layout:
-    """Which of the three layouts a folder has.
-
-    Raises:
-        FsisError: no such folder, or none of them.
-    """
-    folder = pathlib.Path(root)
-    if not folder.is_dir():
-        what = "is a file, not a data folder" if folder.exists() else "no such data folder"
-        raise FsisError(f"{folder}: {what}: {_GET_DATA}")
-    if (folder / "dataset_info.json").is_file():
-        return "prepared"
-    if any((folder / name).is_file() for name in fis_cell.ANNOTATION_FILES.values()):
-        return "fis_cell"
-    if (folder / "annotations").is_dir():
-        return "coco"
-    raise FsisError(
-        f"{folder}: holds neither annotations/train.json nor {fis_cell.ANNOTATION_FILES['train']} "
-        f"nor a prepared data set: {_GET_DATA}"
-    )
-
-
-def annotation_files(root: str | os.PathLike[str], *, keypoints: bool = False) -> dict[str, pathlib.Path]:
-    """The splits that a COCO or FIS-Cell folder has, "train" first, and their annotation files.
-
-    Of COCO as it comes, with `keypoints` the files of persons and their keypoints.
-    """
-    folder = pathlib.Path(root)
-    if find_layout(folder) == "fis_cell":
-        named = {split: folder / name for split, name in fis_cell.ANNOTATION_FILES.items()}
-        return {split: path for split, path in named.items() if path.is_file()}
-    kind = "person_keypoints" if keypoints else "instances"
-    named = {split: folder / "annotations" / f"{kind}_{name}.json" for split, name in _AS_COCO_COMES.items()}
-    if any(path.is_file() for path in named.values()):
-        return {split: path for split, path in named.items() if path.is_file()}
-    files = {path.stem: path for path in sorted((folder / "annotations").glob("*.json"))}
-    return dict(sorted(files.items(), key=lambda item: item[0] != "train"))
 
 
 def read_index(root: str | os.PathLike[str], split: str, *, keypoints: bool = False) -> Index:
     """Read and check the annotations of a split of a COCO or FIS-Cell folder; `keypoints` as for `annotation_files`.
 
     Raises:
-        FsisError: a file is missing, is not JSON, or is not a COCO file.
+        FsisError: a file is missing, is not JSON, or is not a COCO file; or the files of the splits mean different
+            categories by an id.
     """
     folder, files = pathlib.Path(root), annotation_files(root, keypoints=keypoints)
     if split not in files:
         raise FsisError(f"{folder}: no annotations of a split '{split}', only of: {', '.join(files) or 'none'}")
     file = files[split]
     is_fis_cell = find_layout(folder) == "fis_cell"
-    data = _read_json(file)
-    for key in ("images", "annotations", "categories"):
-        rows = data.get(key) if isinstance(data, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise FsisError(f"{file}: no list of objects under '{key}': give a COCO instance file")
+    data = read_instance_file(file)
     images = _images(data["images"], file)
-    categories = _categories(data["categories"], file)
+    stated = stated_categories(data["categories"], file)
+    check_others(files, split, stated)
+    categories = distinct_names(stated)
     folds = fis_cell.FOLDS if is_fis_cell else _folds(folder / "folds.json")
     names, with_keypoints = read_names(data["categories"])
     instances, problems = _instances(data["annotations"], images, categories, str(file))
     problems += _add_keypoints(data["annotations"], instances, with_keypoints, len(names), str(file))
-    as_it_comes = file.stem.endswith(_AS_COCO_COMES.get(split, "/"))
-    images_folder = folder / (_AS_COCO_COMES[split] if as_it_comes else "images")
+    as_it_comes = file.stem.endswith(AS_COCO_COMES.get(split, "/"))
+    images_folder = folder / (AS_COCO_COMES[split] if as_it_comes else "images")
     first, second = (folder, images_folder) if is_fis_cell else (images_folder, folder)
     order = sorted(images)
     return Index(
@@ -141,18 +101,9 @@ def read_index(root: str | os.PathLike[str], split: str, *, keypoints: bool = Fa
         images=tuple(_image_path(images[image_id]["file_name"], first, second) for image_id in order),
         categories=categories,
         folds={1: ()} if folds is None else folds,
-        unassigned={} if folds is None else _unassigned(data["annotations"], categories, folds),
+        unassigned={} if folds is None else _unassigned(data["annotations"], folds),
         problems=tuple(problems),
     )
-
-
-def _read_json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise FsisError(f"{path}: cannot be read ({error.strerror or error}): restore the file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FsisError(f"{path}: not valid JSON ({error}): export or copy the file again") from error
 
 
 def _images(rows: Sequence[Mapping[str, Any]], file: pathlib.Path) -> dict[int, Mapping[str, Any]]:
@@ -163,29 +114,21 @@ def _images(rows: Sequence[Mapping[str, Any]], file: pathlib.Path) -> dict[int, 
             raise FsisError(
                 f"{file}: image {name or position} has the id {image_id!r}: give every image a whole number of its own"
             )
-        if not isinstance(name, str) or not name:
-            raise FsisError(f"{file}: image {image_id} has no file_name: add it")
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise FsisError(f"{file}: image {image_id} has the file_name {name!r}: give the name of its file")
         for key in ("width", "height"):
-            if type(row.get(key)) is not int or row[key] <= 0:
+            if type(row.get(key)) is not int or not 0 < row[key] <= _MOST_PIXELS:
                 raise FsisError(f"{file}: image {name} has the {key} {row.get(key)!r}: give its size in pixels")
+        if row["width"] * row["height"] > _MOST_PIXELS:
+            raise FsisError(f"{file}: image {name} has {row['width']}x{row['height']} pixels: cut it into parts")
         images[image_id] = row
     return images
-
-
-def _categories(rows: Sequence[Mapping[str, Any]], file: pathlib.Path) -> dict[int, str]:
-    categories: dict[int, str] = {}
-    for row in rows:
-        category = row.get("id")
-        if type(category) is not int or category <= 0 or category in categories:
-            raise FsisError(f"{file}: a category has the id {category!r}: give each one of its own, from 1 on")
-        categories[category] = str(row.get("name", category))
-    return categories
 
 
 def _folds(path: pathlib.Path) -> dict[int, tuple[int, ...]] | None:
     if not path.exists():
         return None
-    data = _read_json(path)
+    data = read_json(path)
     try:
         return {int(fold): tuple(int(category) for category in ids) for fold, ids in data.items()}
     except (AttributeError, TypeError, ValueError) as error:
@@ -227,15 +170,13 @@ def _instances(
     return instances, problems
 
 
-def _unassigned(
-    rows: Sequence[Mapping[str, Any]], categories: Mapping[int, str], folds: Mapping[int, tuple[int, ...]]
-) -> dict[int, int | None]:
+def _unassigned(rows: Sequence[Mapping[str, Any]], folds: Mapping[int, tuple[int, ...]]) -> dict[int, int]:
     named = {category for ids in folds.values() for category in ids}
-    unassigned: dict[int, int | None] = {category: None for category in categories if category not in named}
+    unassigned: dict[int, int] = {}
     for row in rows:
-        category = row.get("category_id")
-        if type(category) is int and category not in named and unassigned.get(category) is None:
-            unassigned[category] = row.get("id")
+        annotation_id, category = row.get("id"), row.get("category_id")
+        if type(category) is int and type(annotation_id) is int and category not in named:
+            unassigned.setdefault(category, annotation_id)
     return unassigned
 
 
@@ -270,10 +211,10 @@ def _annotations(image: Mapping[str, Any], instances: Sequence[Instance], names:
         height=image["height"],
         width=image["width"],
         boxes=np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
-        classes=np.array([instance.category for instance in instances], np.int32),
+        classes=np.array([instance.category for instance in instances], np.int64),
         crowd=np.array([instance.crowd for instance in instances], bool),
         areas=np.array([instance.area for instance in instances], np.float32),
-        annotation_ids=np.array([instance.annotation_id for instance in instances], np.int64),
+        annotation_ids=np.array([instance.annotation_id for instance in instances], object),
         rles=tuple(instance.counts for instance in instances),
         keypoints=np.array([instance.keypoints for instance in instances], np.float32).reshape(
             len(instances), len(names), 3
@@ -283,6 +224,7 @@ def _annotations(image: Mapping[str, Any], instances: Sequence[Instance], names:
 
 
 def _image_path(name: str, first: pathlib.Path, second: pathlib.Path) -> pathlib.Path:
-    """File names are relative to `first`; some exports write them relative to `second`."""
-    path = second / name
-    return path if not (first / name).is_file() and path.is_file() else first / name
+    """File names are relative to `first`; some exports write them relative to `second`, or as Windows does."""
+    names = dict.fromkeys((name, name.replace("\\", "/")))
+    paths = [folder / written for written in names for folder in (first, second)]
+    return next((path for path in paths if os.path.isfile(path)), paths[0])

@@ -1,14 +1,13 @@
 """One COCO annotation, read and checked: its box, its mask and whether it is a crowd."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from fsis_jax.data.segmentation import InvalidAnnotationError, compressed_counts, polygon_excess
+from fsis_jax.data.segmentation import InvalidAnnotationError, compressed_counts, is_coordinate, polygon_excess
 
 _EXCESS = 1.0
 """Pixels by which a box or polygon may reach outside its image: some tools count from 1."""
@@ -37,12 +36,15 @@ def read_instance(row: Mapping[str, Any], height: int, width: int) -> tuple[Inst
     """An annotation with known id and category, and the correction without which it would be wrong.
 
     The box is the annotation's own, clipped to the image, where it agrees with the mask to 2 pixels, and the mask's
-    tight box elsewhere or where there is none. `"ignore": 1` counts as a crowd: neither right nor wrong.
+    tight box elsewhere or where there is none (null). `"ignore": 1` counts as a crowd: neither right nor wrong.
 
     Raises:
         InvalidAnnotationError: a degenerate box, a box or mask outside the image, or a damaged mask.
     """
-    given = _box(row["bbox"], height, width) if "bbox" in row else None
+    for key in ("iscrowd", "ignore"):
+        if row.get(key) not in (None, 0, 1):
+            raise InvalidAnnotationError(f"{key} {row[key]!r} is neither 0 nor 1", "correct it")
+    given = None if row.get("bbox") in (None, []) else _box(row["bbox"], height, width)
     counts = compressed_counts(row.get("segmentation"), height, width)
     rle = {"size": [height, width], "counts": counts}
     area = int(coco_mask.area(rle))
@@ -68,17 +70,13 @@ def read_instance(row: Mapping[str, Any], height: int, width: int) -> tuple[Inst
                 f"bbox {row['bbox']} is not that of its mask, {[float(v) for v in (x, y, w, h)]}",
                 "the box of the mask is used; correct bbox",
             )
-    crowd = row.get("iscrowd", 0) == 1 or row.get("ignore", 0) == 1
+    crowd = row.get("iscrowd") == 1 or row.get("ignore") == 1
     return Instance(row["id"], row["category_id"], box, crowd, area, counts), correction
 
 
 def _box(bbox: object, height: int, width: int) -> np.ndarray:
     """(4,) float64 (x1, y1, x2, y2), at least 1 pixel wide and high and at most `_EXCESS` outside the image."""
-    if not (
-        isinstance(bbox, list)
-        and len(bbox) == 4
-        and all(type(value) in (int, float) and math.isfinite(value) for value in bbox)
-    ):
+    if not (isinstance(bbox, list) and len(bbox) == 4 and all(is_coordinate(value) for value in bbox)):
         raise InvalidAnnotationError(f"bbox {bbox!r} is not four numbers", "give [x, y, width, height]")
     x, y, w, h = bbox
     if w < 1 or h < 1:

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from fsis_jax.data.coco import CocoSource
-from fsis_jax.data.index import annotation_files, find_layout
+from fsis_jax.data.coco_files import annotation_files, check_same_categories, find_layout, stated_names
 from fsis_jax.data.records import Annotations, Record, Source
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import write_failure
@@ -42,17 +42,18 @@ class FsisCells(tfds.core.GeneratorBasedBuilder):
             description="Cells with instance masks, for fsis_jax.",
             features=features.FeaturesDict(
                 {
+                    # Ids are text, since they may be of any size.
                     # Any image format: features.Image would take 8-bit PNG and JPEG only, and decode them.
                     "encoded": features.Tensor(shape=(), dtype=np.object_),
-                    "image_id": features.Tensor(shape=(), dtype=np.int64),
+                    "image_id": features.Text(),
                     "file_name": features.Text(),
                     "height": features.Tensor(shape=(), dtype=np.int64),
                     "width": features.Tensor(shape=(), dtype=np.int64),
                     "boxes": features.Tensor(shape=(None, 4), dtype=np.float32),
-                    "classes": features.Tensor(shape=(None,), dtype=np.int32),
+                    "classes": features.Tensor(shape=(None,), dtype=np.int64),
                     "crowd": features.Tensor(shape=(None,), dtype=np.bool_),
                     "areas": features.Tensor(shape=(None,), dtype=np.float32),
-                    "annotation_ids": features.Tensor(shape=(None,), dtype=np.int64),
+                    "annotation_ids": features.Tensor(shape=(None,), dtype=np.object_),
                     "rles": features.Tensor(shape=(None,), dtype=np.object_),
                     "keypoints": features.Tensor(shape=(None,), dtype=np.float32),
                 }
@@ -88,7 +89,7 @@ class FsisCells(tfds.core.GeneratorBasedBuilder):
                 position,
                 {
                     "encoded": record.encoded,
-                    "image_id": annotations.image_id,
+                    "image_id": str(annotations.image_id),
                     "file_name": annotations.file_name,
                     "height": annotations.height,
                     "width": annotations.width,
@@ -96,7 +97,7 @@ class FsisCells(tfds.core.GeneratorBasedBuilder):
                     "classes": annotations.classes,
                     "crowd": annotations.crowd,
                     "areas": annotations.areas,
-                    "annotation_ids": annotations.annotation_ids,
+                    "annotation_ids": np.array([b"%d" % one for one in annotations.annotation_ids], dtype=object),
                     "rles": np.array(annotations.rles, dtype=object),
                     "keypoints": annotations.keypoints.ravel(),
                 },
@@ -156,12 +157,17 @@ class PreparedSource:
         self._open()
         metadata = self._metadata
         try:
-            self.categories = {int(category): str(name) for category, name in metadata["categories"][split]}
+            named = {
+                other: {int(category): str(name) for category, name in rows}
+                for other, rows in metadata["categories"].items()
+            }
+            self.categories = named[split]
             self.folds = {int(fold): tuple(map(int, ids)) for fold, ids in metadata["folds"][split]}
             # Data sets that were prepared before there were keypoints have no names.
             names = tuple(map(str, metadata.get("keypoint_names", {}).get(split, ())))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FsisError(f"{self._root}: metadata.json is not ours or damaged: {_REMAKE}") from error
+        check_same_categories({f"{self._root} ({other})": stated_names(names) for other, names in named.items()})
         self.annotations = tuple(_annotations(self._read(position), names) for position in range(len(self._examples)))
 
     def _open(self) -> None:
@@ -206,15 +212,15 @@ def _reason(error: Exception) -> str:
 
 def _annotations(example: Mapping[str, Any], names: tuple[str, ...]) -> Annotations:
     return Annotations(
-        image_id=int(example["image_id"]),
+        image_id=int(example["image_id"]),  # text; a number in data sets of before 0.2
         file_name=example["file_name"].decode(),
         height=int(example["height"]),
         width=int(example["width"]),
         boxes=np.asarray(example["boxes"], np.float32),
-        classes=np.asarray(example["classes"], np.int32),
+        classes=np.asarray(example["classes"], np.int64),
         crowd=np.asarray(example["crowd"], bool),
         areas=np.asarray(example["areas"], np.float32),
-        annotation_ids=np.asarray(example["annotation_ids"], np.int64),
+        annotation_ids=np.array([int(one) for one in example["annotation_ids"]], object),
         rles=tuple(example["rles"]),
         keypoints=np.asarray(example.get("keypoints", ()), np.float32).reshape(len(example["boxes"]), len(names), 3),
         keypoint_names=names,

@@ -16,6 +16,7 @@ class Annotations:
     """What is known of one image without its pixels. N instances."""
 
     image_id: int
+    """As the data set has it: a whole number of any size."""
     file_name: str
     """Relative to the data set's image folder; error messages name it."""
     height: int
@@ -23,13 +24,13 @@ class Annotations:
     boxes: np.ndarray
     """(N, 4) float32."""
     classes: np.ndarray
-    """(N,) int32 category ids."""
+    """(N,) int64 category ids."""
     crowd: np.ndarray
     """(N,) bool."""
     areas: np.ndarray
     """(N,) float32, pixels of the mask."""
     annotation_ids: np.ndarray
-    """(N,) int64."""
+    """(N,) object: whole numbers of any size."""
     rles: tuple[bytes, ...]
     """N compressed COCO run-length counts over the whole image of (height, width)."""
     keypoints: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 3), np.float32))

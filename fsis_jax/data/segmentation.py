@@ -7,6 +7,9 @@ reads past the end of its buffers when given counts that do not fill the image, 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+_FARTHEST = 1e12
+"""Pixels."""
+
 
 class InvalidAnnotationError(ValueError):
     """An annotation that cannot be used: what is wrong, and what its author can do."""
@@ -30,6 +33,11 @@ def compressed_counts(segmentation: object, height: int, width: int) -> bytes:
     if isinstance(segmentation, dict):
         return _from_runs(segmentation, height, width)
     raise InvalidAnnotationError("no segmentation", "give polygons or run-length counts")
+
+
+def is_coordinate(value: object) -> bool:
+    """A number that may be one of pixels."""
+    return type(value) in (int, float) and -_FARTHEST < value < _FARTHEST  # type: ignore[operator]
 
 
 def polygon_excess(segmentation: object, height: int, width: int) -> float:
@@ -97,19 +105,14 @@ def _from_runs(segmentation: dict[str, object], height: int, width: int) -> byte
 
 def _from_polygons(polygons: list[object], height: int, width: int) -> bytes:
     for polygon in polygons:
-        if not (
-            isinstance(polygon, list)
-            and len(polygon) % 2 == 0
-            and all(type(value) in (int, float) for value in polygon)
-            and np.isfinite(polygon).all()
-        ):
+        if not (isinstance(polygon, list) and len(polygon) % 2 == 0 and all(is_coordinate(value) for value in polygon)):
             raise InvalidAnnotationError(
                 "a polygon that is not a list of x, y numbers", "give [x1, y1, x2, y2, x3, y3 ...]"
             )
     usable = [polygon for polygon in polygons if isinstance(polygon, list) and len(polygon) >= 6]
     if not usable:
         raise InvalidAnnotationError("polygons of fewer than 3 points", "give at least 3 points")
-    # pycocotools walks along every edge pixel by pixel: a coordinate of 1e9 would take all the memory there is.
+    # pycocotools walks along every edge pixel by pixel: a coordinate of 1e12 would take all the memory there is.
     excess = polygon_excess(usable, height, width)
     if excess > max(height, width):
         raise InvalidAnnotationError(

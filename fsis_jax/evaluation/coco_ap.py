@@ -170,7 +170,8 @@ class _Evaluator(COCOeval):
         self._detections = detections
         if categories is None:
             categories = {category for record in self._records for category in record.classes.tolist()}
-        self.params.imgIds = [record.image_id for record in self._records]
+        # Numbers of our own: COCOeval puts ids into arrays, which do not hold all whole numbers.
+        self.params.imgIds = list(range(len(self._records)))
         self.params.catIds = sorted(categories)
 
     def run(self, areas: list[tuple[float, float]], max_dets: list[int], iou_thresholds: np.ndarray) -> None:
@@ -194,12 +195,13 @@ class _Evaluator(COCOeval):
         masks, keypoints = self.params.iouType == "segm", self.params.iouType == "keypoints"
         self._gts: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
         self._dts: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
-        for record, ignored in zip(self._records, self._ignored, strict=True):
+        numbers = {record.image_id: number for number, record in enumerate(self._records)}
+        for number, (record, ignored) in enumerate(zip(self._records, self._ignored, strict=True)):
             size = [record.height, record.width]
             for row, category in enumerate(record.classes.tolist()):
                 x1, y1, x2, y2 = record.boxes[row].tolist()
                 hopeless = keypoints and not record.keypoints[row, :, 2].any()
-                self._gts[record.image_id, category].append(
+                self._gts[number, category].append(
                     {
                         "segmentation": {"size": size, "counts": record.rles[row]} if masks else None,
                         "bbox": [x1, y1, x2 - x1, y2 - y1],
@@ -210,6 +212,8 @@ class _Evaluator(COCOeval):
                     }
                 )
         for detection in self._detections:
+            if detection["image_id"] not in numbers:
+                continue
             box = detection["bbox"]
             if self._mask_boxes:
                 box = pycocotools.mask.toBbox(detection["segmentation"]).tolist()
@@ -218,7 +222,7 @@ class _Evaluator(COCOeval):
             by_mask = masks or self._mask_boxes
             area = pycocotools.mask.area(detection["segmentation"]) if by_mask else box[2] * box[3]
             found = {**detection, "bbox": box, "area": float(area)}
-            self._dts[detection["image_id"], detection["category_id"]].append(found)
+            self._dts[numbers[detection["image_id"]], detection["category_id"]].append(found)
 
     def evaluateImg(
         self, image: int, category: int, area_range: tuple[float, float], max_dets: int

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fsis_jax.batch import Batch
 from fsis_jax.config_check import check_config
 from fsis_jax.data.from_config import Splits, open_splits, training_batches
+from fsis_jax.data.records import Source
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.protocol import validate
 from fsis_jax.inference.segmenter import Segmenter
@@ -95,11 +96,11 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
             batch = next(batches)
             state, metrics = parallel.step(state, parallel.put_batch(batch))
             if pending is not None:
-                _check_finite(*pending)  # One step late, so that the device is never waited for.
+                _check_finite(*pending, splits.train)  # One step late, so that the device is never waited for.
             pending = (step, parallel.one(metrics), batch)
             progress.update()
             if step % config.training.log_every == 0 or step == steps:
-                values = _check_finite(*pending)
+                values = _check_finite(*pending, splits.train)
                 now = time.monotonic()
                 values["images_per_second"] = config.training.batch_size * (step - logged_step) / (now - logged_at)
                 values["learning_rate"] = float(rate((step - 1) // config.optimizer.accumulate))
@@ -107,7 +108,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                 writer.write(step, values)
                 progress.set_postfix(loss=f"{values['loss/total']:.3f}", refresh=False)
             if step % config.training.checkpoint_every == 0 or step == steps:
-                _check_finite(*pending)
+                _check_finite(*pending, splits.train)
                 host_state = jax.device_get(parallel.one(state))
                 validation = None
                 if _validates(config, step, steps):
@@ -163,7 +164,7 @@ def _validate(segmenter: Segmenter, splits: Splits, config: ConfigDict, overlays
     )
 
 
-def _check_finite(step: int, metrics: dict[str, jax.Array], batch: Batch) -> dict[str, float]:
+def _check_finite(step: int, metrics: dict[str, jax.Array], batch: Batch, images: Source) -> dict[str, float]:
     """The metrics as floats.
 
     Raises:
@@ -172,9 +173,10 @@ def _check_finite(step: int, metrics: dict[str, jax.Array], batch: Batch) -> dic
     values = {name: float(value) for name, value in metrics.items()}
     if not (np.isfinite(values["loss/total"]) and np.isfinite(values["gradient_norm"])):
         terms = ", ".join(f"{name.removeprefix('loss/')} {value:g}" for name, value in values.items() if "loss" in name)
+        names = [images.annotations[target].file_name for target in np.asarray(batch.targets).tolist()]
         raise FsisError(
-            f"step {step}: the loss is not finite ({terms}; gradient norm {values['gradient_norm']:g}) on image ids "
-            f"{np.asarray(batch.image_ids).tolist()}; the last checkpoint is kept: look at these images, or lower "
+            f"step {step}: the loss is not finite ({terms}; gradient norm {values['gradient_norm']:g}) on "
+            f"{', '.join(names)}; the last checkpoint is kept: look at these images, or lower "
             "config.optimizer.learning_rate and run again"
         )
     return values

@@ -66,7 +66,7 @@ def test_every_problem_is_listed(tmp_path: pathlib.Path) -> None:
 
 def test_image_in_both_splits(tmp_path: pathlib.Path) -> None:
     root = write_folder(tmp_path / "data", [annotation(1)])
-    write_json(root / "annotations/test.json", content([], first_image=2, images=1))
+    write_json(root / "annotations/test.json", content([annotation(1, image_id=2)], first_image=2, images=1))
     (problem,) = check(root).problems
     assert "image 2.png is in the split 'train' too" in problem.what
 

@@ -103,7 +103,7 @@ def test_crowds_held_out_categories_and_slivers_are_ignored():
     source = MemorySource([image], [record])
     config = dataclasses.replace(CONFIG, reference_pixels=8)
     example = _example(source, _present(source, 0, 0), config, trainable=[1])
-    np.testing.assert_array_equal(example["gt_classes"][:4], [1, 1, 2, 1])
+    np.testing.assert_array_equal(example["gt_classes"][:4], [1, 1, 0, 1])
     np.testing.assert_array_equal(example["gt_ignore"][:5], [False, True, True, True, False])
     np.testing.assert_array_equal(example["gt_valid"].sum(), 4)
     assert example["reference_present"]

@@ -76,7 +76,7 @@ def test_batches_have_the_shapes_and_dtypes_of_the_contract(straight):
         "gt_ignore": ((3, 16), np.bool_),
         "gt_masks": ((3, 16, 14, 14), np.uint8),
         "gt_keypoints": ((3, 16, 0, 3), np.float32),
-        "image_ids": ((3,), np.int32),
+        "targets": ((3,), np.int32),
         "sample_ids": ((3,), np.int32),
     }
     for step, batch in enumerate(straight):
@@ -86,9 +86,9 @@ def test_batches_have_the_shapes_and_dtypes_of_the_contract(straight):
 
 
 def test_every_target_is_used_once_per_epoch(straight):
-    order = np.concatenate([batch.image_ids for batch in straight])
+    order = np.concatenate([batch.targets for batch in straight])
     for start in range(0, 35, 7):
-        assert sorted(order[start : start + 7]) == [1, 2, 3, 4, 5, 6, 7]
+        assert sorted(order[start : start + 7]) == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(source, straight):

@@ -103,7 +103,7 @@ def test_batches_of_a_folder(config, tiny_data):
     names = {name: category for category, name in splits.train.categories.items()}
     assert splits.seen == (names["tissue_spindles"], names["fluo_discs"])
     assert splits.unseen == ()
-    records = {annotations.image_id: annotations for annotations in splits.train.annotations}
+    records = dict(enumerate(splits.train.annotations))
     shown = {image: set(annotations.classes.tolist()) for image, annotations in records.items()}
     assert all(classes & set(splits.seen) for classes in shown.values())
     assert any(classes - set(splits.seen) for classes in shown.values())
@@ -114,11 +114,11 @@ def test_batches_of_a_folder(config, tiny_data):
             assert batch.reference_present.all()
             np.testing.assert_array_equal(batch.gt_matches, batch.gt_classes > 0)
             np.testing.assert_array_equal(batch.gt_ignore & ~batch.gt_matches, batch.gt_valid & (batch.gt_classes == 0))
-            for row, image in enumerate(batch.image_ids.tolist()):
+            for row, image in enumerate(batch.targets.tolist()):
                 found = set(batch.gt_classes[row][batch.gt_valid[row]].tolist())
                 ids = {splits.seen[number - 1] for number in found - {0}}
                 assert ids == shown[image] & set(splits.seen)
-            used |= set(batch.image_ids.tolist())
+            used |= set(batch.targets.tolist())
     assert used == set(records)
 
 

@@ -1,6 +1,7 @@
 """COCO numbers: by hand, against COCOeval itself, and against the PyTorch project's evaluation."""
 
 import contextlib
+import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -264,3 +265,19 @@ def test_best_f1_score() -> None:
     # A duplicate does not count as found.
     assert best_f1_score(truths[1:], [_found(2, 1, boxes[0], 0.9)] * 2)[1] == pytest.approx(2 / 3)
     assert best_f1_score(truths, found, iou_threshold=0.5, images=[2])[1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("shift", [-4, 1 << 33, (1 << 63) - 5, 1 << 63, 1 << 200])
+def test_ids_of_any_size_count_as_small_ones_do(shift: int) -> None:
+    truths, found = _random_scene(3, False)
+    expected = evaluate(truths, found, iou_type="bbox", images=[3, 8])
+    category = min(max(shift, 0), (1 << 63) - 5)
+    moved = [
+        dataclasses.replace(one, image_id=one.image_id + shift, classes=one.classes.astype(np.int64) + category)
+        for one in truths
+    ]
+    rows = [{**one, "image_id": one["image_id"] + shift, "category_id": one["category_id"] + category} for one in found]
+    for limits in ([3 + shift, 8 + shift], [8 + shift, 3 + shift]):
+        result = evaluate(moved, rows, iou_type="bbox", images=limits)
+        assert list(result.pop("categories")) == [1 + category, 2 + category]
+        assert result == pytest.approx({name: expected[name] for name in result}, nan_ok=True)

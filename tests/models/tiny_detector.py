@@ -108,6 +108,6 @@ def tiny_batch(images: int = 2, side: int = 64, instances: int = 3) -> Batch:
         gt_ignore=np.zeros(shape, bool),
         gt_masks=np.full((*shape, 28, 28), 255, np.uint8),
         gt_keypoints=np.zeros((*shape, 0, 3), np.float32),
-        image_ids=np.arange(images, dtype=np.int32),
+        targets=np.arange(images, dtype=np.int32),
         sample_ids=np.arange(images, dtype=np.int32),
     )

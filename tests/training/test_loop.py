@@ -151,10 +151,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(config, tmp_path, monkeypatch, 
         FsisError, match=r"^step 6: the loss is not finite \(colour [^n]+, mask nan, total nan;"
     ) as stop:
         train_and_evaluate(config, tmp_path)
-    batch_ids = str(stop.value).split("image ids [")[1].split("]")[0].split(", ")
+    names = str(stop.value).split(") on ")[1].split(";")[0].split(", ")
     images = json.loads((pathlib.Path(config.data.root) / "annotations/train.json").read_text())["images"]
-    assert len(batch_ids) == 4
-    assert {int(image) for image in batch_ids} <= {image["id"] for image in images}
+    assert len(names) == 4
+    assert set(names) <= {image["file_name"] for image in images}
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
 
 
