@@ -39,7 +39,7 @@ def area_rows(case: Case) -> list[Row]:
         before = host_now()
         reset_peak()
         start = time.perf_counter()
-        ((_, found),) = network.segment_all([Job(pixels, shown)], progress=count)
+        ((_, found),) = network.candidates([Job(pixels, shown)], progress=count)
         seconds = time.perf_counter() - start
         beyond = host_peak() - before - _megabytes(found)
         row = {"Mpx": megapixels, "image": f"{side}x{side}", "tiles": tiles, "instances": len(found)}

@@ -136,7 +136,7 @@ def _box(mask: np.ndarray) -> Box:
 
 def _segment(segmenter: Segmenter, image: np.ndarray, box: Box) -> Instances:
     x1, y1, x2, y2 = box
-    return segmenter.segment(image, [image[y1:y2, x1:x2]]).without_overlaps()
+    return segmenter.segment(image, [image[y1:y2, x1:x2]])
 
 
 def _panel(image: np.ndarray, box: Box | None, caption: str, found: Instances | None = None) -> Image.Image:

@@ -22,8 +22,9 @@ from fsis_jax.data.transforms import cut_reference
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.instance_metrics import Matching, match
 from fsis_jax.inference.examples import crop_example, encode_examples
-from fsis_jax.inference.files import Outcome, segment_files
+from fsis_jax.inference.files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.inference.settings import Outcome
 from fsis_jax.io.exports import write_png
 from fsis_jax.io.files import atomic_write, check_folder
 from fsis_jax.io.images import read_image

@@ -24,11 +24,12 @@ from fsis_jax.inference.examples import (
     label_examples,
     outlined_examples,
 )
-from fsis_jax.inference.files import Outcome, Settings, segment_files
+from fsis_jax.inference.files import segment_files
 from fsis_jax.inference.references import SUFFIX, References, load_references
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.inference.settings import Outcome, Settings
 from fsis_jax.io.finding import image_files
-from fsis_jax.io.outputs import DEFAULT, FILES, check_results
+from fsis_jax.io.outputs import DEFAULT, FILES, check_results, plane_suffix
 from fsis_jax.io.pdf import write_pdf
 from fsis_jax.io.source import open_image
 from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights
@@ -84,6 +85,11 @@ def segment_parser() -> Parser:
         "least twice as long",
     )
     parser.add_argument("--category", metavar="NAME", help="what COCO and QuPath call the cells; default: cell")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="take over OUT/NAME.lock of runs on other machines that have ended without removing it",
+    )
     return parser
 
 
@@ -174,7 +180,7 @@ def segment(arguments: Sequence[str]) -> None:
         category=options.category,
     )
     read = [*options.references, options.reference_mask, options.reference_outlines, options.reference_image]
-    check_results([path for path in read if path], paths, output, kinds)
+    check_results([path for path in read if path], map(settings.name, paths), output, kinds)
     outcomes: list[Outcome] = []
     with tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None, bar_format=_BAR) as bar:
 
@@ -190,7 +196,8 @@ def segment(arguments: Sequence[str]) -> None:
             bar.refresh()
 
         shown = None if bar.disable else advance
-        for outcome in segment_files(segmenter, paths, references, output, settings, progress=shown):
+        started = segment_files(segmenter, paths, references, output, settings, force=options.force, progress=shown)
+        for outcome in started:
             outcomes.append(outcome)
             if options.json:
                 tqdm.write(json.dumps(dataclasses.asdict(outcome)))
@@ -199,7 +206,7 @@ def segment(arguments: Sequence[str]) -> None:
     finished = [outcome for outcome in outcomes if not outcome.error]
     if options.pdf and finished:
         pages = {f"{outcome.image}: {outcome.cells} {unit}": outcome.files["overlay"] for outcome in finished}
-        write_pdf(output / "overlays.pdf", pages)
+        write_pdf(output / f"overlays{plane_suffix(settings.plane)}.pdf", pages)
     _report_failures(outcomes, output)
 
 

@@ -44,7 +44,7 @@ def predict_plain(
     return [
         Prediction(job.target, targets.annotations[job.target].image_id, EVERY, instances, nothing)
         for job, instances in tqdm(
-            model.segment_all(jobs),
+            model.candidates(jobs),
             desc=progress,
             total=len(chosen),
             unit="image",

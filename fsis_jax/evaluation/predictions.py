@@ -36,7 +36,7 @@ class Model(Protocol):
 
     def encode_references(self, crops: Sequence[np.ndarray]) -> References: ...
 
-    def segment_all(self, jobs: Iterable[J]) -> Iterator[tuple[J, Instances]]: ...
+    def candidates(self, jobs: Iterable[J]) -> Iterator[tuple[J, Instances]]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +172,7 @@ def segment_targets(
             encoded = model.encode_references(crops)
             yield _Episode(read_target(targets, target), encoded, target=target, category=category)
 
-    for episode, instances in model.segment_all(jobs()):
+    for episode, instances in model.candidates(jobs()):
         yield Prediction(
             target=episode.target,
             image_id=targets.annotations[episode.target].image_id,

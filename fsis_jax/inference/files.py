@@ -4,17 +4,19 @@
 has such a line, for the same content, references, model and settings, and its files, is not segmented again.
 `OUT/.tiles/NAME` has what was found in each tile of a large image: an interrupted run goes on from it, and another
 threshold or kind of output needs no network. Results are written into `OUT/NAME.partial/` and moved to their place when
-all are there; Ctrl-C leaves those so far in it.
+all are there; Ctrl-C leaves those so far in it. NAME is that of the image and of the plane that is chosen of it.
+
+All this belongs to the process that has `OUT/NAME.lock` (`lock.py`). Several may share OUT: who comes to an image that
+another one is at work on does the others first, and then waits.
 """
 
 import dataclasses
 import errno
-import hashlib
-import json
 import logging
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,51 +25,21 @@ from fsis_jax.errors import FsisError, OutputError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
-from fsis_jax.inference.record import Record
+from fsis_jax.inference.lock import BusyError, Lock, acquire
+from fsis_jax.inference.record import Record, digest, identity
 from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.inference.settings import Outcome, Settings
 from fsis_jax.io.exports import check_coco
 from fsis_jax.io.files import check_folder, write_failure
 from fsis_jax.io.image_file import ImageFile
-from fsis_jax.io.outputs import DEFAULT, check_names, check_results, file_name, image_name, write_outputs
+from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
 from fsis_jax.io.source import open_image
 
 _logger = logging.getLogger(__name__)
 _TILES = ".tiles"
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How image files are read, and what is written."""
-
-    save: tuple[str, ...] = DEFAULT
-    """Kinds of `io.outputs.FILES`."""
-    channel: str | None = None
-    page: str | None = None
-    """Of stacks: `open_image`."""
-    series: str | None = None
-    """Of files with several images: `open_image`."""
-    pixel_size: float | None = None
-    """Micrometres per pixel of the images; None: as each file says."""
-    tile: int = 0
-    """As for `Segmenter.segment_all`."""
-    category: str | None = None
-    """Name of what the references show, for COCO and GeoJSON. A plain detector has its own names."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What became of one image file."""
-
-    image: str
-    """Path, as it was given."""
-    cells: int = 0
-    pixel_size: float | None = None
-    """Micrometres per pixel, where it is known."""
-    files: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Kind -> path."""
-    error: str = ""
-    """Why there is no result, in one line."""
+_PAUSE = 0.2
+"""Seconds between two looks at what another run is at work on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +47,8 @@ class _FileJob(Job):
     image: ImageFile
     references: References
     journal: Journal  # type: ignore[misc]  # dataclasses take the default of the base class
-    key: str = ""
+    key: str = dataclasses.field(kw_only=True)
+    lock: Lock = dataclasses.field(kw_only=True)
 
 
 def segment_files(
@@ -85,6 +58,7 @@ def segment_files(
     output: str | os.PathLike[str],
     settings: Settings | None = None,
     *,
+    force: bool = False,
     progress: Callable[[str, int, int], object] | None = None,
 ) -> Iterator[Outcome]:
     """Segment image files; one that fails does not stop the others.
@@ -93,19 +67,21 @@ def segment_files(
         paths: of image files, whose names without their suffixes differ. (Of an image in several files, the named one
             tells whether it has changed.)
         references: None for a plain detector.
-        output: folder for the results, made if missing.
+        output: folder for the results, made if missing. Other processes may write there too.
+        force: take over what runs on other machines have left there, which must have ended.
         progress: called with a path, the number of finished tiles of the image and of all its tiles.
 
     Yields:
-        First the images that an earlier run finished, then the others, in order.
+        First the images that an earlier run finished, then the others, in order; those last that another run has.
 
     Raises:
-        FsisError: two files have one name, or the references are not for this model.
+        FsisError: two files have one name, the results there are of another file or plane, or the references are not
+            for this model.
         OutputError: a result cannot be written; those before are complete.
         KeyboardInterrupt: as it came, after the results so far of a half-finished image were written.
     """
     references, settings = references or NO_REFERENCES, settings or Settings()
-    return _Run(segmenter, paths, references, pathlib.Path(output), settings, progress).outcomes()
+    return _Run(segmenter, paths, references, pathlib.Path(output), settings, force, progress).outcomes()
 
 
 class _Run:
@@ -118,13 +94,14 @@ class _Run:
         references: References,
         output: pathlib.Path,
         settings: Settings,
+        force: bool,
         progress: Callable[[str, int, int], object] | None,
     ) -> None:
         self.segmenter, self.references, self.settings, self.output = segmenter, references, settings, output
-        self.progress = progress
-        self.paths = paths
+        self.force, self.progress = force, progress
+        self.names = {path: settings.name(path) for path in paths}
         check_names(paths)
-        check_results(paths, paths, output, settings.save)
+        check_results(paths, self.names.values(), output, settings.save)
         segmenter.check_references(references)
         check_folder(output)
         read = dataclasses.replace(settings, save=(), category=None)
@@ -132,39 +109,45 @@ class _Run:
         model = [fsis_jax.__version__, segmenter.fingerprint, *map(dataclasses.astuple, segmenter.variants)]
         self.common = [*model, references.digest, dataclasses.astuple(read), tiling]
         self.record = Record(output)
-        for path in paths:
-            place = os.path.abspath(path)
-            earlier = self.record.lines.get(image_name(path), {}).get("path", place)
+        for path, name in self.names.items():
+            place, line = os.path.abspath(path), self.record.lines.get(name, {})
+            earlier, plane = line.get("path", place), line.get("plane", settings.plane)
             if earlier != place and os.path.exists(earlier):
                 raise FsisError(
                     f"{path}: {output} has the results of {earlier}, of the same name: choose another folder"
                 )
+            if plane != settings.plane:
+                raise FsisError(
+                    f"{path}: {output} has the results of its plane {','.join(plane)}, of the same name {name}: choose "
+                    "another folder"
+                )
+        self.before = dict(self.record.lines)
         self.open: list[_FileJob] = []
         self.taken = ""
+        self.busy: list[str] = []
+        self.elsewhere: list[Outcome] = []
+        self.met: set[str] = set()
 
     def outcomes(self) -> Iterator[Outcome]:
         left = []
-        for path in self.paths:
-            line = self.record.lines.get(image_name(path), {})
-            if line.get("key") == self._counted_key(self._key(path)) and self._is_complete(line):
-                yield Outcome(path, line["cells"], line["pixel_size"], line["files"])
+        for path in self.names:
+            finished = self._finished(path)
+            if finished is not None:
+                yield finished
             else:
                 left.append(path)
-        waiting = iter(left)
+        told = False
         try:
-            while True:
-                self.taken = ""
-                stream = self.segmenter.segment_all(self._jobs(waiting), tile=self.settings.tile, progress=self._report)
-                try:
-                    for job, found in stream:
-                        yield self._finish(job, found)
-                    return
-                except OutputError:
-                    raise
-                except FsisError as error:  # of the file that was taken last: results of those before were given
-                    for job in list(self.open):
-                        self._close(job)
-                    yield Outcome(self.taken, error=str(error))
+            while left:
+                self.busy, self.elsewhere = [], []
+                yield from self._segment(iter(left))
+                yield from self.elsewhere
+                if self.busy and not told:
+                    _logger.warning(f"{self.output}: waiting for the other run")
+                    told = True
+                if self.busy == left:
+                    time.sleep(_PAUSE)
+                left = self.busy
         except KeyboardInterrupt:
             for job in self.open:
                 try:
@@ -176,23 +159,78 @@ class _Run:
             for job in list(self.open):
                 self._close(job)
 
+    def _segment(self, waiting: Iterator[str]) -> Iterator[Outcome]:
+        """Those images that no other run is at work on."""
+        while True:
+            self.taken = ""
+            stream = self.segmenter.candidates(self._jobs(waiting), tile=self.settings.tile, progress=self._report)
+            try:
+                for job, found in stream:
+                    yield self._finish(job, found)
+                return
+            except OutputError:
+                raise
+            except FsisError as error:  # of the file that was taken last: results of those before were given
+                for job in list(self.open):
+                    self._close(job)
+                yield Outcome(self.taken, error=str(error))
+
     def _jobs(self, waiting: Iterator[str]) -> Iterator[_FileJob]:
         for path in waiting:
             self.taken = path
-            chosen = self.settings
-            image = open_image(path, channel=chosen.channel, page=chosen.page, series=chosen.series)
-            if "coco" in self.settings.save:
-                check_coco(path, image.shape)
-            size = image.pixel_size if self.settings.pixel_size is None else self.settings.pixel_size
-            if size is None and self.references.pixel_size is not None:
-                _logger.warning(
-                    f"{path}: its pixel size is not known; taken for that of the references, "
-                    f"{self.references.pixel_size:g} µm: tell by --pixel-size"
-                )
-            key = self._key(path)
-            job = _FileJob(image, self.references, size, Journal(self.output / _TILES / image_name(path), key), key)
-            self.open.append(job)
-            yield job
+            try:
+                lock = acquire(self.output / f"{self.names[path]}.lock", force=self.force)
+            except BusyError as error:
+                if not error.passes:
+                    raise
+                if path not in self.met:
+                    _logger.warning(f"{path}: another run is at work on it ({error.holder}): left until that is done")
+                self.met.add(path)
+                self.busy.append(path)
+                continue
+            try:
+                job = self._job(path, lock)
+            except BaseException:
+                lock.release()
+                raise
+            if job is None:
+                lock.release()
+            else:
+                self.open.append(job)
+                yield job
+
+    def _job(self, path: str, lock: Lock) -> _FileJob | None:
+        """An image to segment; None if another run has done it meanwhile."""
+        name, key = self.names[path], self._key(path)
+        self.record.refresh()
+        finished, line = self._finished(path), self.record.lines.get(name, {})
+        if finished is not None:
+            self.elsewhere.append(finished)
+            return None
+        if line is not self.before.get(name) and line.get("key", "") not in ("", self._counted_key(key)):
+            raise FsisError(
+                f"{path}: another run ({line.get('run', 'of an older version')}) has written {name} to "
+                f"{self.output} meanwhile with other references or settings: give each a folder of its own"
+            )
+        chosen = self.settings
+        image = open_image(path, channel=chosen.channel, page=chosen.page, series=chosen.series)
+        if "coco" in self.settings.save:
+            check_coco(path, image.shape)
+        size = image.pixel_size if self.settings.pixel_size is None else self.settings.pixel_size
+        if size is None and self.references.pixel_size is not None:
+            _logger.warning(
+                f"{path}: its pixel size is not known; taken for that of the references, "
+                f"{self.references.pixel_size:g} µm: tell by --pixel-size"
+            )
+        journal = Journal(self.output / _TILES / name, key)
+        return _FileJob(image, self.references, size, journal, key=key, lock=lock)
+
+    def _finished(self, path: str) -> Outcome | None:
+        """What the record says of an image that was finished with the same settings, whose files are there."""
+        line = self.record.lines.get(self.names[path], {})
+        if line.get("key") == self._counted_key(self._key(path)) and self._is_complete(line):
+            return Outcome(path, line["cells"], line["pixel_size"], line["files"])
+        return None
 
     def _report(self, job: _FileJob, done: int, total: int) -> None:
         if self.progress is not None:
@@ -202,17 +240,17 @@ class _Run:
         """Write the results of an image and note it as done."""
         path, counted = job.image.path, self._counted(found)
         try:
-            files = self._move(self._write(job, counted), self.record.lines.get(image_name(path)))
+            files = self._move(self._write(job, counted), self.record.lines.get(self.names[path]))
+            outcome = Outcome(path, len(counted), job.pixel_size, files)
+            self._note(outcome, job)
+            return outcome
         except OutputError:
             raise
         except FsisError as error:
             return Outcome(path, error=str(error))
         finally:
-            self._close(job)
             shutil.rmtree(self._partial(path), ignore_errors=True)
-        outcome = Outcome(path, len(counted), job.pixel_size, files)
-        self._note(outcome, self._counted_key(job.key))
-        return outcome
+            self._close(job)
 
     def _move(self, files: dict[str, str], earlier: dict[str, Any] | None) -> dict[str, str]:
         """All files to where they belong, or none if a folder is there."""
@@ -228,16 +266,18 @@ class _Run:
                 raise write_failure(place, error) from error
         return {kind: str(place) for kind, place in places.items()}
 
-    def _note(self, outcome: Outcome, key: str) -> None:
+    def _note(self, outcome: Outcome, job: _FileJob) -> None:
         """Add a line to the record, with the files of an earlier run that tell the same."""
-        earlier = self.record.lines.get(image_name(outcome.image), {"key": "", "files": {}})
+        name, key = self.names[outcome.image], self._counted_key(job.key)
+        earlier = self.record.lines.get(name, {"key": "", "files": {}})
         others = {kind: file for kind, file in earlier["files"].items() if kind not in outcome.files}
         if earlier["key"] != key:
             for file in filter(os.path.exists, others.values()):
                 _logger.warning(f"{file}: of an earlier run with other references or settings")
             others = {}
         line = {**dataclasses.asdict(outcome), "files": {**others, **outcome.files}, "key": key}
-        self.record.append({"name": image_name(outcome.image), "path": os.path.abspath(outcome.image), **line})
+        where = {"name": name, "path": os.path.abspath(outcome.image), "plane": self.settings.plane}
+        self.record.append({**where, **line, "run": str(job.lock.holder)})
 
     def _save_partial(self, job: _FileJob) -> None:
         """Write what the finished tiles of an interrupted image hold."""
@@ -257,7 +297,7 @@ class _Run:
         path = job.image.path
         return write_outputs(
             self._partial(path),
-            image_name(path),
+            self.names[path],
             job.image,
             counted,
             self.settings.save,
@@ -269,30 +309,20 @@ class _Run:
     def _close(self, job: _FileJob) -> None:
         job.image.close()
         job.journal.close()
+        job.lock.release()
         if job in self.open:
             self.open.remove(job)
 
     def _partial(self, path: str) -> pathlib.Path:
-        return self.output / f"{image_name(path)}.partial"
+        return self.output / f"{self.names[path]}.partial"
 
     def _key(self, path: str) -> str:
         """What the tiles of an image depend on."""
-        return _digest([*self.common, os.path.abspath(path), _identity(path)])
+        return digest([*self.common, os.path.abspath(path), identity(path)])
 
     def _counted_key(self, key: str) -> str:
         """What its files depend on, beside which they are."""
-        return _digest([key, self.segmenter.min_score, self.settings.category])
+        return digest([key, self.segmenter.min_score, self.settings.category])
 
     def _is_complete(self, line: dict[str, Any]) -> bool:
         return all(os.path.exists(line["files"].get(kind, "")) for kind in self.settings.save)
-
-
-def _digest(values: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
-def _identity(path: str) -> list[list[int]]:
-    """Sizes and times of change of a file, or of all files in a folder (OME-Zarr); of nothing if it is gone."""
-    inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-    stats = [os.stat(place) for place in [path, *sorted(inside)] if os.path.exists(place)]
-    return [[stat.st_size, stat.st_mtime_ns] for stat in stats]

@@ -259,8 +259,9 @@ class Instances:
         """The instances that score at least `min_score` (None: the field's), every pixel in at most one mask.
 
         By descending score, each takes what is left of its mask, of that the largest connected part. One that finds
-        over half of its mask taken, or has an empty mask, is dropped and takes nothing. Boxes stay as they are. The
-        memory that it takes depends on the instances, not on the size of the image.
+        over half of its mask taken, or has an empty mask, is dropped and takes nothing. Boxes stay as they are. Done
+        again it changes nothing, and `min_score` becomes the field's, so that `labels` numbers just these. The memory
+        that it takes depends on the instances, not on the size of the image.
 
         Instances of a plain detector may lie on those of another class, and may overlap freely where the masks are but
         their boxes.
@@ -268,7 +269,7 @@ class Instances:
         if min_score is None:
             min_score = self.min_score
         if self.boxes_only:
-            return self.select(self.scores >= min_score)
+            return dataclasses.replace(self.select(self.scores >= min_score), min_score=min_score)
         candidates = self.masks[: np.count_nonzero(self.scores >= min_score)]
         extents = np.array([crop.extent for crop in candidates], np.int64).reshape(-1, 4)
         placed = Neighbours(extents)
@@ -286,7 +287,7 @@ class Instances:
                 kept[row] = free if left == area else free._replace(mask=largest_part(free.mask))
                 placed.add(row)
         rows = np.array(list(kept), np.intp)
-        return self._rows(rows, tuple(kept.values()))
+        return dataclasses.replace(self._rows(rows, tuple(kept.values())), min_score=min_score)
 
     def labels(self, min_score: float | None = None) -> np.ndarray:
         """(H, W) int32: 0 for background, i + 1 for instance i of `without_overlaps(min_score)`, the better on top."""

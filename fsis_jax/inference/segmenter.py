@@ -63,7 +63,7 @@ class Segmenter:
     Args:
         model: the detector.
         config: the config that it was trained with.
-        min_score: score from which `Instances.labels` counts an instance by default.
+        min_score: score from which an instance counts, unless told otherwise.
         tile_batch: tiles of a large image in one call of the device. 0: 1 on a CPU, else `GPU_TILE_BATCH`.
         variants: in which other ways each image is shown too; the results are those of all together.
         devices: that take batches in turn; (): JAX's default device.
@@ -197,21 +197,42 @@ class Segmenter:
         *,
         pixel_size: float | None = None,
         tile: int = 0,
+        min_score: float | None = None,
     ) -> Instances:
-        """Every cell like the references, of any score, with masks at the image's own resolution.
+        """Every cell like the references, with masks at the image's own resolution; no pixel is in two of them.
 
         Args:
             image: (H, W) or (H, W, 3 or 4), any dtype; an array, or what is read when it is sliced (`open_image`).
             references: from `encode_references`, or crops; None for a plain detector.
             pixel_size: micrometres per pixel of the image; counts where the references have theirs too.
-            tile: as for `segment_all`.
+            tile: as for `candidates`.
+            min_score: score from which an instance counts: 0 gives those of any score; None takes the model's.
         """
-        return next(self.segment_all([Job(image, references, pixel_size)], tile=tile))[1]
+        return next(self.segment_all([Job(image, references, pixel_size)], tile=tile, min_score=min_score))[1]
 
     def segment_all(
+        self,
+        jobs: Iterable[J],
+        *,
+        tile: int = 0,
+        min_score: float | None = None,
+        progress: Callable[[J, int, int], object] | None = None,
+    ) -> Iterator[tuple[J, Instances]]:
+        """`segment` for one image after the other: of `candidates` those that count (`Instances.without_overlaps`)."""
+        threshold = self.min_score if min_score is None else min_score
+
+        def counted(result: tuple[J, Instances]) -> tuple[J, Instances]:
+            return result[0], result[1].without_overlaps(threshold)
+
+        return map(counted, self.candidates(jobs, tile=tile, progress=progress))
+
+    def candidates(
         self, jobs: Iterable[J], *, tile: int = 0, progress: Callable[[J, int, int], object] | None = None
     ) -> Iterator[tuple[J, Instances]]:
-        """`segment` for one image after the other, in order, with the host and the device at work at the same time.
+        """All that is found in one image after the other, of any score; masks may overlap.
+
+        Average precision looks at these, and `Instances.without_overlaps` counts from any threshold among them. The
+        images come in order, with the host and the device at work at the same time.
 
         An image is taken from `jobs` while the device works on the one before it, and no sooner: at most two are held
         (of n devices n + 1). If that fails, the result of the one before is given first, and then the error raised.
@@ -228,11 +249,11 @@ class Segmenter:
             progress: called with the job and the number of its finished tiles and of all its tiles, now and then.
 
         Yields:
-            Each job, with what was found.
+            Each job, with what was found. `Instances.min_score` is the model's.
 
         Raises:
             FsisError: a shape that is no image's, a `tile` of less than 32 pixels, references of another model, none
-                where the model needs some, or some where it takes none; here and in `segment`.
+                where the model needs some, or some where it takes none; here, in `segment` and in `segment_all`.
         """
         running: collections.deque[_Batch[J]] = collections.deque()
         batches = self._batches(jobs, tile)
@@ -248,10 +269,10 @@ class Segmenter:
             running.append(batch)
 
     def found_so_far(self, job: Job, *, tile: int = 0) -> Instances:
-        """The instances that the journal of an image has; at the borders of the finished tiles they may be cut."""
+        """The candidates that the journal of an image has; at the borders of the finished tiles they may be cut."""
         return self._work(job, tile).whole(self.min_score)
 
-    # The stages of `segment_all`, one by one.
+    # The stages of `candidates`, one by one.
 
     def plan(
         self, image: Image, references: References | None = None, *, pixel_size: float | None = None, tile: int = 0

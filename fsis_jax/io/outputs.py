@@ -2,7 +2,8 @@
 
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -25,6 +26,8 @@ FILES = {
 }
 """Kind -> file of an image NAME."""
 DEFAULT = ("labels", "table", "overlay")
+_LONGEST_PART = 64
+"""Characters of a channel's name that are kept in a file's."""
 
 
 def image_name(path: str) -> str:
@@ -47,6 +50,22 @@ def file_name(path: str) -> str:
     return place.relative_to(root.parent).as_posix()
 
 
+def plane_parts(*, series: str | None = None, channel: str | None = None, page: str | None = None) -> list[str]:
+    """What tells a chosen plane from others of its file: ["DAPI", "Z3"]; numbers get a letter: "S1", "C2", "P5"."""
+    pages = [] if page is None else page.upper().split(",")
+    chosen = [("S", series), ("C", channel), *(("P", part) for part in pages)]
+    parts = [(letter, part.strip()) for letter, part in chosen if part is not None]
+    return [letter * part.isdecimal() + part for letter, part in parts]
+
+
+def plane_suffix(parts: Sequence[str]) -> str:
+    """How names of files end that are of a plane, "-DAPI-Z3" of `plane_parts`; "" where nothing was chosen.
+
+    What may not be in a file's name becomes a low line, so that two channels of odd names may get the same.
+    """
+    return "".join("-" + re.sub(r"[^\w.+-]+", "_", part)[:_LONGEST_PART] for part in parts)
+
+
 def check_names(paths: Sequence[str]) -> None:
     """Raise FsisError where two images have one name."""
     seen: dict[str, str] = {}
@@ -61,11 +80,11 @@ def check_names(paths: Sequence[str]) -> None:
 
 
 def check_results(
-    read: Sequence[str], paths: Sequence[str], output: str | os.PathLike[str], kinds: Sequence[str]
+    read: Sequence[str], names: Iterable[str], output: str | os.PathLike[str], kinds: Sequence[str]
 ) -> None:
-    """Raise FsisError where a result of the images at `paths` would take the place of a file that is read."""
+    """Raise FsisError where a result of these names would take the place of a file that is read."""
     folder = pathlib.Path(output).resolve()
-    results = {folder / FILES[kind].format(image_name(path)) for path in paths for kind in kinds}
+    results = {folder / FILES[kind].format(name) for name in names for kind in kinds}
     for path in read:
         if pathlib.Path(path).resolve() in results:
             raise FsisError(f"{path}: would be replaced by a result: choose another folder for the output")

@@ -31,7 +31,7 @@ class Oracle:
             features={}, sides=np.zeros((len(crops), 2)), images=np.zeros((len(crops), 8, 8, 3), np.uint8)
         )
 
-    def segment_all(self, jobs):
+    def candidates(self, jobs):
         for job in jobs:
             annotations = self._images[job.image.tobytes()]
             scores = np.where(annotations.classes == self.category_of(self.shown[-1]), *SCORES)
@@ -55,8 +55,8 @@ class Certain(Oracle):
 
     min_score = 0.5
 
-    def segment_all(self, jobs):
-        for job, instances in super().segment_all(jobs):
+    def candidates(self, jobs):
+        for job, instances in super().candidates(jobs):
             yield job, dataclasses.replace(instances, min_score=self.min_score)
 
 

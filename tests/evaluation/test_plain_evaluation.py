@@ -53,7 +53,7 @@ class Oracle:
     def encode_references(self, crops):
         raise AssertionError("a plain detector is shown no references")
 
-    def segment_all(self, jobs):
+    def candidates(self, jobs):
         for job in jobs:
             assert job.references is None
             yield job, self._find(self._images[job.image.tobytes()])

@@ -11,8 +11,9 @@ import numpy as np
 from flax import nnx
 
 from fsis_jax.inference.examples import box_example, encode_examples
-from fsis_jax.inference.files import Settings, segment_files
+from fsis_jax.inference.files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.inference.settings import Settings
 from fsis_jax.io.source import open_image
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import tiny_plain
+from seen import candidates
 from tiny_plain import discs, untrained
 
 from fsis_jax.inference import segmenter as module
@@ -66,8 +67,8 @@ def test_which_variants_the_keys_mean():
 def test_a_mirrored_image_has_the_mirrored_result(augmented, chosen, size):
     image = discs(size)
     network = augmented(*chosen)
-    scores, boxes, labels = _mirror(network.segment(image), size[1])
-    found = network.segment(_flipped(image))
+    scores, boxes, labels = _mirror(candidates(network, image), size[1])
+    found = candidates(network, _flipped(image))
     assert len(found) > 0
     np.testing.assert_allclose(found.scores, scores, atol=1e-5)
     np.testing.assert_allclose(found.boxes, boxes, atol=1e-2)
@@ -75,20 +76,20 @@ def test_a_mirrored_image_has_the_mirrored_result(augmented, chosen, size):
 
 
 def test_without_the_flip_it_has_not(plain):
-    scores, _, _ = _mirror(plain.segment(discs()), 80)
-    assert np.abs(plain.segment(_flipped(discs())).scores - scores).max() > 1e-3
+    scores, _, _ = _mirror(candidates(plain, discs()), 80)
+    assert np.abs(candidates(plain, _flipped(discs())).scores - scores).max() > 1e-3
 
 
 def test_a_second_look_of_the_same_kind_changes_nothing(plain, augmented):
     """What it finds is suppressed as found twice, and masks are means over the looks."""
-    alone = plain.segment(discs())
-    _same(augmented(Variant()).segment(discs()), alone)
+    alone = candidates(plain, discs())
+    _same(candidates(augmented(Variant()), discs()), alone)
 
 
 @pytest.mark.parametrize("chosen", [Variant(1.0, True), Variant(0.5)])
 def test_another_look_changes_scores(plain, augmented, chosen):
-    alone = plain.segment(discs())
-    found = augmented(chosen).segment(discs())
+    alone = candidates(plain, discs())
+    found = candidates(augmented(chosen), discs())
     assert len(found) == len(alone)
     assert np.abs(found.scores - alone.scores).max() > 1e-3
     assert found.scores[0] >= alone.scores[0]  # all that is found in one of them is a candidate
@@ -107,7 +108,7 @@ def test_masks_are_means_over_the_looks(plain, augmented, monkeypatch):
     monkeypatch.setattr(module.Instances, "from_padded", watched)
     image = (discs() // 2 + discs()[:, ::-1] // 2).astype(np.uint8)  # its own mirror image, nearly
     image = np.maximum(image, _flipped(image))
-    augmented(Variant(1.0, True)).segment(image)
+    candidates(augmented(Variant(1.0, True)), image)
     ((boxes, masks),) = given
     mirrored = boxes.copy()
     mirrored[:, [0, 2]] = 80 - boxes[:, [2, 0]]
@@ -137,14 +138,14 @@ def test_canvases_of_variants_follow_from_the_usual_one(plain, augmented):
             assert (height, width) == tuple(round(side * reading.scale * variant.times) for side in size)
     before = module.find._cache_size()
     for size in ((64, 80), (63, 61), (90, 64), (130, 141)):
-        network.segment(discs(size))
+        candidates(network, discs(size))
     assert module.find._cache_size() - before <= 1
 
 
 def test_tiles_are_shown_in_all_ways(plain, augmented):
     image = discs((150, 140))
-    alone = plain.segment(image, tile=64)
-    found = augmented(*ALL).segment(image, tile=64)
+    alone = candidates(plain, image, tile=64)
+    found = candidates(augmented(*ALL), image, tile=64)
     assert len(found) > plain.config.model.detections.max_instances
     assert found.boxes[:, 3].max() > 100
     assert found.scores.sum() > alone.scores.sum() + 0.1
@@ -157,8 +158,8 @@ def test_cells_like_the_references_are_looked_for_in_all_ways(quick_compile):
     image = discs((64, 64))
     crop = image[10:33, 20:44]
     references = network.encode_references([crop])
-    scores, boxes, _ = _mirror(network.segment(image, references), 64)
-    found = network.segment(_flipped(image), references)
+    scores, boxes, _ = _mirror(candidates(network, image, references), 64)
+    found = candidates(network, _flipped(image), references)
     np.testing.assert_allclose(found.scores, scores, atol=1e-4)
     np.testing.assert_allclose(found.boxes, boxes, atol=1e-2)
 

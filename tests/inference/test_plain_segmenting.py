@@ -11,6 +11,7 @@ import roifile
 import tiny
 import tiny_plain
 from conftest import TESTS
+from seen import candidates
 from tiny_plain import NAMES, discs, untrained
 
 from fsis_jax.data.windows import Window
@@ -33,7 +34,7 @@ def plain(quick_compile):
 
 @pytest.fixture(scope="module")
 def found(plain):
-    return plain.segment(discs())
+    return candidates(plain, discs())
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def _rows(path):
 
 def test_a_stream_of_images(plain, found):
     jobs = [Job(discs()), Job(discs((64, 64), seed=1)), Job(discs())]
-    results = list(plain.segment_all(jobs))
+    results = list(plain.candidates(jobs))
     assert [job for job, _ in results] == jobs
     _same(results[0][1], found)
     _same(results[2][1], found)
@@ -81,13 +82,13 @@ def test_a_stream_of_images(plain, found):
 def test_references_where_there_are_none_and_none_where_there_are_some(plain, found):
     message = r"references given, but this model finds categories that it knows \(fluo_discs, bacteria_rods\): leave"
     with pytest.raises(FsisError, match=message):
-        plain.segment(discs(), [discs()[:20, :20]])
+        candidates(plain, discs(), [discs()[:20, :20]])
     with pytest.raises(FsisError, match=message):
-        plain.segment(discs(), dataclasses.replace(NO_REFERENCES, sides=np.ones((1, 2), np.float32)))
+        candidates(plain, discs(), dataclasses.replace(NO_REFERENCES, sides=np.ones((1, 2), np.float32)))
     few_shot = untrained(tiny.get_config())
     for nothing in (None, NO_REFERENCES):
         with pytest.raises(FsisError, match="no reference given: this model finds the cells that it is shown; give at"):
-            few_shot.segment(discs(), nothing)
+            candidates(few_shot, discs(), nothing)
     with pytest.raises(FsisError, match="no category 'x' among the instances; they have: fluo_discs, bacteria_rods"):
         found.of_category("x")
     with pytest.raises(FsisError, match="they have: no categories, as they were found by references"):
@@ -95,7 +96,7 @@ def test_references_where_there_are_none_and_none_where_there_are_some(plain, fo
 
 
 def test_without_a_mask_head_the_box_is_the_mask(quick_compile):
-    found = untrained(tiny_plain.boxes_config()).segment(discs())
+    found = candidates(untrained(tiny_plain.boxes_config()), discs())
     assert len(found) > 0
     for box, crop in zip(found.boxes, found.masks, strict=True):
         assert crop.mask.all()
@@ -108,7 +109,7 @@ def test_without_a_mask_head_the_box_is_the_mask(quick_compile):
 
 
 def test_keypoints_lie_in_their_boxes_and_stay_with_them(posed):
-    found = posed.segment(discs())
+    found = candidates(posed, discs())
     assert found.keypoints.shape == (len(found), 3, 3)
     low, high = found.boxes[:, None, :2], found.boxes[:, None, 2:]
     assert ((found.keypoints[..., :2] >= low - 1) & (found.keypoints[..., :2] <= high + 1)).all()
@@ -124,12 +125,12 @@ def test_keypoints_lie_in_their_boxes_and_stay_with_them(posed):
 def test_a_large_image_is_shrunk_and_read_in_tiles_if_asked(posed, tmp_path):
     image = discs((150, 200))
     steps = []
-    ((_, whole),) = posed.segment_all([Job(image)], progress=lambda _, *step: steps.append(step))
+    ((_, whole),) = posed.candidates([Job(image)], progress=lambda _, *step: steps.append(step))
     assert steps == [(1, 1)]
     journal = Journal(tmp_path / "tiles", "key")
     job = Job(image, journal=journal)
     steps.clear()
-    ((_, tiled),) = posed.segment_all([job], tile=64, progress=lambda _, *step: steps.append(step))
+    ((_, tiled),) = posed.candidates([job], tile=64, progress=lambda _, *step: steps.append(step))
     journal.close()
     assert len(steps) > 4
     assert len(tiled) > len(whole)
@@ -141,9 +142,7 @@ def test_a_large_image_is_shrunk_and_read_in_tiles_if_asked(posed, tmp_path):
     _same(posed.found_so_far(Job(image, journal=again), tile=64), tiled)
     # Nothing is known of the size of the cells: a tile is not left out because it shows none.
     steps.clear()
-    list(
-        posed.segment_all([Job(np.zeros((150, 200), np.uint8))], tile=64, progress=lambda _, *step: steps.append(step))
-    )
+    list(posed.candidates([Job(np.zeros((150, 200), np.uint8))], tile=64, progress=lambda _, *step: steps.append(step)))
     assert steps[-1] == (len(again.finished), len(again.finished))
 
 

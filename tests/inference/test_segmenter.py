@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from seen import candidates
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import segmenter as module
@@ -57,7 +58,7 @@ def _same(first, second):
 
 
 def test_what_comes_out(segmenter, image, crop):
-    found = segmenter.segment(image, [crop])
+    found = candidates(segmenter, image, [crop])
     assert found.size == (60, 80)
     assert len(found) > 0
     assert found.min_score == segmenter.min_score
@@ -70,11 +71,26 @@ def test_what_comes_out(segmenter, image, crop):
     assert sorted(np.unique(labels)) == list(range(labels.max() + 1))
 
 
+def test_what_a_user_holds_is_what_counts(segmenter, image, crop):
+    every = candidates(segmenter, image, [crop])
+    middle = float(np.median(every.scores))
+    for threshold in (0, middle, 1):
+        found = segmenter.segment(image, [crop], min_score=threshold)
+        assert len(found) == found.labels().max(initial=0) == len(every.without_overlaps(threshold))
+        assert found.min_score == threshold
+        assert (found.scores >= threshold).all()
+        assert len(found.without_overlaps()) == len(found)
+    assert len(every) >= len(segmenter.segment(image, [crop], min_score=0)) > 0
+    ((_, default),) = segmenter.segment_all([Job(image, [crop])])
+    assert default.min_score == segmenter.min_score
+    assert len(default) == len(every.without_overlaps()) == every.labels().max(initial=0)
+
+
 def test_references_are_encoded_once_for_any_number_of_images(segmenter, image, crop):
     references = segmenter.encode_references([crop, crop[2:], crop[:, 3:]])
     assert references.images.shape == (3, 32, 32, 3)
     np.testing.assert_array_equal(references.sides, [[21, 21], [19, 21], [21, 18]])
-    _same(segmenter.segment(image, references), segmenter.segment(image, [crop, crop[2:], crop[:, 3:]]))
+    _same(candidates(segmenter, image, references), candidates(segmenter, image, [crop, crop[2:], crop[:, 3:]]))
     # The features are the mean over the shots.
     singles = [segmenter.encode_references([c]).features for c in (crop, crop[2:], crop[:, 3:])]
     for level, features in references.features.items():
@@ -92,12 +108,12 @@ def test_the_same_picture_in_another_format_gives_the_same_cells(segmenter, imag
             return x[..., None]
         return x.astype(np.uint16) * 100 + 3 if kind == "uint16" else x / np.float32(1000)
 
-    _same(segmenter.segment(change(image), [change(crop)]), segmenter.segment(image, [crop]))
+    _same(candidates(segmenter, change(image), [change(crop)]), candidates(segmenter, image, [crop]))
 
 
 def test_a_crop_of_nothing_is_an_error_that_names_it(segmenter, image):
     with pytest.raises(FsisError, match="no reference given"):
-        segmenter.segment(image, [])
+        candidates(segmenter, image, [])
     with pytest.raises(FsisError, match=r"dot\.png: a reference of 1x1 pixels shows no cell; give a crop"):
         segmenter.encode_references([image[:1, :1]], names=["dot.png"])
     with pytest.raises(FsisError, match="reference 2: a reference of 9x1 pixels"):
@@ -109,13 +125,13 @@ def test_mixed_sizes_compile_at_most_once_for_each_canvas(segmenter, crop):
     sizes = [(64, 64), (30, 60), (33, 95), (96, 96), (70, 71), (150, 100), (40, 200), (1, 5)]  # two of them in tiles
     before = module.find._cache_size()
     for size in sizes:
-        found = segmenter.segment(rng.integers(0, 255, size, np.uint8), [crop])
+        found = candidates(segmenter, rng.integers(0, 255, size, np.uint8), [crop])
         assert found.size == size
     assert module.find._cache_size() - before <= len(segmenter.config.data.test_canvases)
     # Nor does another segmenter of the same run compile again.
     before = (module.find._cache_size(), module.encode._cache_size())
     other = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config)
-    other.segment(rng.integers(0, 255, (50, 60), np.uint8), [crop])
+    candidates(other, rng.integers(0, 255, (50, 60), np.uint8), [crop])
     assert (module.find._cache_size(), module.encode._cache_size()) == before
 
 
@@ -126,10 +142,10 @@ def _tiled(rng):
 def test_a_large_image_is_segmented_in_tiles_by_one_program(segmenter, crop):
     image = _tiled(np.random.default_rng(2))
     references = segmenter.encode_references([crop])
-    segmenter.segment(image, references)
+    candidates(segmenter, image, references)
     before = module.find._cache_size()
     steps = []
-    ((_, found),) = segmenter.segment_all([Job(image, references)], progress=lambda _, *step: steps.append(step))
+    ((_, found),) = segmenter.candidates([Job(image, references)], progress=lambda _, *step: steps.append(step))
     assert module.find._cache_size() == before
     assert steps == [(i + 1, len(steps)) for i in range(len(steps))]
     assert len(steps) >= 16
@@ -143,15 +159,15 @@ def test_a_large_image_is_segmented_in_tiles_by_one_program(segmenter, crop):
 def test_tiles_in_batches_give_the_same(segmenter, crop):
     image = _tiled(np.random.default_rng(3))
     batched = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config, tile_batch=5)
-    _same(batched.segment(image, [crop]), segmenter.segment(image, [crop]))
+    _same(candidates(batched, image, [crop]), candidates(segmenter, image, [crop]))
 
 
 def test_tiles_of_a_given_side(segmenter, image, crop):
     steps = []
-    ((_, found),) = segmenter.segment_all([Job(image, [crop])], tile=50, progress=lambda _, *step: steps.append(step))
+    ((_, found),) = segmenter.candidates([Job(image, [crop])], tile=50, progress=lambda _, *step: steps.append(step))
     assert len(steps) > 1
     assert found.size == image.shape
-    _same(segmenter.segment(image, [crop], tile=80), segmenter.segment(image, [crop]))
+    _same(candidates(segmenter, image, [crop], tile=80), candidates(segmenter, image, [crop]))
 
 
 def test_a_stream_keeps_the_order_and_reads_one_image_ahead(segmenter, image, crop):
@@ -164,14 +180,14 @@ def test_a_stream_keeps_the_order_and_reads_one_image_ahead(segmenter, image, cr
             read.append(number)
             yield Job(pixels, references)
 
-    stream = segmenter.segment_all(jobs())
+    stream = segmenter.candidates(jobs())
     assert read == []
     for number, pixels in enumerate(images):
         job, found = next(stream)
         assert job.image is pixels
         assert read == list(range(min(number + 2, len(images))))
         assert found.size == pixels.shape
-        _same(found, segmenter.segment(pixels, references))
+        _same(found, candidates(segmenter, pixels, references))
     assert next(stream, None) is None
 
 
@@ -184,8 +200,8 @@ def test_an_image_that_cannot_be_read_does_not_take_the_one_before_it_along(segm
         yield Job(first, references)
         raise FsisError("second.png: damaged")
 
-    stream = segmenter.segment_all(jobs())
-    _same(next(stream)[1], segmenter.segment(first, references))
+    stream = segmenter.candidates(jobs())
+    _same(next(stream)[1], candidates(segmenter, first, references))
     with pytest.raises(FsisError, match=r"second\.png: damaged"):
         next(stream)
 
@@ -195,7 +211,7 @@ def test_the_next_batch_is_given_to_the_device_before_the_last_one_is_waited_for
     detect, get = module.find, module.jax.device_get
     monkeypatch.setattr(module, "find", lambda *arguments: events.append("detect") or detect(*arguments))
     monkeypatch.setattr(module.jax, "device_get", lambda tree: events.append("get") or get(tree))
-    list(segmenter.segment_all([Job(image[:, :60], references)] * 4))
+    list(segmenter.candidates([Job(image[:, :60], references)] * 4))
     assert events == ["detect", "detect", "get", "detect", "get", "detect", "get", "get"]
 
 
@@ -228,7 +244,7 @@ def test_a_step_can_be_chosen(tiny_run, segmenter, image, crop):
     step = max(int(path.name) for path in (tiny_run.workdir / "checkpoints").iterdir())
     assert step == 12
     chosen = Segmenter.from_checkpoint(tiny_run.workdir / "checkpoints" / "12")
-    _same(chosen.segment(image, [crop]), segmenter.segment(image, [crop]))
+    _same(candidates(chosen, image, [crop]), candidates(segmenter, image, [crop]))
 
 
 def test_a_weights_file_is_the_model_with_rounded_parameters(tiny_run, segmenter, image, crop, tmp_path, monkeypatch):
@@ -240,9 +256,9 @@ def test_a_weights_file_is_the_model_with_rounded_parameters(tiny_run, segmenter
     rounded = Segmenter(model, segmenter.config)
     assert shipped.fingerprint == rounded.fingerprint != segmenter.fingerprint
     assert shipped.min_score == segmenter.min_score
-    found = shipped.segment(image, [crop])
+    found = candidates(shipped, image, [crop])
     assert len(found) > 0
-    _same(found, rounded.segment(image, [crop]))
+    _same(found, candidates(rounded, image, [crop]))
     monkeypatch.setenv("FSIS_WEIGHTS", str(tmp_path / "w.npz"))
     assert Segmenter.from_pretrained().fingerprint == shipped.fingerprint
     assert Segmenter.from_pretrained(tiny_run.workdir).fingerprint == segmenter.fingerprint
@@ -287,7 +303,7 @@ def test_a_fresh_detector_has_the_default_threshold(segmenter):
 def test_finished_tiles_are_taken_from_the_journal(segmenter, crop, tmp_path, monkeypatch):
     image = _tiled(np.random.default_rng(6))
     references = segmenter.encode_references([crop])
-    whole = segmenter.segment(image, references)
+    whole = candidates(segmenter, image, references)
     journal = Journal(tmp_path / "tiles", "key")
     steps = []
 
@@ -297,7 +313,7 @@ def test_finished_tiles_are_taken_from_the_journal(segmenter, crop, tmp_path, mo
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(segmenter.segment_all([Job(image, references, journal=journal)], progress=stop))
+        list(segmenter.candidates([Job(image, references, journal=journal)], progress=stop))
     journal.close()
     again = Journal(tmp_path / "tiles", "key")
     assert len(again.finished) >= 7
@@ -309,7 +325,7 @@ def test_finished_tiles_are_taken_from_the_journal(segmenter, crop, tmp_path, mo
     called = []
     monkeypatch.setattr(module, "find", lambda *arguments: called.append(1) or detect(*arguments))
     left = len(again.finished)
-    ((_, found),) = segmenter.segment_all([job], progress=lambda _, done, total: steps.append(total))
+    ((_, found),) = segmenter.candidates([job], progress=lambda _, done, total: steps.append(total))
     assert len(called) == steps[-1] - left
     np.testing.assert_array_equal(found.boxes, whole.boxes)
     np.testing.assert_array_equal(found.labels(0.0), whole.labels(0.0))
@@ -318,7 +334,7 @@ def test_finished_tiles_are_taken_from_the_journal(segmenter, crop, tmp_path, mo
 
 
 def test_an_image_that_is_read_whole_has_no_journal(segmenter, image, crop, tmp_path):
-    list(segmenter.segment_all([Job(image[:, :60], [crop], journal=Journal(tmp_path / "tiles", "key"))]))
+    list(segmenter.candidates([Job(image[:, :60], [crop], journal=Journal(tmp_path / "tiles", "key"))]))
     assert not (tmp_path / "tiles").exists()
 
 
@@ -328,19 +344,19 @@ def test_tiles_that_show_nothing_are_not_given_to_the_device(segmenter, crop, mo
     detect, called = module.find, []
     monkeypatch.setattr(module, "find", lambda *arguments: called.append(1) or detect(*arguments))
     steps = []
-    ((_, found),) = segmenter.segment_all([Job(image, [crop])], progress=lambda _, *step: steps.append(step))
+    ((_, found),) = segmenter.candidates([Job(image, [crop])], progress=lambda _, *step: steps.append(step))
     assert 0 < len(called) < steps[-1][1] / 2
     assert len(found) > 0
     assert found.boxes[:, 2].max() < 130
-    nothing = segmenter.segment(np.zeros((300, 200), np.uint8), [crop])
+    nothing = candidates(segmenter, np.zeros((300, 200), np.uint8), [crop])
     assert len(nothing) == 0
     assert (nothing.size, nothing.min_score) == ((300, 200), segmenter.min_score)
 
 
 def test_pixel_sizes_relate_an_image_to_references_of_another_magnification(segmenter, image, crop):
     told = segmenter.encode_references([crop], sides=np.array([[42, 42]]), pixel_size=0.25)
-    _same(segmenter.segment(image, told, pixel_size=0.5), segmenter.segment(image, [crop]))
-    assert len(segmenter.segment(image, told).boxes) > 0  # not known: taken as it is
+    _same(candidates(segmenter, image, told, pixel_size=0.5), candidates(segmenter, image, [crop]))
+    assert len(candidates(segmenter, image, told).boxes) > 0  # not known: taken as it is
 
 
 def test_references_of_another_model_are_refused(segmenter, image, crop):
@@ -355,7 +371,7 @@ def test_references_of_another_model_are_refused(segmenter, image, crop):
     other.config.model.detections.max_instances = 7
     del other.fingerprint
     with pytest.raises(FsisError, match="the references were encoded by another model: encode their crops again"):
-        other.segment(image, references)
+        candidates(other, image, references)
 
 
 def test_the_stages_one_by_one_give_the_same(segmenter, crop):
@@ -370,7 +386,7 @@ def test_the_stages_one_by_one_give_the_same(segmenter, crop):
         assert isinstance(detections.masks, np.ndarray)
         parts.append(segmenter.paste(reading, tile, detections, 0))
     found = merge(parts, reading.tiles, reading.size, reading.margin)
-    whole = segmenter.segment(image, references)
+    whole = candidates(segmenter, image, references)
     np.testing.assert_array_equal(found.boxes, whole.boxes)
     np.testing.assert_array_equal(found.labels(0.0), whole.labels(0.0))
     assert found.min_score == whole.min_score

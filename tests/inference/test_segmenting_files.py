@@ -1,6 +1,9 @@
 """Image files into a folder of results: what is done again, what is not, and what is never lost."""
 
+import dataclasses
+import json
 import os
+import pathlib
 
 import cv2
 import numpy as np
@@ -9,8 +12,10 @@ import tifffile
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import files
-from fsis_jax.inference.files import Settings, segment_files
+from fsis_jax.inference.files import segment_files
+from fsis_jax.inference.lock import acquire
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.inference.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -43,9 +48,11 @@ def image(tmp_path):
 def run(segmenter, tmp_path):
     """`segment_files` of paths into `tmp_path / "out"`; its outcomes."""
 
-    def call(*paths, crop=30, save=("labels", "table")):
+    def call(*paths, crop=30, save=("labels", "table"), force=False, **settings):
         references = segmenter.encode_references([np.tile(np.arange(crop, dtype=np.uint8), (crop, 1))])
-        return list(segment_files(segmenter, paths, references, tmp_path / "out", Settings(save=save)))
+        return list(
+            segment_files(segmenter, paths, references, tmp_path / "out", Settings(save, **settings), force=force)
+        )
 
     return call
 
@@ -166,3 +173,122 @@ def test_settings_of_the_tiles_are_part_of_what_is_done(run, image, segmenter, t
     finally:
         segmenter.config.data.tile_overlap = before
     assert len((tmp_path / "out" / "images.jsonl").read_text().splitlines()) >= 2
+
+
+# -- planes of one file ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """Writes an OME-TIFF of two channels and three sections; gives its path."""
+
+    def write(*channels):
+        pixels = np.random.default_rng(0).integers(0, 255, (3, len(channels), 60, 60), np.uint8)
+        path = str(tmp_path / "a.ome.tif")
+        tifffile.imwrite(path, pixels, metadata={"axes": "ZCYX", "Channel": {"Name": list(channels)}})
+        return path
+
+    return write
+
+
+def test_each_plane_has_results_of_its_own(run, stack, tmp_path):
+    path = stack("DAPI", "GFP")
+    chosen = [("DAPI", "Z1"), ("GFP", "Z1"), ("GFP", "z3"), ("2", "2")]
+    names = ["a-DAPI-Z1", "a-GFP-Z1", "a-GFP-Z3", "a-C2-P2"]
+    for (channel, page), name in zip(chosen, names, strict=True):
+        (outcome,) = run(path, channel=channel, page=page)
+        assert outcome.files["labels"] == str(tmp_path / "out" / f"{name}-labels.tif")
+    written = os.listdir(tmp_path / "out")
+    results = [f"{name}-{end}" for name in names for end in ("labels.tif", "table.csv")]
+    assert sorted(written) == sorted(["images.jsonl", *results])
+    before = {file: (tmp_path / "out" / file).stat().st_mtime_ns for file in written}
+    run(path, channel="DAPI", page="Z1")
+    assert {file: (tmp_path / "out" / file).stat().st_mtime_ns for file in written} == before
+
+
+def test_odd_names_of_channels_are_no_paths_and_do_not_meet(run, stack, tmp_path):
+    path = stack("../a/b", "..\\a:b")
+    (outcome,) = run(path, channel="../a/b", page="Z1,")[:1]
+    assert "no page" in outcome.error
+    (outcome,) = run(path, channel="../a/b", page="Z1")
+    assert outcome.files["table"] == str(tmp_path / "out" / "a-.._a_b-Z1-table.csv")
+    with pytest.raises(FsisError, match=r"has the results of its plane \.\./a/b,Z1, of the same name a-.*: choose"):
+        run(path, channel="..\\a:b", page="Z1")
+
+
+# -- several runs in one folder -------------------------------------------------------------------------------------
+
+
+def _write_lock(path, **values):
+    """As if a process had it: this machine's first one, which is always there."""
+    with acquire(path) as lock:
+        holder = dataclasses.asdict(lock.holder)
+    path.write_text(json.dumps({**holder, "pid": 1, "started": "", **values}))
+
+
+def test_what_another_run_is_at_work_on_comes_last(run, image, tmp_path, monkeypatch, caplog):
+    paths = [image("a.png", 0), image("b.png", 1)]
+    lock = tmp_path / "out" / "a.lock"
+    _write_lock(lock)
+    monkeypatch.setattr(files.time, "sleep", lambda _: lock.unlink())
+    assert [pathlib.Path(outcome.image).name for outcome in run(*paths)] == ["b.png", "a.png"]
+    assert "a.png: another run is at work on it (process 1 on" in caplog.text
+    assert "waiting for the other run" in caplog.text
+    assert not list(tmp_path.glob("out/*.lock"))
+
+
+def test_what_another_run_has_done_meanwhile_is_not_done_again(run, image, tmp_path, monkeypatch):
+    path = image("a.png")
+    (first,) = run(path)
+    record = tmp_path / "out" / "images.jsonl"
+    line = record.read_text()
+    record.unlink()
+    lock = tmp_path / "out" / "a.lock"
+    _write_lock(lock)
+    monkeypatch.setattr(files.time, "sleep", lambda _: (record.write_text(line), lock.unlink()))
+    monkeypatch.setattr("fsis_jax.inference.segmenter.find", None)
+    assert run(path) == [first]
+
+
+def test_what_another_run_has_written_with_other_settings_is_not_replaced(run, image, segmenter, tmp_path, monkeypatch):
+    path, lock = image("a.png"), tmp_path / "out" / "a.lock"
+    _write_lock(lock)
+
+    def other(_):
+        monkeypatch.undo()
+        lock.unlink()
+        run(path, crop=20)
+
+    monkeypatch.setattr(files.time, "sleep", other)
+    (outcome,) = run(path, crop=30)
+    assert "another run (process" in outcome.error
+    assert "has written a to" in outcome.error
+    (again,) = run(path, crop=30)  # a later run replaces what it finds
+    assert not again.error
+
+
+def test_locks_of_other_machines_and_of_processes_that_are_gone(run, image, tmp_path):
+    paths = [image("a.png", 0), image("b.png", 1), image("c.png", 2)]
+    _write_lock(tmp_path / "out" / "a.lock", host="elsewhere")
+    _write_lock(tmp_path / "out" / "c.lock", pid=99999999)
+    refused, *others = run(*paths)
+    assert "a.lock: another run is at work on this result (process 1 on elsewhere)" in refused.error
+    assert [outcome.error for outcome in others] == ["", ""]
+    assert not run(*paths, force=True)[-1].error
+    assert not list(tmp_path.glob("out/*.lock"))
+
+
+def test_a_run_leaves_no_lock_however_it_ends(run, image, tmp_path, monkeypatch):
+    good, bad = image("a.png"), tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    assert [bool(outcome.error) for outcome in run(good, str(bad))] == [False, True]
+    for error in (KeyboardInterrupt, OSError(28, "No space left on device")):
+
+        def fail(*_, error=error):
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(files.os, "replace", fail)
+            with pytest.raises((KeyboardInterrupt, FsisError)):
+                run(image("b.png"), good, crop=20)
+        assert not list(tmp_path.glob("out/*.lock"))

@@ -36,7 +36,7 @@ def main() -> None:
         used.clear()
         # Some have references of their own, which are encoded beside the images.
         jobs = [Job(image, shared if number % 2 else [crop]) for number, image in enumerate(images)]
-        results = list(network.segment_all(iter(jobs), tile=64))
+        results = list(network.candidates(iter(jobs), tile=64))
         assert [job for job, _ in results] == jobs
         return [found for _, found in results]
 

@@ -1,0 +1,48 @@
+"""What is done with image files: how they are read and what is written, and what became of each."""
+
+import dataclasses
+
+from fsis_jax.io.outputs import DEFAULT, image_name, plane_parts, plane_suffix
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How image files are read, and what is written."""
+
+    save: tuple[str, ...] = DEFAULT
+    """Kinds of `io.outputs.FILES`."""
+    channel: str | None = None
+    page: str | None = None
+    """Of stacks: `open_image`."""
+    series: str | None = None
+    """Of files with several images: `open_image`."""
+    pixel_size: float | None = None
+    """Micrometres per pixel of the images; None: as each file says."""
+    tile: int = 0
+    """As for `Segmenter.candidates`."""
+    category: str | None = None
+    """Name of what the references show, for COCO and GeoJSON. A plain detector has its own names."""
+
+    @property
+    def plane(self) -> list[str]:
+        """As `plane_parts`."""
+        return plane_parts(series=self.series, channel=self.channel, page=self.page)
+
+    def name(self, path: str) -> str:
+        """NAME, of an image file's results."""
+        return image_name(path) + plane_suffix(self.plane)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one image file."""
+
+    image: str
+    """Path, as it was given."""
+    cells: int = 0
+    pixel_size: float | None = None
+    """Micrometres per pixel, where it is known."""
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Kind -> path."""
+    error: str = ""
+    """Why there is no result, in one line."""
