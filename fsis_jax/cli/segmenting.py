@@ -203,6 +203,8 @@ def segment(arguments: Sequence[str]) -> None:
                 tqdm.write(json.dumps(dataclasses.asdict(outcome)))
             elif not outcome.error:
                 tqdm.write(f"{outcome.image}: {outcome.cells} {unit}")
+                for cause in outcome.causes:
+                    tqdm.write(f"  {cause}", file=sys.stderr)
     finished = [outcome for outcome in outcomes if not outcome.error]
     if options.pdf and finished:
         pages = {f"{outcome.image}: {outcome.cells} {unit}": outcome.files["overlay"] for outcome in finished}

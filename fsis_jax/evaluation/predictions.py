@@ -34,7 +34,7 @@ class Model(Protocol):
     config: ConfigDict
     min_score: float
 
-    def encode_references(self, crops: Sequence[np.ndarray]) -> References: ...
+    def encode_references(self, crops: Sequence[np.ndarray], *, checked: bool) -> References: ...
 
     def candidates(self, jobs: Iterable[J]) -> Iterator[tuple[J, Instances]]: ...
 
@@ -169,7 +169,7 @@ def segment_targets(
                 seed=seed,
             )
             crops = reference_crops(targets if references == "target" else train, boxes, legacy=legacy)
-            encoded = model.encode_references(crops)
+            encoded = model.encode_references(crops, checked=False)
             yield _Episode(read_target(targets, target), encoded, target=target, category=category)
 
     for episode, instances in model.candidates(jobs()):

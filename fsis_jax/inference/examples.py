@@ -36,6 +36,8 @@ _logger = logging.getLogger(__name__)
 _ROWS = 1024
 _SCATTERED = 0.05
 """Share of its box that a label fills at least, for more than half of the labels."""
+_MOST_OF_IMAGE = 0.8
+"""Of the image's sides, without a word."""
 _BOX = re.compile(r"(?P<image>.+):(?P<box>[^:]*,[^:]*)", re.DOTALL)
 
 
@@ -103,6 +105,11 @@ def boxed_examples(path: str, boxes: Sequence[Box], opener: Opener, *, source: s
                 place = ",".join(f"{value:g}" for value in box)
                 raise FsisError(
                     f"{name}: the box {place} is not inside the image of {width}x{height} pixels: give pixels of {path}"
+                )
+            if x2 - x1 > _MOST_OF_IMAGE * width and y2 - y1 > _MOST_OF_IMAGE * height:
+                _logger.warning(
+                    f"{name}: the box is nearly as large as its image of {width}x{height} pixels: cells of that size "
+                    "will be looked for; give a box around one cell"
                 )
             examples.append(Example(name, cut_reference(image, box), (y2 - y1, x2 - x1), image.pixel_size))
     return examples

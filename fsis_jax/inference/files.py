@@ -22,6 +22,7 @@ from typing import Any
 
 import fsis_jax
 from fsis_jax.errors import FsisError, OutputError
+from fsis_jax.inference.causes import no_cell_causes
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
@@ -229,7 +230,7 @@ class _Run:
         """What the record says of an image that was finished with the same settings, whose files are there."""
         line = self.record.lines.get(self.names[path], {})
         if line.get("key") == self._counted_key(self._key(path)) and self._is_complete(line):
-            return Outcome(path, line["cells"], line["pixel_size"], line["files"])
+            return Outcome(path, line["cells"], line["pixel_size"], line["files"], tuple(line.get("causes", ())))
         return None
 
     def _report(self, job: _FileJob, done: int, total: int) -> None:
@@ -241,7 +242,8 @@ class _Run:
         path, counted = job.image.path, self._counted(found)
         try:
             files = self._move(self._write(job, counted), self.record.lines.get(self.names[path]))
-            outcome = Outcome(path, len(counted), job.pixel_size, files)
+            causes = () if len(counted) else self._causes(job, found)
+            outcome = Outcome(path, len(counted), job.pixel_size, files, causes)
             self._note(outcome, job)
             return outcome
         except OutputError:
@@ -251,6 +253,11 @@ class _Run:
         finally:
             shutil.rmtree(self._partial(path), ignore_errors=True)
             self._close(job)
+
+    def _causes(self, job: _FileJob, found: Instances) -> tuple[str, ...]:
+        size, references = job.pixel_size, self.references
+        reading = self.segmenter.plan(job.image, references, pixel_size=size, tile=self.settings.tile)
+        return no_cell_causes(found, self.segmenter.min_score, reading, references.sides_in(size))
 
     def _move(self, files: dict[str, str], earlier: dict[str, Any] | None) -> dict[str, str]:
         """All files to where they belong, or none if a folder is there."""

@@ -15,6 +15,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic
@@ -29,6 +30,7 @@ from fsis_jax.data.from_config import transform_config
 from fsis_jax.data.transforms import reference_image
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.augmentation import Variant
+from fsis_jax.inference.causes import check_crop, size_warnings
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J, Job, Work
 from fsis_jax.inference.programs import Replica, encode, find
@@ -41,6 +43,7 @@ from fsis_jax.models.detector import Detector
 from fsis_jax.pretrained import default_weights
 from fsis_jax.training.weights import Trained, find_weights, load_run, load_weights
 
+_logger = logging.getLogger(__name__)
 DEFAULT_MIN_SCORE = 0.5
 """Used where a checkpoint was never validated."""
 GPU_TILE_BATCH = 4
@@ -90,6 +93,7 @@ class Segmenter:
         self.use_devices(devices)
         self._transform = transform_config(config)
         self._offset = model.offset
+        self._told: set[str] = set()
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str]) -> "Segmenter":
@@ -145,6 +149,7 @@ class Segmenter:
         sides: np.ndarray | None = None,
         pixel_size: float | None = None,
         names: Sequence[str] = (),
+        checked: bool = True,
     ) -> References:
         """Encode crops of example cells.
 
@@ -154,9 +159,11 @@ class Segmenter:
             sides: (k, 2), height and width of the cells in pixels; None: of the crops.
             pixel_size: micrometres per pixel of the sides. Images that have theirs may then have another magnification.
             names: of the crops, for messages.
+            checked: refuse crops in which there is nothing to see, and warn of sizes that the model cannot use well.
+                False takes what a data set has.
 
         Raises:
-            FsisError: no crop, or one of less than 2x2 pixels, or a plain detector.
+            FsisError: no crop, or one that shows nothing or has less than 2x2 pixels, or a plain detector.
         """
         if self.names:
             raise self._shown_references()
@@ -166,12 +173,23 @@ class Segmenter:
         images = np.stack(
             [reference_image(crop, self._transform, name=name) for crop, name in zip(crops, names, strict=True)]
         )
+        for crop, name in zip(crops, names, strict=True) if checked else ():
+            check_crop(crop, self._transform, name)
         # By the device that gets the next batch: no other would have to wait for it.
         each = [encode(self._graph, self._replicas[0].state, image[None, None]) for image in images]
         features = jax.tree.map(lambda *levels: sum(levels) / len(levels), *each)
         if sides is None:
             sides = np.array([crop.shape[:2] for crop in crops])
-        return References(features, np.asarray(sides, np.float32), images, pixel_size, self.fingerprint)
+        encoded = References(features, np.asarray(sides, np.float32), images, pixel_size, self.fingerprint)
+        if checked and pixel_size is None:  # else the images' tells their size in these
+            self._warn(encoded.sides)
+        return encoded
+
+    def _warn(self, sides: np.ndarray) -> None:
+        for warning in size_warnings(sides, self._transform):
+            if warning not in self._told:
+                _logger.warning(warning)
+            self._told.add(warning)
 
     def _shown_references(self) -> FsisError:
         known = ", ".join(self.names[:5]) + ", ..." * (len(self.names) > 5)
@@ -319,6 +337,8 @@ class Segmenter:
         elif not isinstance(references, References):
             references = self.encode_references(references)
         reading = self.plan(job.image, references, pixel_size=job.pixel_size, tile=tile)
+        if references.pixel_size is not None:
+            self._warn(references.sides_in(job.pixel_size))
         keypoints = self.config.model.keypoint_head
         nothing = Instances.none(
             reading.window,

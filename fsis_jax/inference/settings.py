@@ -44,5 +44,7 @@ class Outcome:
     """Micrometres per pixel, where it is known."""
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """Kind -> path."""
+    causes: tuple[str, ...] = ()
+    """Where there is no cell: the likeliest reasons, a line each."""
     error: str = ""
     """Why there is no result, in one line."""

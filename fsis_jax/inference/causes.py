@@ -1,0 +1,93 @@
+"""What a user should know before and after: references that show nothing or have odd sizes, images without a cell.
+
+Crops are refused only if the network would see nothing in them at all: dim cells are stretched and seen.
+"""
+
+import math
+
+import numpy as np
+
+from fsis_jax.data.transforms import TransformConfig, to_levels
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.reading import Reading
+
+_MOST_APART = 3.0
+"""Times the smallest reference that the largest may be, without a word."""
+
+
+def check_crop(crop: np.ndarray, transform: TransformConfig, name: str) -> None:
+    """Raise FsisError if there is nothing to see in a crop: (h, w) or (h, w, 3 or 4), any dtype.
+
+    Args:
+        name: of the crop, for messages.
+    """
+    levels = to_levels(crop, transform)
+    if np.ptp(levels, axis=(0, 1)).any():
+        return
+    why = "all its pixels have one value" if np.isfinite(crop).any() else "none of its pixels has a value"
+    raise FsisError(f"{name}: shows nothing, {why}: give a crop of a cell, from the channel and page that show it")
+
+
+def size_warnings(sides: np.ndarray, transform: TransformConfig) -> list[str]:
+    """What will happen with references of sizes that the model cannot use well, a line for each reason.
+
+    Args:
+        sides: (k, 2), height and width of the cells in pixels of the images to segment.
+    """
+    if transform.scale != "reference" or not len(sides):
+        return []
+    each = np.sqrt(np.prod(sides, axis=1, dtype=np.float64))
+    smallest, median, largest = float(each.min()), float(np.median(each)), float(each.max())
+    wanted = transform.reference_pixels
+    least, most = wanted / transform.max_scale, wanted / transform.min_scale
+    warnings = []
+    if not least <= median <= most:
+        seen = median * (transform.min_scale if median > most else transform.max_scale)
+        warnings.append(
+            f"references of {median:.3g} pixels, and this model reads cells of {least:.3g} to {most:.3g}: it will see "
+            f"them {seen:.3g} pixels large in place of {wanted:.3g}, and miss cells or find pieces of them; give boxes "
+            "around single cells, or resize the images"
+        )
+    if largest > _MOST_APART * smallest:
+        warnings.append(
+            f"references of {smallest:.3g} to {largest:.3g} pixels: images are read at one scale, that of the median "
+            f"({median:.3g}), and cells much smaller or larger will be missed; segment them in runs of their own"
+        )
+    return warnings
+
+
+def no_cell_causes(candidates: Instances, min_score: float, reading: Reading, sides: np.ndarray) -> tuple[str, ...]:
+    """The two likeliest reasons why nothing counts in an image, measured, the likelier first.
+
+    Args:
+        candidates: what was found, of any score.
+        reading: how the image was read.
+        sides: (k, 2) of the references, in pixels of the image; (0, 2) of a plain detector.
+    """
+    best = float(candidates.scores.max(initial=0))
+    if not len(sides):
+        return _score_cause(candidates, min_score), f"categories: this model finds {', '.join(candidates.names)} alone"
+    side = float(np.median(np.sqrt(np.prod(sides, axis=1, dtype=np.float64))))
+    height, width = reading.size
+    wanted = reading.transform.reference_pixels if reading.transform.scale == "reference" else side * reading.scale
+    scale = (
+        f"scale: the references are {side:.3g} pixels large, the image {width}x{height}; the network saw cells of that "
+        f"size {side * reading.scale:.3g} pixels large, best are {wanted:.3g}. Cells of other sizes are missed: give a "
+        "tight box around one in this image, or check --pixel-size and --reference-pixel-size"
+    )
+    causes = _score_cause(candidates, min_score), scale
+    near = best >= min_score / 2 and abs(side * reading.scale / wanted - 1) < 0.1
+    return causes if near else causes[::-1]
+
+
+def _score_cause(candidates: Instances, min_score: float) -> str:
+    best = float(candidates.scores.max(initial=0))
+    lower = math.floor(best * 100) / 100
+    if not lower:
+        return f"scores: nothing has a score of 0.01 or more, and the threshold is {min_score:.2f}"
+    there = len(candidates.without_overlaps(lower))
+    return (
+        f"scores: the best of {len(candidates)} candidates has {best:.2f}, and the threshold is {min_score:.2f}: "
+        f"--min-score {lower:g} shows {there}"
+    )
