@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -112,7 +113,7 @@ def test_a_plane_of_a_stack(segment, pictures, out, cell):
     assert "--channel 1..2 (empty, DAPI)" in error
     assert segment("stack.ome.tif", extra=("--channel", "dapi")).status == 0
     assert segment("grey.png").status == 0
-    labels = tifffile.imread(out / "stack-labels.tif")
+    labels = tifffile.imread(out / "stack-dapi-labels.tif")
     np.testing.assert_array_equal(labels, tifffile.imread(out / "grey-labels.tif"))
 
 
@@ -149,6 +150,14 @@ def test_an_image_without_a_cell_is_a_result_too(segment, out):
     outcome = segment("grey.png", save="all", extra=("--min-score", "1.01"))
     assert outcome.status == 0, outcome.stderr
     assert outcome.stdout.endswith("grey.png: 0 cells\n")
+    causes = outcome.stderr.splitlines()[-2:]
+    first, second = sorted(causes)
+    assert re.fullmatch(r"  scale: the references are \d+ pixels large, the image .*", first)
+    assert re.fullmatch(
+        r"  scores: the best of \d+ candidates has .*, and the threshold is 1.01: --min-score .*", second
+    )
+    again = segment("grey.png", save="all", extra=("--min-score", "1.01", "--json"))
+    assert json.loads(again.stdout)["causes"] == [cause.strip() for cause in causes]
     assert not tifffile.imread(out / "grey-labels.tif").any()
     assert COCO(out / "grey-coco.json").getAnnIds() == []
     assert json.loads((out / "grey.geojson").read_text())["features"] == []
