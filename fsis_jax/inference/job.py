@@ -4,25 +4,24 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.reading import Reading
 from fsis_jax.inference.references import References
 from fsis_jax.inference.tiling import merge
-from fsis_jax.io.levels import Image
+from fsis_jax.io.given import ImageLike
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
     """An image to segment. A subclass may carry what its caller wants back with the result."""
 
-    image: Image
-    references: References | Sequence[np.ndarray] | None = None
+    image: ImageLike
+    """As `Segmenter.segment` takes it."""
+    references: References | Sequence[ImageLike] | None = None
     """Encoded, or crops; None for a plain detector."""
     pixel_size: float | None = None
-    """Micrometres per pixel of the image; counts where the references have theirs too."""
+    """Micrometres per pixel of the image; None: as it says itself. It counts where the references have theirs too."""
     journal: Journal | None = None
     """Where finished tiles of a large image are noted; those that are there already are not segmented again."""
 

@@ -37,7 +37,7 @@ from fsis_jax.inference.programs import Replica, encode, find
 from fsis_jax.inference.reading import Reading, plan_reading
 from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.tiling import Tile, near_core
-from fsis_jax.io.levels import Image
+from fsis_jax.io.given import ImageLike, as_crops, as_image, known_pixel_size
 from fsis_jax.models.detection import Detections, View
 from fsis_jax.models.detector import Detector
 from fsis_jax.pretrained import default_weights
@@ -144,7 +144,7 @@ class Segmenter:
 
     def encode_references(
         self,
-        crops: Sequence[np.ndarray],
+        crops: Sequence[ImageLike],
         *,
         sides: np.ndarray | None = None,
         pixel_size: float | None = None,
@@ -155,7 +155,7 @@ class Segmenter:
 
         Args:
             crops: each (h, w) or (h, w, 3 or 4), any dtype, one cell without much margin, at the magnification of the
-                images to segment.
+                images to segment; as `segment` takes images.
             sides: (k, 2), height and width of the cells in pixels; None: of the crops.
             pixel_size: micrometres per pixel of the sides. Images that have theirs may then have another magnification.
             names: of the crops, for messages.
@@ -167,8 +167,7 @@ class Segmenter:
         """
         if self.names:
             raise self._shown_references()
-        if len(crops) == 0:
-            raise FsisError("no reference given: give at least one crop of a cell")
+        crops, pixel_size = as_crops(crops, names), known_pixel_size(None, pixel_size)
         names = names or [f"reference {number}" for number in range(1, len(crops) + 1)]
         images = np.stack(
             [reference_image(crop, self._transform, name=name) for crop, name in zip(crops, names, strict=True)]
@@ -210,8 +209,8 @@ class Segmenter:
 
     def segment(
         self,
-        image: Image,
-        references: References | Sequence[np.ndarray] | None = None,
+        image: ImageLike,
+        references: References | Sequence[ImageLike] | None = None,
         *,
         pixel_size: float | None = None,
         tile: int = 0,
@@ -220,9 +219,11 @@ class Segmenter:
         """Every cell like the references, with masks at the image's own resolution; no pixel is in two of them.
 
         Args:
-            image: (H, W) or (H, W, 3 or 4), any dtype; an array, or what is read when it is sliced (`open_image`).
+            image: (H, W) or (H, W, 3 or 4), any dtype; an array, what is read when it is sliced (`open_image`), a
+                nested list, a PIL image or a path.
             references: from `encode_references`, or crops; None for a plain detector.
-            pixel_size: micrometres per pixel of the image; counts where the references have theirs too.
+            pixel_size: micrometres per pixel of the image, None: as it says itself, if it is of `open_image`; counts
+                where the references have theirs too.
             tile: as for `candidates`.
             min_score: score from which an instance counts: 0 gives those of any score; None takes the model's.
         """
@@ -293,11 +294,12 @@ class Segmenter:
     # The stages of `candidates`, one by one.
 
     def plan(
-        self, image: Image, references: References | None = None, *, pixel_size: float | None = None, tile: int = 0
+        self, image: ImageLike, references: References | None = None, *, pixel_size: float | None = None, tile: int = 0
     ) -> Reading:
         """How an image is read: its scale and its tiles, which `Reading.prepare` reads. As for `segment`."""
         self.check_references(references)
-        sides = (references or NO_REFERENCES).sides_in(pixel_size)
+        image = as_image(image)
+        sides = (references or NO_REFERENCES).sides_in(known_pixel_size(image, pixel_size))
         return plan_reading(image, sides, self.config, self._transform, tile)
 
     def detect(
@@ -338,7 +340,7 @@ class Segmenter:
             references = self.encode_references(references)
         reading = self.plan(job.image, references, pixel_size=job.pixel_size, tile=tile)
         if references.pixel_size is not None:
-            self._warn(references.sides_in(job.pixel_size))
+            self._warn(references.sides_in(known_pixel_size(reading.image, job.pixel_size)))
         keypoints = self.config.model.keypoint_head
         nothing = Instances.none(
             reading.window,

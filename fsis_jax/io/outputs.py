@@ -10,8 +10,8 @@ import numpy as np
 from fsis_jax.errors import FsisError
 from fsis_jax.io.exports import Result, write_coco, write_labels, write_overlay
 from fsis_jax.io.geojson import write_geojson
+from fsis_jax.io.given import ImageLike, as_image, known_pixel_size
 from fsis_jax.io.images import overview
-from fsis_jax.io.levels import Image
 from fsis_jax.io.ome_zarr import is_zarr
 from fsis_jax.io.rois import write_rois
 from fsis_jax.io.table import write_table
@@ -93,7 +93,7 @@ def check_results(
 def write_outputs(
     folder: str | os.PathLike[str],
     name: str,
-    image: Image,
+    image: ImageLike,
     instances: Result,
     kinds: Sequence[str] = DEFAULT,
     *,
@@ -106,11 +106,11 @@ def write_outputs(
     Args:
         folder: made if missing.
         name: of the image, for the names of the files.
-        image: read again for the table and the overlay, a part at a time.
+        image: the one that was segmented; read again for the table and the overlay, a part at a time.
         instances: of which those `without_overlaps` are written.
         file_name: of the image, as COCO's file names it.
         references: crops shown beside the overlay.
-        pixel_size: micrometres per pixel of the image.
+        pixel_size: micrometres per pixel of the image; None: as it says itself, if it is of `open_image`.
 
     Returns:
         Kind -> path of the file.
@@ -119,6 +119,8 @@ def write_outputs(
         OutputError: a file cannot be written.
         FsisError: the image cannot be read, or is too large for a format.
     """
+    image = as_image(image)
+    pixel_size = known_pixel_size(image, pixel_size)
     instances = instances.without_overlaps()
     paths = {kind: pathlib.Path(folder, FILES[kind].format(name)) for kind in kinds}
     for kind, path in paths.items():
