@@ -78,6 +78,7 @@ def test_oks_against_cocoapi():
 
     coco = COCO()
     coco.dataset = {
+        "info": {},
         "images": [{"id": 1, "width": 200, "height": 200}],
         "categories": [{"id": 1, "name": "person"}],
         "annotations": [
