@@ -32,6 +32,7 @@ from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.settings import Outcome, Settings
 from fsis_jax.io.exports import check_coco
+from fsis_jax.io.false_colour import only_stain
 from fsis_jax.io.files import check_folder, write_failure
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
@@ -215,6 +216,9 @@ class _Run:
             )
         chosen = self.settings
         image = open_image(path, channel=chosen.channel, page=chosen.page, series=chosen.series)
+        stain = only_stain(image)
+        if stain is not None:
+            _logger.warning(f"{path}: read as colour, but shows one stain: --channel {stain} reads it as grey")
         if "coco" in self.settings.save:
             check_coco(path, image.shape)
         size = image.pixel_size if self.settings.pixel_size is None else self.settings.pixel_size

@@ -292,3 +292,16 @@ def test_a_run_leaves_no_lock_however_it_ends(run, image, tmp_path, monkeypatch)
             with pytest.raises((KeyboardInterrupt, FsisError)):
                 run(image("b.png"), good, crop=20)
         assert not list(tmp_path.glob("out/*.lock"))
+
+
+def test_a_picture_of_one_stain_in_colour_is_told(run, image, tmp_path, caplog):
+    grey = cv2.imread(image("a.png"), cv2.IMREAD_GRAYSCALE)
+    green = str(tmp_path / "green.png")
+    cv2.imwrite(green, np.dstack([0 * grey, grey, 0 * grey]))
+    run(green, str(tmp_path / "a.png"))
+    assert [message for message in caplog.messages if "colour" in message] == [
+        f"{green}: read as colour, but shows one stain: --channel green reads it as grey"
+    ]
+    caplog.clear()
+    run(green, channel="green")
+    assert not [message for message in caplog.messages if "colour" in message]
