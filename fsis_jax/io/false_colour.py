@@ -30,11 +30,11 @@ def only_stain(image: Image) -> str | None:
     if not np.isfinite(pixels).all() or (pixels == pixels[:, :1]).all():
         return None
     ranges = np.ptp(pixels, axis=0)
-    main = int(ranges.argmax())
+    main = int(np.argmax(ranges))
     strong = pixels[:, main] - pixels[:, main].mean()
     for channel in set(range(3)) - {main}:
         values = pixels[:, channel] - pixels[:, channel].mean()
-        left = values - strong * (strong @ values) / max(strong @ strong, 1e-300)
+        left = values - strong * (float(strong @ values) / max(float(strong @ strong), 1e-300))
         if np.abs(left).max() > max(_NOISE * ranges[main], 1 if image.dtype.kind in "iu" else 0):
             return None
     return _NAMES[main] if ranges[main] > 0 else None

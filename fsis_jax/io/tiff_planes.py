@@ -126,6 +126,9 @@ class Reader:
         keyframe = page.keyframe
         assert keyframe is not None
         dtype = _dtype(keyframe)
+        if keyframe.compression not in tifffile.TIFF.DECOMPRESSORS:
+            how = getattr(keyframe.compression, "name", keyframe.compression)
+            raise FsisError(f"{self._name}: compressed as {how}, which is not read: save it with LZW or Deflate")
         _, depth, height, width, samples = keyframe.shaped
         deep, high, wide = 1, min(keyframe.rowsperstrip, height), width
         if keyframe.is_tiled:
