@@ -3,6 +3,7 @@
 Crops are refused only if the network would see nothing in them at all: dim cells are stretched and seen.
 """
 
+import logging
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.reading import Reading
 
+_logger = logging.getLogger(__name__)
 _MOST_APART = 3.0
 """Times the smallest reference that the largest may be, without a word."""
 
@@ -55,6 +57,14 @@ def size_warnings(sides: np.ndarray, transform: TransformConfig) -> list[str]:
             f"({median:.3g}), and cells much smaller or larger will be missed; segment them in runs of their own"
         )
     return warnings
+
+
+def warn_of_sizes(sides: np.ndarray, transform: TransformConfig, told: set[str]) -> None:
+    """Log `size_warnings` but those that were `told`, which the others become."""
+    for warning in size_warnings(sides, transform):
+        if warning not in told:
+            _logger.warning(warning)
+        told.add(warning)
 
 
 def no_cell_causes(candidates: Instances, min_score: float, reading: Reading, sides: np.ndarray) -> tuple[str, ...]:

@@ -1,15 +1,19 @@
 """An image to segment, and how far that is."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
+import numpy as np
+
+from fsis_jax.inference.augmentation import Variant
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.reading import Reading
 from fsis_jax.inference.references import References
 from fsis_jax.inference.tiling import merge
 from fsis_jax.io.given import ImageLike
+from fsis_jax.models.detection import Detections
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,26 @@ class Work(Generic[J]):
     def done(self) -> bool:
         return len(self.parts) == len(self.reading.tiles)
 
+    def prepared(self, size: int, variants: Sequence[Variant]) -> Iterator[tuple[list[int], list[list[np.ndarray]]]]:
+        """The tiles that are left, up to `size` at once: their numbers, and each as it is and in the `variants`.
+
+        Tiles that show nothing are finished with that. A tile is read when it is asked for.
+        """
+        chosen: list[int] = []
+        images: list[list[np.ndarray]] = []
+        left = [number for number in range(len(self.reading.tiles)) if number not in self.parts]
+        for number in left:
+            tile = self.reading.tiles[number]
+            pixels = self.reading.prepare(tile)
+            if pixels is None:
+                self.parts[number] = self.nothing
+            else:
+                chosen.append(number)
+                images.append([pixels, *(self.reading.prepare_variant(tile, variant) for variant in variants)])
+            if chosen and (len(chosen) == size or number == left[-1]):
+                yield chosen, images
+                chosen, images = [], []
+
     def whole(self, min_score: float) -> Instances:
         """The instances of the image, as far as its tiles are finished."""
         reading = self.reading
@@ -52,3 +76,13 @@ class Work(Generic[J]):
         found = parts[0] if len(parts) == 1 else merge(parts, reading.tiles, reading.size, reading.margin)
         names, boxes_only = self.nothing.names, self.nothing.boxes_only
         return dataclasses.replace(found, min_score=min_score, names=names, boxes_only=boxes_only)
+
+
+@dataclasses.dataclass(frozen=True)
+class TileBatch(Generic[J]):
+    """Tiles of one image that the device is at work on."""
+
+    work: Work[J]
+    tiles: list[int]
+    detections: Detections | None
+    """Of the tiles, and of copies of the last one up to the size of the batch; None without a tile."""

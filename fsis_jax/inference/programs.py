@@ -1,24 +1,20 @@
-"""What the Segmenter runs on a device: two jitted functions of a detector's structure and parameters."""
+"""What the Segmenter runs on devices: two jitted functions of a detector's structure and parameters."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from flax import nnx
 
+from fsis_jax.inference.augmentation import Variant
+from fsis_jax.inference.reading import Reading
+from fsis_jax.inference.references import References
 from fsis_jax.models.detection import Detections, View, detect
 from fsis_jax.models.detector import Detector, Pyramid
 from fsis_jax.models.normalise import normalise
-
-
-@dataclasses.dataclass(frozen=True)
-class Replica:
-    """The parameters of a detector on a device."""
-
-    device: jax.Device | None
-    """None: JAX's default one."""
-    state: nnx.State
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -36,3 +32,53 @@ def find(
     model: Detector = nnx.merge(graph, state)
     normalised = [dataclasses.replace(view, images=normalise(view.images, view.image_sizes)) for view in views]
     return detect(model, normalised, references, original_sizes=original_sizes)
+
+
+class Network:
+    """A detector on devices that take batches in turn.
+
+    Args:
+        devices: (): JAX's default one.
+    """
+
+    def __init__(self, graph: nnx.GraphDef, state: nnx.State, devices: Sequence[jax.Device]) -> None:
+        self._graph = graph
+        self._replicas = collections.deque((device, jax.device_put(state, device)) for device in devices or [None])
+
+    def __len__(self) -> int:
+        """How many batches can be under way at once."""
+        return len(self._replicas)
+
+    def encode(self, references: np.ndarray) -> Pyramid:
+        """As `encode`, by the device that gets the next batch: no other would have to wait for it."""
+        return encode(self._graph, self._replicas[0][1], references)
+
+    def find(
+        self,
+        reading: Reading,
+        images: Sequence[Sequence[np.ndarray]],
+        references: References,
+        variants: Sequence[Variant],
+        size: int,
+    ) -> Detections:
+        """Give tiles of an image to the next device, which is not waited for.
+
+        Args:
+            images: of each tile what `Reading` prepared for each of the `variants`.
+            size: of the batch: the last tile is repeated where there are fewer.
+        """
+        device, state = self._replicas[0]
+        self._replicas.rotate(-1)
+        put = functools.partial(jax.device_put, device=device)
+        rows = [*images, *[images[-1]] * (size - len(images))]
+        views = [
+            View(
+                put(np.stack(pixels)),
+                put(np.array([reading.extent_of(variant)] * size, np.int32)),
+                put(np.array([reading.scale * variant.times] * size, np.float32)),
+                variant.flipped,
+            )
+            for pixels, variant in zip(zip(*rows, strict=True), variants, strict=True)
+        ]
+        windows = np.array([reading.window] * size, np.int32)
+        return find(self._graph, state, put(references.features), put(windows), views)

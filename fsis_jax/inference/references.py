@@ -74,6 +74,31 @@ NO_REFERENCES = References({}, np.zeros((0, 2), np.float32), np.zeros((0, 1, 1, 
 """What a plain detector is shown."""
 
 
+def check_encoded(references: References | None, names: tuple[str, ...], model: str) -> None:
+    """Raise FsisError if a model cannot be shown references, or must be.
+
+    Args:
+        names: the categories that the model knows; () of one that is shown references.
+        model: its `Segmenter.fingerprint`.
+    """
+    given = references is not None and len(references.sides) > 0
+    if names and given:
+        raise shown_to_plain(names)
+    if not names and not given:
+        raise FsisError("no reference given: this model finds the cells that it is shown; give at least one crop")
+    if references is not None and references.model not in ("", model):
+        raise FsisError(
+            "the references were encoded by another model: encode their crops again with this one, or segment "
+            "with that one (--checkpoint)"
+        )
+
+
+def shown_to_plain(names: tuple[str, ...]) -> FsisError:
+    """The error for references that are shown to a model of named categories."""
+    known = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+    return FsisError(f"references given, but this model finds categories that it knows ({known}): leave them out")
+
+
 def load_references(path: str | os.PathLike[str]) -> References:
     """Read what `References.save` wrote.
 

@@ -12,13 +12,10 @@ turn.
 """
 
 import collections
-import dataclasses
 import functools
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic
 
 import jax
 import numpy as np
@@ -30,34 +27,23 @@ from fsis_jax.data.from_config import transform_config
 from fsis_jax.data.transforms import reference_image
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.augmentation import Variant
-from fsis_jax.inference.causes import check_crop, size_warnings
+from fsis_jax.inference.causes import check_crop, warn_of_sizes
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.job import J, Job, Work
-from fsis_jax.inference.programs import Replica, encode, find
+from fsis_jax.inference.job import J, Job, TileBatch, Work
+from fsis_jax.inference.programs import Network
 from fsis_jax.inference.reading import Reading, plan_reading
-from fsis_jax.inference.references import NO_REFERENCES, References
+from fsis_jax.inference.references import NO_REFERENCES, References, check_encoded, shown_to_plain
 from fsis_jax.inference.tiling import Tile, near_core
 from fsis_jax.io.given import ImageLike, as_crops, as_image, known_pixel_size
-from fsis_jax.models.detection import Detections, View
+from fsis_jax.models.detection import Detections
 from fsis_jax.models.detector import Detector
 from fsis_jax.pretrained import default_weights
 from fsis_jax.training.weights import Trained, find_weights, load_run, load_weights
 
-_logger = logging.getLogger(__name__)
 DEFAULT_MIN_SCORE = 0.5
 """Used where a checkpoint was never validated."""
 GPU_TILE_BATCH = 4
 """Tiles in one call of a device other than a CPU, unless told otherwise."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Batch(Generic[J]):
-    """Tiles of one image that the device is at work on."""
-
-    work: Work[J]
-    tiles: list[int]
-    detections: Detections | None
-    """Of the tiles, and of copies of the last one up to the size of the batch; None without a tile."""
 
 
 class Segmenter:
@@ -125,7 +111,7 @@ class Segmenter:
 
     def use_devices(self, devices: Sequence[jax.Device]) -> None:
         """From now on give batches to these devices in turn; (): to JAX's default device."""
-        self._replicas = collections.deque(Replica(d, jax.device_put(self._state, d)) for d in devices or [None])
+        self._network = Network(self._graph, self._state, devices)
 
     @property
     def model(self) -> Detector:
@@ -166,7 +152,7 @@ class Segmenter:
             FsisError: no crop, or one that shows nothing or has less than 2x2 pixels, or a plain detector.
         """
         if self.names:
-            raise self._shown_references()
+            raise shown_to_plain(self.names)
         crops, pixel_size = as_crops(crops, names), known_pixel_size(None, pixel_size)
         names = names or [f"reference {number}" for number in range(1, len(crops) + 1)]
         images = np.stack(
@@ -174,38 +160,18 @@ class Segmenter:
         )
         for crop, name in zip(crops, names, strict=True) if checked else ():
             check_crop(crop, self._transform, name)
-        # By the device that gets the next batch: no other would have to wait for it.
-        each = [encode(self._graph, self._replicas[0].state, image[None, None]) for image in images]
+        each = [self._network.encode(image[None, None]) for image in images]
         features = jax.tree.map(lambda *levels: sum(levels) / len(levels), *each)
         if sides is None:
             sides = np.array([crop.shape[:2] for crop in crops])
         encoded = References(features, np.asarray(sides, np.float32), images, pixel_size, self.fingerprint)
         if checked and pixel_size is None:  # else the images' tells their size in these
-            self._warn(encoded.sides)
+            warn_of_sizes(encoded.sides, self._transform, self._told)
         return encoded
-
-    def _warn(self, sides: np.ndarray) -> None:
-        for warning in size_warnings(sides, self._transform):
-            if warning not in self._told:
-                _logger.warning(warning)
-            self._told.add(warning)
-
-    def _shown_references(self) -> FsisError:
-        known = ", ".join(self.names[:5]) + ", ..." * (len(self.names) > 5)
-        return FsisError(f"references given, but this model finds categories that it knows ({known}): leave them out")
 
     def check_references(self, references: References | None) -> None:
         """Raise FsisError if another model encoded them, or they are there or not against the model's nature."""
-        given = references is not None and len(references.sides) > 0
-        if self.names and given:
-            raise self._shown_references()
-        if not self.names and not given:
-            raise FsisError("no reference given: this model finds the cells that it is shown; give at least one crop")
-        if references is not None and references.model not in ("", self.fingerprint):
-            raise FsisError(
-                "the references were encoded by another model: encode their crops again with this one, or segment "
-                "with that one (--checkpoint)"
-            )
+        check_encoded(references, self.names, self.fingerprint)
 
     def segment(
         self,
@@ -274,14 +240,14 @@ class Segmenter:
             FsisError: a shape that is no image's, a `tile` of less than 32 pixels, references of another model, none
                 where the model needs some, or some where it takes none; here, in `segment` and in `segment_all`.
         """
-        running: collections.deque[_Batch[J]] = collections.deque()
+        running: collections.deque[TileBatch[J]] = collections.deque()
         batches = self._batches(jobs, tile)
         while True:
             batch = None
             try:
                 batch = next(batches, None)
             finally:
-                while running and (batch is None or len(running) == len(self._replicas)):
+                while running and (batch is None or len(running) == len(self._network)):
                     yield from self._finish(running.popleft(), progress)
             if batch is None:
                 return
@@ -310,8 +276,9 @@ class Segmenter:
         Boxes are in pixels of the image, from the corner of the tile; masks are probabilities laid over them.
         """
         shown = [[image] for image in images]
-        found: Detections = jax.device_get(self._dispatch(reading, shown, references or NO_REFERENCES, len(images)))
-        return found
+        found = self._network.find(reading, shown, references or NO_REFERENCES, [Variant()], len(images))
+        detections: Detections = jax.device_get(found)
+        return detections
 
     def paste(self, reading: Reading, tile: Tile, detections: Detections, row: int) -> Instances:
         """The instances that a tile answers for, in its pixels; out of all tiles' `tiling.merge` makes the image's."""
@@ -340,7 +307,9 @@ class Segmenter:
             references = self.encode_references(references)
         reading = self.plan(job.image, references, pixel_size=job.pixel_size, tile=tile)
         if references.pixel_size is not None:
-            self._warn(references.sides_in(known_pixel_size(reading.image, job.pixel_size)))
+            warn_of_sizes(
+                references.sides_in(known_pixel_size(reading.image, job.pixel_size)), self._transform, self._told
+            )
         keypoints = self.config.model.keypoint_head
         nothing = Instances.none(
             reading.window,
@@ -350,52 +319,22 @@ class Segmenter:
         )
         return Work(job, reading, references, nothing, dict(job.journal.finished) if job.journal is not None else {})
 
-    def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[_Batch[J]]:
+    def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[TileBatch[J]]:
         """Batches that the device was given, each prepared when it is asked for."""
         for job in jobs:
             work = self._work(job, tile)
             # An image that is read whole is a batch of its own: one alone and one of many run the same program.
             size = self.tile_batch if len(work.reading.tiles) > 1 else 1
-            chosen: list[int] = []
-            images: list[list[np.ndarray]] = []
             given = False
-            left = [number for number in range(len(work.reading.tiles)) if number not in work.parts]
-            for number in left:
-                prepared = work.reading.prepare(work.reading.tiles[number])
-                if prepared is None:
-                    work.parts[number] = work.nothing
-                else:
-                    chosen.append(number)
-                    tile_of = functools.partial(work.reading.prepare_variant, work.reading.tiles[number])
-                    images.append([prepared, *map(tile_of, self.variants)])
-                if chosen and (len(chosen) == size or number == left[-1]):
-                    yield _Batch(work, chosen, self._dispatch(work.reading, images, work.references, size))
-                    chosen, images, given = [], [], True
+            for tiles, images in work.prepared(size, self.variants):
+                found = self._network.find(work.reading, images, work.references, (Variant(), *self.variants), size)
+                yield TileBatch(work, tiles, found)
+                given = True
             if not given:
-                yield _Batch(work, [], None)
-
-    def _dispatch(
-        self, reading: Reading, images: list[list[np.ndarray]], references: References, size: int
-    ) -> Detections:
-        """Give prepared tiles, each in the usual way and in some of `variants`, to a device that is not waited for."""
-        replica = self._replicas.popleft()
-        self._replicas.append(replica)
-        put = functools.partial(jax.device_put, device=replica.device)
-        rows = images + images[-1:] * (size - len(images))
-        views = [
-            View(
-                put(np.stack(pixels)),
-                put(np.array([reading.extent_of(variant)] * size, np.int32)),
-                put(np.array([reading.scale * variant.times] * size, np.float32)),
-                variant.flipped,
-            )
-            for pixels, variant in zip(zip(*rows, strict=True), (Variant(), *self.variants), strict=False)
-        ]
-        windows = np.array([reading.window] * size, np.int32)
-        return find(self._graph, replica.state, put(references.features), put(windows), views)
+                yield TileBatch(work, [], None)
 
     def _finish(
-        self, batch: _Batch[J], progress: Callable[[J, int, int], object] | None
+        self, batch: TileBatch[J], progress: Callable[[J, int, int], object] | None
     ) -> Iterator[tuple[J, Instances]]:
         """Wait for a batch and paste its masks; the image's instances if these were its last tiles."""
         work, reading, detections = batch.work, batch.work.reading, jax.device_get(batch.detections)

@@ -137,7 +137,7 @@ def test_another_threshold_or_kind_of_output_needs_no_network(segment, pictures,
     def called(*_):
         raise AssertionError("the detector")
 
-    monkeypatch.setattr("fsis_jax.inference.segmenter.find", called)
+    monkeypatch.setattr("fsis_jax.inference.programs.find", called)
     assert segment("large.tif", save="table").status == 0
     assert len((out / "large-table.csv").read_text().splitlines()) == cells + 1
     stale = segment("large.tif", save="table", extra=("--min-score", "0.47"))

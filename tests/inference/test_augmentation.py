@@ -12,7 +12,7 @@ import tiny_plain
 from seen import candidates
 from tiny_plain import discs, untrained
 
-from fsis_jax.inference import segmenter as module
+from fsis_jax.inference import programs as module
 from fsis_jax.inference.augmentation import Variant, variants
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

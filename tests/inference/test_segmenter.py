@@ -9,7 +9,7 @@ from flax import nnx
 from seen import candidates
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference import segmenter as module
+from fsis_jax.inference import programs as module
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.segmenter import DEFAULT_MIN_SCORE, Segmenter
@@ -118,6 +118,28 @@ def test_a_crop_of_nothing_is_an_error_that_names_it(segmenter, image):
         segmenter.encode_references([image[:1, :1]], names=["dot.png"])
     with pytest.raises(FsisError, match="reference 2: a reference of 9x1 pixels"):
         segmenter.encode_references([image[:9, :9], image[:1, :9]])
+
+
+def test_references_that_show_nothing_are_refused_and_odd_sizes_told(segmenter, image, crop, caplog):
+    with pytest.raises(FsisError, match=r"reference 2: shows nothing, all its pixels have one value: give a crop"):
+        segmenter.encode_references([crop, np.zeros((20, 20), np.uint8)])
+    with pytest.raises(FsisError, match=r"empty.tif: shows nothing, none of its pixels has a value"):
+        segmenter.encode_references([np.full((20, 20), np.nan)], names=["empty.tif"])
+    segmenter.encode_references([np.zeros((20, 20), np.uint8)], checked=False)  # as a data set may have it
+    assert caplog.messages == []
+    sides = np.array([(20, 20), (20, 20), (70, 70)])
+    segmenter.encode_references([crop] * 3, sides=sides)
+    segmenter.encode_references([crop] * 3, sides=sides)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("references of 20 to 70 pixels: images are read at one scale")
+    least = segmenter.config.data.transform.reference_pixels / segmenter.config.data.transform.max_scale
+    small = segmenter.encode_references([crop], sides=np.full((1, 2), least), pixel_size=1.0)
+    assert len(caplog.messages) == 1  # the images' pixel size is not known yet
+    segmenter.segment(image, small, pixel_size=2.0)
+    assert len(caplog.messages) == 2
+    assert caplog.messages[1].startswith(
+        f"references of {least / 2:.3g} pixels, and this model reads cells of {least:.3g}"
+    )
 
 
 def test_mixed_sizes_compile_at_most_once_for_each_canvas(segmenter, crop):

@@ -158,7 +158,7 @@ def test_a_result_never_takes_the_place_of_an_image(run, image, tmp_path):
 
 def test_an_image_too_large_for_coco_fails_before_it_is_segmented(run, image, monkeypatch):
     monkeypatch.setattr("fsis_jax.io.exports._COCO_LIMIT", 10)
-    monkeypatch.setattr("fsis_jax.inference.segmenter.find", None)
+    monkeypatch.setattr("fsis_jax.inference.programs.find", None)
     (outcome,) = run(image("a.png"), save=("labels", "coco"))
     assert "too many for COCO's run lengths: save geojson" in outcome.error
 
@@ -246,7 +246,7 @@ def test_what_another_run_has_done_meanwhile_is_not_done_again(run, image, tmp_p
     lock = tmp_path / "out" / "a.lock"
     _write_lock(lock)
     monkeypatch.setattr(files.time, "sleep", lambda _: (record.write_text(line), lock.unlink()))
-    monkeypatch.setattr("fsis_jax.inference.segmenter.find", None)
+    monkeypatch.setattr("fsis_jax.inference.programs.find", None)
     assert run(path) == [first]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import tiny
 from tiny_plain import discs, untrained
 
-from fsis_jax.inference import segmenter as module
+from fsis_jax.inference import programs as module
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 
