@@ -1,13 +1,15 @@
 """`fsis segment` and `fsis references`: example cells and images in, files and counts out."""
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
 import logging
 import pathlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
@@ -182,7 +184,8 @@ def segment(arguments: Sequence[str]) -> None:
     read = [*options.references, options.reference_mask, options.reference_outlines, options.reference_image]
     check_results([path for path in read if path], map(settings.name, paths), output, kinds)
     outcomes: list[Outcome] = []
-    with tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None, bar_format=_BAR) as bar:
+    progress = tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None, bar_format=_BAR)
+    with _ends_as_by_ctrl_c(), progress as bar:
 
         def advance(path: str, done: int, total: int) -> None:
             if len(paths) > 1:
@@ -217,6 +220,16 @@ _NO_REFERENCE = (
     "--reference-outlines FILE"
 )
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+@contextlib.contextmanager
+def _ends_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, by which a cluster ends a job, is Ctrl-C: what is written is complete, and no lock stays."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_plain(segmenter: Segmenter, options: argparse.Namespace, referenced: bool) -> None:

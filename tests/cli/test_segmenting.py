@@ -338,7 +338,7 @@ main()
 """`fsis`, which waits for a signal after some tiles. A shell lets background jobs ignore Ctrl-C; this one does not."""
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_image_goes_on_where_it_stopped(segment, pictures, out, cell, tiny_run, tmp_path, how):
     tifffile.imwrite(pictures / "large.tif", np.tile(cell[0], (6, 6)))
     whole = segment("large.tif", save="labels table")
@@ -356,7 +356,8 @@ def test_an_interrupted_image_goes_on_where_it_stopped(segment, pictures, out, c
     process.send_signal(how)
     _, stderr = process.communicate()
     assert not (out / "large-labels.tif").exists()
-    if how == signal.SIGINT:
+    assert (out / "large.lock").exists() == (how == signal.SIGKILL)
+    if how != signal.SIGKILL:
         assert process.returncode == 130
         assert "tiles are done; their cells are in" in stderr
         assert stderr.endswith("fsis: stopped; what was written is complete\n")
