@@ -122,7 +122,7 @@ def _remove(path: pathlib.Path, other: Holder, force: bool) -> None:
         raise BusyError(path, other)
     with acquire(path.with_name(f"{path.name}.{other.token}"), force=force):
         if _read(path) == other:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _make(path: pathlib.Path, holder: Holder) -> bool:
@@ -148,6 +148,8 @@ def _read(path: pathlib.Path) -> Holder | None:
             content = path.read_bytes()
         except FileNotFoundError:
             return None
+        except PermissionError:  # another user's
+            content = b""
         with contextlib.suppress(ValueError, TypeError):
             return Holder(**json.loads(content))
         if time.monotonic() > end:
