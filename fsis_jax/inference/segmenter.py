@@ -25,7 +25,6 @@ from ml_collections import ConfigDict
 from fsis_jax.config import user_path
 from fsis_jax.data.from_config import transform_config
 from fsis_jax.data.transforms import reference_image
-from fsis_jax.errors import FsisError
 from fsis_jax.inference.augmentation import Variant
 from fsis_jax.inference.causes import check_crop, warn_of_sizes
 from fsis_jax.inference.instances import Instances
@@ -307,9 +306,8 @@ class Segmenter:
             references = self.encode_references(references)
         reading = self.plan(job.image, references, pixel_size=job.pixel_size, tile=tile)
         if references.pixel_size is not None:
-            warn_of_sizes(
-                references.sides_in(known_pixel_size(reading.image, job.pixel_size)), self._transform, self._told
-            )
+            sides = references.sides_in(known_pixel_size(reading.image, job.pixel_size))
+            warn_of_sizes(sides, self._transform, self._told)
         keypoints = self.config.model.keypoint_head
         nothing = Instances.none(
             reading.window,
