@@ -14,6 +14,7 @@ from tiny_plain import discs, untrained
 
 from fsis_jax.inference import programs as module
 from fsis_jax.inference.augmentation import Variant, variants
+from fsis_jax.inference.instances import Instances
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 FLIPPED, ALL = variants(flip=True, scales=()), variants(flip=True, scales=(1.5,))
@@ -99,13 +100,13 @@ def test_another_look_changes_scores(plain, augmented, chosen):
 
 def test_masks_are_means_over_the_looks(plain, augmented, monkeypatch):
     given = []
-    paste = module.Instances.from_padded
+    paste = Instances.from_padded
 
     def watched(boxes, scores, valid, masks, *rest, **options):
         given.append((boxes, masks))
         return paste(boxes, scores, valid, masks, *rest, **options)
 
-    monkeypatch.setattr(module.Instances, "from_padded", watched)
+    monkeypatch.setattr(Instances, "from_padded", watched)
     image = (discs() // 2 + discs()[:, ::-1] // 2).astype(np.uint8)  # its own mirror image, nearly
     image = np.maximum(image, _flipped(image))
     candidates(augmented(Variant(1.0, True)), image)
