@@ -15,7 +15,7 @@ from fsis_jax.io.files import read_failure
 
 _PART = 8 << 20
 """Bytes that are read at once."""
-_GAP = 64 << 10
+_GAP = 8 << 10
 """Bytes beside a window in each row from which on they are not read with it."""
 
 

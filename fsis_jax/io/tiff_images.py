@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import tifffile
 
 from fsis_jax.io.planes import Listed, Wanted, choose_series
@@ -53,7 +54,7 @@ def choose_image(tiff: tifffile.TiffFile, name: str, wanted: Wanted) -> TiffImag
     Raises:
         FsisError: there is none like it, or none was chosen of several.
     """
-    own = [series for series in all_series(tiff) if _lies_in(series, tiff)]
+    own = [_own_positions(series, tiff) for series in all_series(tiff) if _lies_in(series, tiff)]
     images = _stacked(own or [tifffile.TiffPageSeries([tiff.pages.first])])
     main = [series for series in images if not _is_aside(series)]
     reduced = [series for series in images if series.keyframe.is_reduced]
@@ -71,6 +72,21 @@ def _lies_in(series: tifffile.TiffPageSeries, tiff: tifffile.TiffFile) -> bool:
     if not series.is_multifile:
         return series.keyframe.parent is tiff
     return any(page is not None and page.parent is tiff for page in series)
+
+
+def _own_positions(series: tifffile.TiffPageSeries, tiff: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+    """Of a set by Micro-Manager the positions in the file itself; all others' come with each of its files."""
+    axes, shape = dimensions(series)
+    count = axes.index("Y")
+    pages = list(series)
+    if series.kind != "mmstack" or "R" not in axes[:count] or math.prod(shape[:count]) != len(pages):
+        return series
+    numbers, axis = np.arange(len(pages)).reshape(shape[:count]), axes.index("R")
+    here = np.array([page is not None and page.parent is tiff for page in pages])[numbers]
+    positions = np.flatnonzero(np.moveaxis(here, axis, 0).reshape(shape[axis], -1).any(axis=1))
+    chosen = np.take(numbers, positions, axis=axis)
+    shape, kept = (*chosen.shape, *shape[count:]), [pages[number] for number in chosen.ravel().tolist()]
+    return tifffile.TiffPageSeries(kept, shape, series.dtype, axes, kind=series.kind, parent=tiff, name=series.name)
 
 
 def _is_aside(series: tifffile.TiffPageSeries) -> bool:

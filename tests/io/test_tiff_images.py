@@ -1,6 +1,8 @@
 """Which image of a TIFF is read where it holds several: series, sets of files, appended planes, previews."""
 
+import json
 import pathlib
+import struct
 import uuid
 
 import numpy as np
@@ -68,6 +70,63 @@ def test_any_member_of_a_set_of_one_image_reads_all_of_it(tmp_path, order):
     for name in names:
         for channel, plane in zip(("cells-0", "cells-1"), planes, strict=True):
             _assert_read(tmp_path / name, plane, channel=channel)
+
+
+def _write_micromanager(path: pathlib.Path, planes: np.ndarray, position: int, positions: int) -> None:
+    """A file of a Micro-Manager set, with its own header and index: planes (C, H, W) uint16 of one position."""
+    told = {"MicroManagerVersion": "2.0", "Frames": 1, "Slices": 1, "Channels": len(planes), "Prefix": "run"}
+    summary = json.dumps(told | {"Positions": positions}).encode()
+    summary += b" " * (len(summary) % 2)
+    others = struct.pack("<6I", 483765892, 0, 99384722, 0, 2355492, len(summary)) + summary
+    pages, offsets, start = b"", [], 16 + len(others)
+    for number, plane in enumerate(planes):
+        offsets.append(place := start + len(pages))
+        data, meta = place + 162, b'{"Channel": "x"}\0\0'
+        end = data + plane.nbytes
+        entries = [(256, 4, 1, plane.shape[1]), (257, 4, 1, plane.shape[0]), (258, 3, 1, 16), (259, 3, 1, 1)]
+        entries += [(262, 3, 1, 1), (273, 4, 1, data), (277, 3, 1, 1), (278, 4, 1, plane.shape[0])]
+        entries += [(279, 4, 1, plane.nbytes), (282, 5, 1, end), (283, 5, 1, end), (296, 3, 1, 3)]
+        entries.append((51123, 2, len(meta), end + 8))
+        below = 0 if number == len(planes) - 1 else end + 8 + len(meta)
+        pages += struct.pack("<H", 13) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+        pages += struct.pack("<I", below) + plane.astype("<u2").tobytes() + struct.pack("<II", 1, 1) + meta
+    index = struct.pack("<2I", 3453623, len(planes))
+    index += b"".join(struct.pack("<5I", channel, 0, 0, position, place) for channel, place in enumerate(offsets))
+    head = b"II*\0" + struct.pack("<3I", offsets[0], 54773648, start + len(pages))
+    path.write_bytes(head + others + pages + index)
+
+
+def test_a_position_of_micromanager_is_that_of_the_named_file(tmp_path):
+    planes = random_image((2, 3, *SIDE))
+    for i, stack in enumerate(planes):
+        _write_micromanager(tmp_path / f"run_MMStack_Pos{i}.ome.tif", stack, i, 2)
+    with tifffile.TiffFile(tmp_path / "run_MMStack_Pos1.ome.tif") as tiff:
+        assert tiff.is_mmstack  # so that the test tests what it says
+        assert tiff.series[0].is_multifile
+    for i, stack in enumerate(planes):
+        path = tmp_path / f"run_MMStack_Pos{i}.ome.tif"
+        for channel in 1, 2, 3:
+            _assert_read(path, stack[channel - 1], channel=channel)
+        _assert_read(path, np.moveaxis(stack, 0, -1))
+
+
+@pytest.mark.parametrize("kind", [0, 6])
+def test_thumbnails_of_a_zeiss_file_are_passed_over(tmp_path, kind):
+    described = np.zeros(1, np.dtype(tifffile.TIFF.CZ_LSMINFO))
+    described["MagicNumber"], described["StructureSize"], described["ScanType"] = 67127628, described.nbytes, kind
+    for axis, size in (("X", 30), ("Y", 20), ("Z", 3), ("Channels", 1), ("Time", 1)):
+        described[f"Dimension{axis}"] = size
+    stack = random_image((3, *SIDE), "u1")
+    path = tmp_path / "a.lsm"
+    with tifffile.TiffWriter(path) as writer:
+        for plane in stack:
+            tags = [(34412, "B", described.nbytes, described.tobytes(), True)]
+            writer.write(plane, metadata=None, extratags=tags, compression="lzw")
+            writer.write(random_image((8, 12, 3), "u1"), photometric="rgb", subfiletype=1, metadata=None)
+    for page in 1, 2, 3:
+        _assert_read(path, stack[page - 1], page=page)
+    assert "choose one plane with --page 1..3" in _message(path)
+    assert "(3, 8, 12, 3)" in _message(path, series=2)
 
 
 def test_images_of_one_file_are_chosen_by_number_or_name(tmp_path):
