@@ -41,7 +41,7 @@ _ROWS = 256
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """A PNG, JPEG or TIFF file as (H, W), (H, W, 3) RGB or (H, W, 4) RGBA in its own dtype, all of it in memory.
 
-    A PNG with a palette is what it shows: its colours, or grey where all of them are.
+    A PNG with a palette is what it shows: its colours, or grey where all of them are. Alpha beside grey is left out.
 
     Raises:
         FsisError: no such file, cut off or damaged data, a dtype or shape that is not an image's, or a stack.
@@ -75,7 +75,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
             return image[:, :]
     _check_structure(data, name)
     pixels = _decode_opencv(data, name)
-    if pixels.ndim == 3 and _has_palette(data) and is_grey(_palette(data)):
+    if pixels.ndim == 3 and _is_grey_png(data):
         return np.ascontiguousarray(pixels[..., 0])
     return pixels
 
@@ -156,6 +156,11 @@ def _check_structure(data: bytes, name: str) -> None:
 def _check_pixels(name: str, height: bytes, width: bytes) -> None:
     sides = int.from_bytes(height, "big"), int.from_bytes(width, "big")
     check_size(name, *sides, most=_MOST_PIXELS, remedy="save it as a tiled TIFF, which is read part by part")
+
+
+def _is_grey_png(data: bytes) -> bool:
+    """Whether a PNG is grey, maybe with alpha, or has a palette of greys."""
+    return data.startswith(_PNG) and (data[_COLOUR_TYPE] in (0, 4) or (_has_palette(data) and is_grey(_palette(data))))
 
 
 def _has_palette(data: bytes) -> bool:
