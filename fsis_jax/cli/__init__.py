@@ -72,6 +72,11 @@ def run(command: Command, arguments: Sequence[str]) -> NoReturn:
         _fail(error)
     except OSError as error:
         _fail(write_failure(error.filename or "output", error))
+    except Exception as error:
+        failure = _device_failure(error)
+        if failure is None:
+            raise
+        _fail(failure)
     except KeyboardInterrupt:
         print("fsis: stopped; what was written is complete", file=sys.stderr)
         sys.exit(130)
@@ -96,6 +101,15 @@ def _prepare() -> None:
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of files whose errors we tell
+
+
+def _device_failure(error: Exception) -> FsisError | None:
+    """`devices.device_failure`, of a command that uses JAX."""
+    if "jax" not in sys.modules:
+        return None
+    from fsis_jax.cli.devices import device_failure
+
+    return device_failure(error)
 
 
 def _fail(error: FsisError) -> NoReturn:

@@ -55,7 +55,7 @@ class DType:
 
     def set_state(self, state: Any) -> None:
         """Take the byte order out of (version, byte order, ...)."""
-        order = as_text(state[1])
+        order = as_text(sequence(state, 2)[1])
         if order not in ("<", ">", "=", "|"):
             raise pickle.UnpicklingError("byte order of a dtype")
         self._order = order
@@ -78,7 +78,7 @@ def _array(kind: Any, shape: Any, typecode: Any) -> np.ndarray:
 
 def set_array(array: np.ndarray, state: Any) -> None:
     """Fill `array`, which `_array` made, from (version, shape, dtype, fortran order, bytes)."""
-    shape, kind, fortran, data = state[-4:]
+    shape, kind, fortran, data = sequence(state, 4)[-4:]
     dtype = _dtype_of(kind)
     if type(data) is not bytes:
         raise pickle.UnpicklingError("state of an array")
@@ -90,7 +90,7 @@ def set_array(array: np.ndarray, state: Any) -> None:
 def _array_of_buffer(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
     """numpy's _frombuffer."""
     array = _array(None, None, None)
-    set_array(array, (tuple(shape), kind, order == "F", data))
+    set_array(array, (tuple(sequence(shape)), kind, order == "F", data))
     return array
 
 
@@ -123,7 +123,7 @@ def _bytes(value: Any = b"", encoding: Any = "latin-1") -> bytes:
 
 def _mapping(items: Any = ()) -> dict[Any, Any]:
     result: dict[Any, Any] = {}
-    for key, value in items:
+    for key, value in map(sequence, sequence(items)):
         result[plain_key(key)] = value
     return result
 
@@ -141,7 +141,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
     count = _elements(shape)
-    last = _count(offset) + sum((_count(n) - 1) * _count(stride) for n, stride in zip(shape, strides, strict=True))
+    last = _count(offset) + sum(
+        (_count(n) - 1) * _count(stride) for n, stride in zip(shape, sequence(strides), strict=True)
+    )
     if count > storage.size or (count and last >= storage.size):
         raise pickle.UnpicklingError(f"a tensor reaches over the end of its storage of {storage.size} elements")
     if storage.values is None:
@@ -154,6 +156,13 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.
 
 def _parameter(tensor: Any, *_: Any) -> Any:
     return tensor
+
+
+def sequence(value: Any, least: int = 0) -> list[Any] | tuple[Any, ...]:
+    """A list or tuple of at least so many items."""
+    if not isinstance(value, (list, tuple)) or len(value) < least:
+        raise pickle.UnpicklingError("a list expected")
+    return value
 
 
 def _elements(shape: Any) -> int:

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from fsis_jax.conversion.stand_ins import RefusedError, Storage
+from fsis_jax.conversion.stand_ins import RefusedError, Storage, sequence
 from fsis_jax.conversion.unpickle import load
 from fsis_jax.errors import FsisError
+from fsis_jax.io.damage import is_of_data
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle of a file of PyTorch before 1.6."""
@@ -65,6 +66,8 @@ def read_file(path: pathlib.Path) -> Any:
             "do not use this file unless you trust its author, and then save only its tensors again"
         ) from error
     except Exception as error:
+        if not is_of_data(error):
+            raise
         reason = ascii(" ".join(str(error).split())[:200])[1:-1]
         raise FsisError(f"{path}: damaged or cut off ({type(error).__name__}: {reason}); {_AGAIN}") from error
 
@@ -127,6 +130,8 @@ def _read_pickles(content: mmap.mmap) -> Any:
     protocol, system = load(content), load(content)
     if protocol != _PROTOCOL:
         raise ValueError(f"version {protocol} of PyTorch's format")
+    if type(system) is not dict:
+        raise ValueError("no description of the system that wrote it")
     byte_order = "<" if system["little_endian"] else ">"
     # The storages come last, and where each of them lies is known once the sizes of all are: read twice.
     structure = content.tell()
@@ -139,7 +144,7 @@ def _read_pickles(content: mmap.mmap) -> Any:
         return storages.setdefault(_as_text(key), Storage(_with_order(dtype, byte_order), size, None))
 
     load(content, lambda identity: _view(declare(identity), identity))
-    keys = [_as_text(key) for key in load(content)]
+    keys = [_as_text(key) for key in sequence(load(content))]
     position = content.tell()
     for key in keys:
         storage = storages[key]
@@ -158,7 +163,9 @@ def _view(storage: Storage, identity: tuple[Any, ...]) -> Storage:
     part = identity[5] if len(identity) > 5 else None
     if part is None:
         return storage
-    _, offset, size = part
+    _, offset, size = sequence(part)
+    if not (type(offset) is int and type(size) is int):
+        raise ValueError("a part of a storage without a size")
     if not 0 <= offset <= offset + size <= storage.size:
         raise ValueError("a part of a storage reaches over its end")
     values = None if storage.values is None else storage.values[offset : offset + size]

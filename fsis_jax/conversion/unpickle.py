@@ -6,6 +6,7 @@ of functions of ours (`stand_ins`); any other name is refused before something i
 Strings of Python 2 come as bytes; the keys of mappings always as text; sets as lists.
 """
 
+import inspect
 import pickle
 import types
 from collections.abc import Callable, Iterable
@@ -84,6 +85,10 @@ class _Reader(pickle._Unpickler):
         function = self.stack[-1]
         if not isinstance(function, types.FunctionType) or type(arguments) is not tuple:
             raise pickle.UnpicklingError("a call of what is not a function")
+        try:
+            inspect.signature(function).bind(*arguments)
+        except TypeError as error:
+            raise pickle.UnpicklingError(f"a call that does not fit: {error}") from error
         self.stack[-1] = function(*arguments)
 
     def _build(self) -> None:

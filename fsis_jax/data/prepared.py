@@ -21,6 +21,7 @@ from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.coco_files import annotation_files, check_same_categories, find_layout, stated_names
 from fsis_jax.data.records import Annotations, Record, Source
 from fsis_jax.errors import FsisError
+from fsis_jax.io.damage import damage_in
 from fsis_jax.io.files import write_failure
 
 _REMAKE = "make it again with `fsis data prepare`"
@@ -171,23 +172,18 @@ class PreparedSource:
         self.annotations = tuple(_annotations(self._read(position), names) for position in range(len(self._examples)))
 
     def _open(self) -> None:
-        try:
+        with damage_in(self._root, "cannot be read as prepared data", _REMAKE, "data"):
             builder = tfds.builder_from_directory(self._root)
             splits = sorted(builder.info.splits)
             self._metadata: Mapping[str, Any] = builder.info.metadata or {}
             if self._split in splits:
                 self._examples = builder.as_data_source(self._split)
-        except Exception as error:  # the library raises whatever a damaged file leads it to
-            raise FsisError(f"{self._root}: cannot be read as prepared data ({_reason(error)}): {_REMAKE}") from error
         if self._split not in splits:
             raise FsisError(f"{self._root}: no split '{self._split}', only: {', '.join(splits)}")
 
     def _read(self, position: int) -> Mapping[str, Any]:
-        try:
+        with damage_in(self._root, f"record {position} of '{self._split}' cannot be read", _REMAKE, "data"):
             example: Mapping[str, Any] = self._examples[position]
-        except Exception as error:  # see _open
-            where = f"{self._root}: record {position} of '{self._split}'"
-            raise FsisError(f"{where} cannot be read ({_reason(error)}): {_REMAKE}") from error
         return example
 
     def __len__(self) -> int:

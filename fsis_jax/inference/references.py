@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.damage import damage_in
+from fsis_jax.io.files import atomic_write, read_failure
 from fsis_jax.models.detector import Pyramid
 
 SUFFIX = ".refs"
@@ -107,21 +108,36 @@ def load_references(path: str | os.PathLike[str]) -> References:
     """
     name = os.fspath(path)
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            meta = json.loads(str(archive["meta"]))
-            if meta["format"] != _FORMAT:
-                raise FsisError(f"{name}: references of format {meta['format']}, not {_FORMAT}: encode them again")
-            sides, images = archive["sides"], archive["images"]
-            if sides.shape != (len(images), 2) or not len(sides) or images.ndim != 4:
-                raise ValueError(f"sides {sides.shape}, images {images.shape}")
-            features = {
-                int(level): jnp.asarray(archive[f"level{level}"], dtype=dtype)
-                for level, dtype in meta["levels"].items()
-            }
-            return References(features, sides, images, meta["pixel_size"], meta["model"])
+        file = open(path, "rb")  # noqa: SIM115
     except FileNotFoundError as error:
         raise FsisError(f"{name}: no such file: make it with `fsis references`") from error
-    except FsisError:
-        raise
-    except Exception as error:  # damage may lead the parsers to any exception
-        raise FsisError(f"{name}: no file of encoded references: make one with `fsis references`") from error
+    except OSError as error:
+        raise read_failure(path, error, "references") from error
+    with file, damage_in(name, "no file of encoded references", "make one with `fsis references`", "references"):
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("an array alone")
+        meta = json.loads(str(archive["meta"]))
+        if not isinstance(meta, dict):
+            raise ValueError("a text that says something else")
+        if meta.get("format") != _FORMAT:
+            raise FsisError(f"{name}: references of format {meta.get('format')}, not {_FORMAT}: encode them again")
+        _check_meta(meta)
+        sides, images = archive["sides"], archive["images"]
+        stored = {int(level): archive[f"level{level}"] for level in meta["levels"]}
+        numbers = all(array.dtype == np.float32 for array in (sides, *stored.values()))
+        if sides.shape != (len(images), 2) or not len(sides) or images.ndim != 4 or images.dtype != np.uint8:
+            raise ValueError(f"sides {sides.shape}, images {images.dtype} {images.shape}")
+        if not numbers:
+            raise ValueError("numbers of another type")
+    # Outside: this starts JAX, whose failures are not the file's.
+    features = {int(level): jnp.asarray(stored[int(level)], dtype) for level, dtype in meta["levels"].items()}
+    return References(features, sides, images, meta["pixel_size"], meta["model"])
+
+
+def _check_meta(meta: dict[str, Any]) -> None:
+    """Raise a ValueError where a file does not say what it must."""
+    levels, size = meta.get("levels"), meta.get("pixel_size")
+    known = isinstance(levels, dict) and set(map(str, levels.values())) <= {"float32", "bfloat16", "float16"}
+    if not known or not isinstance(meta.get("model"), str) or not (size is None or type(size) in (int, float)):
+        raise ValueError(f"levels {levels}, model {meta.get('model')}, pixel size {size}")

@@ -6,6 +6,8 @@ not be told as damage: the user would copy a file again that is whole.
 """
 
 import contextlib
+import errno
+import pickle
 import struct
 import zipfile
 import zlib
@@ -21,7 +23,7 @@ CUT_OFF = "copy or export the file again"
 """The remedy for damaged files."""
 _OF_DATA = (
     *(ValueError, LookupError, ArithmeticError, EOFError, OSError, RuntimeError),
-    *(struct.error, zlib.error, zipfile.BadZipFile, tifffile.TiffFileError),
+    *(struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError, tifffile.TiffFileError),
 )
 """What parsers and decoders raise of data that is not as it should be (imagecodecs' errors are RuntimeErrors)."""
 _OF_CODE = (TypeError, AttributeError, AssertionError)
@@ -45,14 +47,16 @@ def damage_in(name: str, what: str, remedy: str = CUT_OFF, kind: str = "image") 
     except FsisError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        # A place that no file has (EINVAL) is one that a damaged file names.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise read_failure(name, error, kind) from error
-        if not _is_of_data(error):
+        if not is_of_data(error):
             raise
         raise FsisError(f"{name}: {what} ({one_line(error)}): {remedy}") from error
 
 
-def _is_of_data(error: Exception) -> bool:
+def is_of_data(error: Exception) -> bool:
+    """Whether an exception that a parser raised tells of its file."""
     if isinstance(error, _OF_CODE):
         # Where a module lacks a name no file is to blame, and what our own lines raise is our own fault.
         return not isinstance(getattr(error, "obj", None), ModuleType) and not _is_raised_by_us(error)

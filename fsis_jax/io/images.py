@@ -49,7 +49,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     name = os.fspath(path)
     if not read_head(name).startswith(TIFF_HEADS):
         return decode_image(_read(name), name)
-    with open_tiff(path, name, Wanted()) as image:
+    with open_tiff(path, name, Wanted(no_choice=True)) as image:
         return image[:, :]
 
 
@@ -71,7 +71,7 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """`read_image` for the bytes of a file; `name` stands for the file in messages."""
     if data.startswith(TIFF_HEADS):
-        with open_tiff(data, name, Wanted()) as image:
+        with open_tiff(data, name, Wanted(no_choice=True)) as image:
             return image[:, :]
     _check_structure(data, name)
     pixels = _decode_opencv(data, name)

@@ -24,6 +24,7 @@ class Wanted:
         series: of a file with several images: a number from 1, or a name.
         where_there: leave out what an image does not have, such as the channel of a stack for a crop of one plane.
         labels: the pixels are numbers of objects: as they are stored, whatever colours stand for them.
+        no_choice: nobody can be asked for any of these: the file must hold one plane.
     """
 
     channel: str | None = None
@@ -31,6 +32,7 @@ class Wanted:
     series: str | None = None
     where_there: bool = False
     labels: bool = False
+    no_choice: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,10 @@ def choose_series(name: str, images: Sequence[Listed], wanted: Wanted) -> int:
             raise FsisError(f"{name}: the file has one image only: leave out --series")
     main = [i for i, image in enumerate(images) if not image.aside]
     if len(main) != 1 and len(images) > 1:
-        raise FsisError(f"{name}: {len(images)} images in one file: choose one with --series {_list_images(images)}")
+        remedy = f"choose one with --series {_list_images(images)}"
+        if wanted.no_choice:
+            remedy = "save the one that is meant as a file of its own"
+        raise FsisError(f"{name}: {len(images)} images in one file: {remedy}")
     return main[0] if main else 0
 
 
@@ -129,6 +134,8 @@ def choose_plane(
                 raise
     composed = channels == 3 and channel is None and not coloured
     if pages is None or (channels > 1 and channel is None and not composed):
+        if wanted.no_choice:
+            raise FsisError(f"{name}: a stack of {_describe(axes, shape)}: save one plane of it, grey or RGB")
         options = []
         if _long(axes, shape):
             options.append("--page " + _page_range(axes, shape))

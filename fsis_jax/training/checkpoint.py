@@ -65,7 +65,7 @@ class Checkpoints:
         self.folder = workdir.absolute() / FOLDER
         self._read_only = read_only
         if read_only and not self.folder.is_dir():
-            raise FsisError(f"{workdir}: no folder {FOLDER!r} in it; give the --workdir of a training run")
+            raise FsisError(f"{workdir}: no folder {FOLDER!r} in it; give the folder of a training run")
         keep_best = checkpoint_managers.BestN(n=1, get_metric_fn=_ap50, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(1), keep_best]),
@@ -195,8 +195,8 @@ class Checkpoints:
         if self.meta(step).get("partial", False):
             folder = self.folder.parent
             raise FsisError(
-                f"{folder}: holds weights to start from (a backbone), not a trained detector; train one with "
-                f"--config.init_from={folder} and another --workdir"
+                f"{folder}: holds weights to start from (a backbone), not a trained detector; train one by "
+                f"`fsis train --config FILE --config.init_from={folder} --workdir NEW`"
             )
 
     def _restore(self, step: int, item: str, like: Arrays) -> Arrays:
@@ -223,11 +223,13 @@ def open_run(path: pathlib.Path) -> tuple[Checkpoints, int]:
     else:
         workdir, step = path, None
     if not workdir.is_dir():
-        raise FsisError(f"{path}: no such folder; give the --workdir of a training run")
+        raise FsisError(f"{path}: no such folder; give the folder of a training run")
     checkpoints = Checkpoints(workdir, read_only=True)
     step = checkpoints.best() if step is None else step
     if step is None or not (checkpoints.folder / str(step)).is_dir():
-        raise FsisError(f"{path}: no complete checkpoint; train with --workdir {workdir} first")
+        raise FsisError(
+            f"{path}: no complete checkpoint; train first, by `fsis train --config FILE --workdir {workdir}`"
+        )
     return checkpoints, step
 
 

@@ -14,8 +14,13 @@ NAME = "config.json"
 
 
 def config_of(meta: dict[str, Any]) -> ConfigDict:
-    """The config stored in a checkpoint's meta, over today's defaults, or what an older one meant without saying it."""
+    """The config stored in a checkpoint's meta, over today's defaults, or what an older one meant without saying it.
+
+    Raises:
+        ValueError: there is none, or what should be a section of it is none.
+    """
     config = base_config()
+    _check_sections(meta.get("config"), config, "config")
     stored = ConfigDict(_tuples(meta["config"], config))
     with config.unlocked():
         config.update(stored)
@@ -54,6 +59,14 @@ def read_config(path: pathlib.Path) -> ConfigDict:
         raise FsisError(f"{path}: not JSON ({error}); give the config.json of a run") from error
     _check_keys(plain, base_config(), path, "config")
     return config_of({"config": plain})
+
+
+def _check_sections(plain: Any, known: ConfigDict, name: str) -> None:
+    if not isinstance(plain, dict):
+        raise ValueError(f"{name} is not a mapping")
+    for key in plain.keys() & known.keys():
+        if isinstance(known[key], ConfigDict):
+            _check_sections(plain[key], known[key], f"{name}.{key}")
 
 
 def _check_keys(plain: Any, known: Any, path: pathlib.Path, name: str) -> None:

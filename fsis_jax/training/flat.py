@@ -85,5 +85,5 @@ def check_same(wanted: Mapping[str, Shaped], stored: Mapping[str, Shaped], path:
     if found:
         raise FsisError(
             f"{os.fspath(path)}: a checkpoint of another architecture: {found}; use the config that it was trained "
-            "with, or another --workdir"
+            "with, or another folder for the run"
         )

@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 import zipfile
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,9 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from fsis_jax.config import user_path
+from fsis_jax.config_check import check_config
 from fsis_jax.errors import FsisError
+from fsis_jax.io.damage import damage_in
 from fsis_jax.io.files import atomic_write, read_failure
 from fsis_jax.models.detector import Detector
 from fsis_jax.pretrained import SHIPPED, shipped_file
@@ -76,7 +78,7 @@ def find_weights(source: str | os.PathLike[str]) -> pathlib.Path | None:
     path = user_path(name)
     if not os.path.exists(path):
         raise FsisError(
-            f"{path}: no such file or folder; give the --workdir of a training run, a weights file, or the name of "
+            f"{path}: no such file or folder; give the folder of a training run, a weights file, or the name of "
             f"weights that come with the package: {', '.join(SHIPPED)}"
         )
     return path if os.path.isfile(path) else None
@@ -151,37 +153,44 @@ def load_weights(path: pathlib.Path) -> Trained:
         file = path.open("rb")
     except OSError as error:
         raise read_failure(path, error, "weights") from error
-    with file:
-        try:
-            return _read(path, zipfile.ZipFile(file), os.fstat(file.fileno()).st_size)
-        except FsisError:
-            raise
-        except Exception as error:  # damage may lead the parsers to any exception
-            raise FsisError(f"{path}: no weights file, or a damaged one: make one with `fsis export`") from error
-
-
-def _read(path: pathlib.Path, archive: zipfile.ZipFile, size: int) -> Trained:
-    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-    if any(m.compress_type != zipfile.ZIP_STORED for m in members.values()):
-        raise ValueError("compressed")
-    if sum(member.file_size for member in archive.infolist()) > size:
-        raise ValueError("members that overlap, or are cut off")
-    meta = json.loads(str(_array(archive, members.pop(_META))))
-    if meta["format"] != _FORMAT:
-        raise FsisError(f"{path}: weights of format {meta['format']}, not {_FORMAT}: use the fsis_jax that wrote them")
-    config = config_of(meta)
-    validation = {name: float(value) for name, value in meta["validation"].items()}
+    with file, damage_in(str(path), "no weights file, or a damaged one", "make one with `fsis export`", "weights"):
+        meta, stored = _read(zipfile.ZipFile(file), os.fstat(file.fileno()).st_size)
+        if meta["format"] != _FORMAT:
+            raise FsisError(
+                f"{path}: weights of format {meta['format']}, not {_FORMAT}: use the fsis_jax that wrote them"
+            )
+        config = config_of(meta)
+        validation = {name: float(value) for name, value in meta["validation"].items()}
+    # From here on it is JAX that may fail.
+    try:
+        check_config(config)
+    except FsisError as error:
+        raise FsisError(f"{path}: {error}") from error
     graph, like = _structure(config)
     wanted = flat_arrays(like)
-    stored = {name: _header(archive, member) for name, member in members.items()}
     found = differences(wanted, stored)
     types = [name for name in wanted if name in stored and stored[name].dtype != _stored_type(wanted[name].dtype)]
     if types:
         found += f"{'; ' * bool(found)}{len(types)} of another type ({types[0]} {stored[types[0]].dtype})"
     if found:
         raise FsisError(f"{path}: arrays that do not fit its config: {found}: export the run again")
-    arrays = {name: jnp.asarray(_array(archive, members[name]), like.dtype) for name, like in wanted.items()}
+    arrays = {name: jnp.asarray(stored[name], like.dtype) for name, like in wanted.items()}
     return Trained(nnx.merge(graph, filled(like, arrays)), config, validation)
+
+
+def _read(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The meta and the arrays of a file of `size` bytes; a ValueError, or one of zip files, for what is none."""
+    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    if any(m.compress_type != zipfile.ZIP_STORED for m in members.values()):
+        raise ValueError("compressed")
+    if sum(member.file_size for member in archive.infolist()) > size:
+        raise ValueError("members that overlap, or are cut off")
+    meta = json.loads(str(_array(archive, members.pop(_META))))
+    if not (isinstance(meta, dict) and isinstance(meta.get("validation"), dict) and "format" in meta):
+        raise ValueError("not the meta of weights")
+    if not all(type(value) in (int, float) for value in meta["validation"].values()):
+        raise ValueError("results that are no numbers")
+    return meta, {name: _array(archive, member) for name, member in members.items()}
 
 
 def _structure(config: ConfigDict) -> tuple[nnx.GraphDef, nnx.State]:
@@ -194,23 +203,13 @@ def _stored_type(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float16) if np.issubdtype(dtype, np.floating) else dtype
 
 
-class _Header(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-
-def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
-    """What a member declares, which must not be more than is there."""
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """An array, which must not declare more than is there."""
     with archive.open(member) as part:
         if np.lib.format.read_magic(part) != (1, 0):
             raise ValueError("not a version that numpy writes for arrays of numbers")
         shape, _, dtype = np.lib.format.read_array_header_1_0(part)
     if math.prod(shape) * dtype.itemsize > member.file_size:
         raise ValueError("more declared than there is")
-    return _Header(shape, dtype)
-
-
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    _header(archive, member)
     with archive.open(member) as part:
         return np.asarray(np.lib.format.read_array(part, allow_pickle=False))

@@ -49,12 +49,15 @@ OPTIONS = {
         "segment --references crop.png good.png --checkpoint W -o out",
         "required: IMAGE; `fsis segment --help`",
     ),
-    "missing checkpoint": (f"{GOOD} --checkpoint none", "none: no such file or folder; give the --workdir of a"),
+    "missing checkpoint": (f"{GOOD} --checkpoint none", "none: no such file or folder; give the folder of a"),
     "empty checkpoint": (
         f"{GOOD} --checkpoint empty",
-        "empty: no folder 'checkpoints' in it; give the --workdir of",
+        "empty: no folder 'checkpoints' in it; give the folder of",
     ),
-    "checkpoint of a file": (f"{GOOD} --checkpoint good.png", "good.png: no weights file, or a damaged one: make one"),
+    "checkpoint of a file": (
+        f"{GOOD} --checkpoint good.png",
+        "good.png: no weights file, or a damaged one .*: make one",
+    ),
     "checkpoint of no step": (f"{GOOD} --checkpoint W/checkpoints/9999", "9999: no such file or folder; give the"),
     "references without suffix": (
         "references --references crop.png --checkpoint W -o nuclei",

@@ -84,7 +84,7 @@ def _box(text):
 MASK, DRAWN, ROIS = "--reference-mask x.tif", "--reference-outlines x.geojson", "--reference-outlines x.zip"
 GIVE = "give IMAGE:x1,y1,x2,y2, like cells.tif:120,80,164,131"
 AREA = "a box without an area: give x1,y1,x2,y2 with x1 < x2 and y1 < y2"
-KIND = "x.refs: no file of encoded references: make one with `fsis references`"
+KIND = r"x.refs: no file of encoded references \(.+\): make one with `fsis references`"
 
 # what is made, the references that are given, the message
 REFERENCES = {
@@ -137,7 +137,11 @@ REFERENCES = {
     "refs of text": (_write("x.refs", "cells"), "--references x.refs", KIND),
     "refs of a png": (_write("x.refs", encoded(".png")), "--references x.refs", KIND),
     "refs of a zip": (_write("x.refs", zip_of(a__txt=b"a")), "--references x.refs", KIND),
-    "refs that are a folder": (lambda desk: (desk / "x.refs").mkdir(), "--references x.refs", KIND),
+    "refs that are a folder": (
+        lambda desk: (desk / "x.refs").mkdir(),
+        "--references x.refs",
+        r"x.refs: cannot be read \(Is a directory\)",
+    ),
     "truncated refs": (_damaged_refs(lambda data: data[:-99]), "--references x.refs", KIND),
     "damaged refs": (
         _damaged_refs(lambda data: data[: len(data) // 2] + bytes(9) + data[len(data) // 2 + 9 :]),

@@ -75,7 +75,7 @@ def test_a_default_that_is_not_there(fsis, desk, no_default, monkeypatch, caplog
     assert caplog.messages == ["no --checkpoint: the model is cells-small"]
     monkeypatch.setenv("FSIS_WEIGHTS", "cell-small")
     assert fsis(*SEGMENT).error == (
-        f"fsis: error: {desk}/cell-small: no such file or folder; give the --workdir of a training run, a weights "
+        f"fsis: error: {desk}/cell-small: no such file or folder; give the folder of a training run, a weights "
         "file, or the name of weights that come with the package: cells-small, cells-small-gpu"
     )
     assert not (desk / "out").exists()
@@ -86,8 +86,8 @@ def test_a_default_that_is_not_there(fsis, desk, no_default, monkeypatch, caplog
     [
         (["W", "-o", "w.pth"], "w.pth: give a name that ends in .npz, such as w.npz"),
         (["W"], "required: --output/-o"),
-        (["none", "-o", "w.npz"], "none: no such folder; give the --workdir of a training run"),
-        (["good.png", "-o", "w.npz"], "good.png: no such folder; give the --workdir of a training run"),
+        (["none", "-o", "w.npz"], "none: no such folder; give the folder of a training run"),
+        (["good.png", "-o", "w.npz"], "good.png: no such folder; give the folder of a training run"),
         (["W", "-o", "crop.png/w.npz"], "crop.png/w.npz: cannot be written (File exists): a part of the path is"),
     ],
 )

@@ -63,7 +63,7 @@ def _edit(path, change):
         ("--nonsense", "unknown argument '--nonsense'; known are --config, --workdir and --config.KEY=VALUE"),
         ("nonsense", "unknown argument 'nonsense'"),
         ("--config.model.backbone.norm=frozen", "config.init_from is empty.*--config.init_from=CHECKPOINT"),
-        ("--config.init_from=/nowhere", "/nowhere: no such file or folder; give the --workdir"),
+        ("--config.init_from=/nowhere", "/nowhere: no such file or folder; give the folder"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_writes_nothing(train, toy, tmp_path, argument, message):  # noqa: F811
@@ -283,7 +283,7 @@ def test_several_numbers_of_references_mosaics_and_the_baseline(fsis, tiny_run, 
 
 def test_evaluation_errors(fsis, tiny_run, tmp_path):
     options = ("--config", TINY_CONFIG, f"--config.data.root={tiny_run.data}")
-    assert "no such folder; give the --workdir" in fsis("evaluate", *options, "--workdir", tmp_path / "none").error
+    assert "no such folder; give the folder" in fsis("evaluate", *options, "--workdir", tmp_path / "none").error
     error = fsis("evaluate", *options, "--workdir", tiny_run.workdir, "--config.data.fold=0").error
     assert "no image shows a cell of the categories []; check eval.split and data.fold" in error
 

@@ -5,11 +5,15 @@ import pathlib
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from coco_folder import HEIGHT, WIDTH, annotation, content, square, write_folder, write_json
 
 from fsis_jax.data.check import check, format_report
+from fsis_jax.data.coco import CocoSource
+from fsis_jax.data.examples import ImageCache
 from fsis_jax.data.prepared import prepare
 from fsis_jax.data.synthetic import generate
+from fsis_jax.data.transforms import TransformConfig
 from fsis_jax.errors import FsisError
 
 
@@ -62,6 +66,28 @@ def test_every_problem_is_listed(tmp_path: pathlib.Path) -> None:
     assert len(listed) == len(expected)
     for line, part in zip(listed, expected, strict=True):
         assert part in line
+
+
+@pytest.mark.parametrize("kind", ["pages", "channels", "images"])
+def test_an_image_that_is_no_plane_is_told_without_options_that_only_others_have(tmp_path, kind):
+    """Nothing can be chosen here: `fsis data` and `fsis train` have no --page, --channel or --series."""
+    root = write_folder(tmp_path / "data", [annotation(1)])
+    (root / "images/1.png").unlink()
+    plane = np.zeros((HEIGHT, WIDTH), np.uint8)
+    with tifffile.TiffWriter(root / "images/1.png") as file:
+        if kind == "images":
+            file.write(plane, photometric="minisblack", metadata=None)
+            file.write(plane[4:], photometric="minisblack", metadata=None)
+        else:
+            axes, count = {"pages": ("ZYX", 4), "channels": ("CYX", 5)}[kind]
+            file.write(np.stack([plane] * count), photometric="minisblack", metadata={"axes": axes})
+    (problem,) = check(root).problems
+    assert problem.remedy.startswith("save ")
+    assert "--" not in str(problem)
+    cache = ImageCache(CocoSource(root, "train"), TransformConfig())
+    with pytest.raises(FsisError, match=r": save .*") as error:
+        cache.raw(0)
+    assert "--" not in str(error.value)
 
 
 def test_image_in_both_splits(tmp_path: pathlib.Path) -> None:

@@ -294,7 +294,7 @@ def test_the_model_can_be_looked_into(segmenter, crop):
 
 
 def test_no_checkpoint_no_segmenter(tmp_path, tiny_run):
-    with pytest.raises(FsisError, match=r"nowhere: no such folder; give the --workdir of a training run"):
+    with pytest.raises(FsisError, match=r"nowhere: no such folder; give the folder of a training run"):
         Segmenter.from_checkpoint(tmp_path / "nowhere")
     with pytest.raises(FsisError, match="no folder 'checkpoints' in it"):
         Segmenter.from_checkpoint(tmp_path)

@@ -89,7 +89,7 @@ def test_what_a_kill_left_behind_is_removed_at_the_next_start(config, tmp_path):
 
 def test_a_folder_without_checkpoints_is_not_made(tmp_path):
     assert not has_checkpoint(tmp_path / "run")
-    with pytest.raises(FsisError, match=r"no folder 'checkpoints' in it; give the --workdir"):
+    with pytest.raises(FsisError, match=r"no folder 'checkpoints' in it; give the folder"):
         Checkpoints(tmp_path, read_only=True)
     assert not list(tmp_path.iterdir())
 
@@ -164,7 +164,7 @@ def test_arrays_of_an_item_that_is_not_there(config, tmp_path):
 def test_a_partial_model_is_not_resumed(config, tmp_path):
     _save_toy(tmp_path, config, 0, partial=True)
     with pytest.raises(
-        FsisError, match=rf"{tmp_path}: holds weights to start from .*--config.init_from={tmp_path} and"
+        FsisError, match=rf"{tmp_path}: holds weights to start from .*--config.init_from={tmp_path} --workdir NEW"
     ):
         train_and_evaluate(config, tmp_path)
 

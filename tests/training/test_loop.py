@@ -246,7 +246,7 @@ def test_a_quick_look_takes_few_images_and_steps_and_a_folder_of_its_own(config,
 
 def test_fine_tuning_from_nothing_is_an_error(config, tmp_path):
     config.init_from = str(tmp_path / "nowhere")
-    with pytest.raises(FsisError, match=r"nowhere: no such file or folder; give the --workdir of a training run, "):
+    with pytest.raises(FsisError, match=r"nowhere: no such file or folder; give the folder of a training run, "):
         train_and_evaluate(config, tmp_path / "run")
     (tmp_path / "nowhere" / "checkpoints").mkdir(parents=True)
     with pytest.raises(FsisError, match="nowhere: no complete checkpoint"):

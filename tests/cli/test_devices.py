@@ -1,0 +1,110 @@
+"""A device that cannot be started, or has too little memory, is told as such, never as damage; so are our own faults."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from fsis_jax.data import prepared
+from fsis_jax.inference import references
+from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.pretrained import DEFAULT_NAME, shipped_file
+from fsis_jax.training import weights
+
+
+def command(*arguments, platform):
+    return subprocess.run(
+        [sys.executable, "-m", "fsis_jax", *map(str, arguments)],
+        env={**os.environ, "JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_device_that_is_not_there(desk, tiny_data):
+    arguments = ("segment", "good.png", "--references", "crop.png", "--output", "out")
+    outcome = command(*arguments, platform="abacus")
+    assert outcome.returncode == 2
+    last = outcome.stderr.splitlines()[-1]
+    assert last.startswith("fsis: error: JAX cannot start the device that JAX_PLATFORMS=abacus asks for (")
+    assert last.endswith(": unset JAX_PLATFORMS or set it to cpu, or install the driver and the JAX of that device")
+    assert "Traceback" not in outcome.stderr
+    assert command("data", "check", tiny_data, platform="abacus").returncode == 0
+
+
+def test_a_device_that_does_not_say_why(fsis, desk, monkeypatch):
+    """JAX asserts that a plugin for CUDA is there."""
+
+    def missing(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(Segmenter, "from_pretrained", missing)
+    monkeypatch.setattr(jax, "devices", missing)
+    monkeypatch.setitem(jax.config.values, "jax_platforms", None)
+    error = fsis("segment", "good.png", "--references", "crop.png", "--output", "out", "--checkpoint", "W").error
+    assert error.startswith("fsis: error: JAX cannot start any device: unset JAX_PLATFORMS or set it to cpu")
+
+
+@pytest.mark.parametrize("where", ["from_pretrained", "segment_all"])
+def test_too_little_memory_on_the_device(fsis, desk, monkeypatch, where):
+    def fails(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99999 bytes.\nand more")
+
+    monkeypatch.setattr(Segmenter, where, fails)
+    error = fsis("segment", "good.png", "--references", "crop.png", "--output", "out", "--checkpoint", "W").error
+    assert error == (
+        "fsis: error: the device has too little memory (RESOURCE_EXHAUSTED: Out of memory allocating 99999 bytes. "
+        "and more): end other programs that use it, or set JAX_PLATFORMS=cpu"
+    )
+
+
+FAULTS = [TypeError("ours"), RuntimeError("ours"), jax.errors.JaxRuntimeError("INTERNAL: ours"), AssertionError("ours")]
+
+
+@pytest.fixture(params=FAULTS, ids=lambda fault: type(fault).__name__)
+def fails(request):
+    def raises(*_, **__):
+        raise request.param
+
+    return raises
+
+
+def test_a_fault_of_the_program_stays_one(fsis, desk, monkeypatch, fails):
+    monkeypatch.setattr(Segmenter, "from_pretrained", fails)
+    monkeypatch.setattr(sys, "argv", ["fsis", "segment", "good.png", "--references", "crop.png", "--output", "out"])
+    from fsis_jax import cli
+
+    with pytest.raises(Exception, match="ours"):
+        cli.main()
+
+
+def test_no_weights_are_damaged_where_jax_fails(monkeypatch, fails):
+    for module, name in ((weights.nnx, "merge"), (weights.nnx, "eval_shape"), (weights.jnp, "asarray")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fails)
+            with pytest.raises(Exception, match="ours"):
+                weights.load_weights(shipped_file(DEFAULT_NAME))
+
+
+def test_no_references_are_damaged_where_jax_fails(tmp_path, monkeypatch, fails):
+    array = jax.numpy.zeros((1, 2, 2, 4), jax.numpy.bfloat16)
+    found = references.References({3: array}, np.ones((1, 2), np.float32), np.zeros((1, 8, 8, 3), np.uint8))
+    found.save(tmp_path / "x.refs")
+    assert references.load_references(tmp_path / "x.refs").features[3].dtype == array.dtype
+    monkeypatch.setattr(references.jnp, "asarray", fails)
+    with pytest.raises(Exception, match="ours"):
+        references.load_references(tmp_path / "x.refs")
+
+
+def test_no_prepared_data_are_damaged_where_a_library_is_missing(tiny_data, tmp_path, monkeypatch):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'array_record'")
+
+    root = prepared.prepare(tiny_data, tmp_path / "prepared")
+    monkeypatch.setattr(prepared.tfds, "builder_from_directory", missing)
+    with pytest.raises(ModuleNotFoundError):
+        prepared.PreparedSource(root, "train")
