@@ -58,7 +58,7 @@ class BusyError(FsisError):
 
     def __init__(self, path: pathlib.Path, holder: Holder) -> None:
         if not holder.is_near:
-            remedy = "wait until it has ended; if it has, give --force"
+            remedy = "wait until it has ended; if it has, delete this file, or give `fsis segment` --force"
         elif holder.pid == os.getpid():
             remedy = "that is this process, in an earlier call: end that one first"
         else:

@@ -1,4 +1,4 @@
-"""A device that cannot be started, or has too little memory, is told as such, never as damage; so are our own faults."""
+"""A device that cannot be started, or lacks memory, is told as such, and never as damage; so are our own faults."""
 
 import os
 import subprocess

@@ -82,7 +82,9 @@ def test_a_lock_of_another_machine_stays_unless_forced(tmp_path, changed):
     path = tmp_path / "a.lock"
     old = acquire(path)
     _change(path, pid=99999999, **changed)
-    with pytest.raises(BusyError, match=r"process 99999999 on .*: wait until .*; if it has, give --force") as error:
+    with pytest.raises(
+        BusyError, match=r"process 99999999 on .*: wait until .*; if it has, delete this file, or .* --force"
+    ) as error:
         acquire(path)
     assert not error.value.passes
     new = acquire(path, force=True)
