@@ -1,9 +1,12 @@
 """Validation of a whole data folder: every image is decoded, every annotation checked, everything wrong listed."""
 
 import dataclasses
+import io
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +18,8 @@ from fsis_jax.data.index import Problem, read_index
 from fsis_jax.data.records import Annotations
 from fsis_jax.errors import FsisError
 from fsis_jax.io.images import decode_image
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +117,7 @@ def _read_folder(root: str | os.PathLike[str]) -> _Contents:
         is_part = "train" in files and split in ("train_only", "val")
         if not is_part:
             annotations[split] = index.annotations
-        for path, item in zip(tqdm(index.images, f"images of {split}", disable=None), index.annotations, strict=True):
+        for path, item in zip(_shown(index.images, split), index.annotations, strict=True):
             if path not in seen:
                 seen[path] = split
                 problems += _check_file(path, item)
@@ -132,11 +137,17 @@ def _read_prepared(root: str | os.PathLike[str]) -> _Contents:
         source = PreparedSource(root, split)
         annotations[split] = source.annotations
         categories |= source.categories
-        for position in tqdm(range(len(source)), f"images of {split}", disable=None):
+        for position in _shown(range(len(source)), split):
             record = source[position]
             name = f"{os.fspath(root)}: {record.annotations.file_name}"
             problems += _check_image(record.encoded, name, record.annotations)
     return annotations, categories, problems
+
+
+def _shown(items: Sequence[_T], split: str) -> Iterator[_T]:
+    """Items of a split, with a progress bar on a terminal."""
+    # A program with a window has no standard error.
+    yield from tqdm(items, f"images of {split}", disable=None, file=sys.stderr or io.StringIO())
 
 
 def _check_file(path: pathlib.Path, item: Annotations) -> list[Problem]:

@@ -1,6 +1,7 @@
 """What a plain detector (`config.model.classes`) finds on test images: every target once, without references."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,7 +49,7 @@ def predict_plain(
             desc=progress,
             total=len(chosen),
             unit="image",
-            disable=not progress,
+            disable=not progress or sys.stderr is None,  # as in programs with a window
             leave=False,
         )
     ]

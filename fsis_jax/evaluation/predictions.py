@@ -6,6 +6,7 @@ should then find little.
 """
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
@@ -89,7 +90,7 @@ def predict(
             desc=progress,
             total=len(work),
             unit="image",
-            disable=not progress,
+            disable=not progress or sys.stderr is None,  # as in programs with a window
             leave=False,
         )
     )

@@ -1,6 +1,7 @@
 """The training loop, to be read from top to bottom."""
 
 import contextlib
+import io
 import json
 import logging
 import pathlib
@@ -87,8 +88,9 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
 
         state = parallel.put_state(state)
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, first_step=start)))
+        shown = sys.stderr or io.StringIO()  # a program with a window has none
         progress = stack.enter_context(
-            tqdm(total=steps, initial=start, unit="step", file=sys.stderr, mininterval=1 if sys.stderr.isatty() else 30)
+            tqdm(total=steps, initial=start, unit="step", file=shown, mininterval=1 if shown.isatty() else 30)
         )
         pending: tuple[int, Any, Batch] | None = None
         logged_at, logged_step = time.monotonic(), start
@@ -119,7 +121,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                     tqdm.write(
                         f"step {step}: validation {kind} AP50 {validation[f'{kind}_ap50']:.3f}, "
                         f"F1 {validation['f1']:.3f} at score {validation['min_score']:.2f}",
-                        file=sys.stderr,
+                        file=shown,
                     )
                     logged_at = time.monotonic()
                 if checkpoints and config.training.save:

@@ -120,3 +120,9 @@ def test_real_images(cells_tiny: pathlib.Path) -> None:
     assert report.problems == ()
     assert [sum(row.images.values()) for row in report.rows] == [4, 4, 4]
     assert [sum(row.instances.values()) for row in report.rows] == [28, 30, 20]
+
+
+def test_a_program_without_standard_error(tmp_path, monkeypatch):
+    root = write_folder(tmp_path / "data", [annotation(1)])
+    monkeypatch.setattr("sys.stderr", None)
+    assert check(root).problems == ()
