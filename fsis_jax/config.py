@@ -92,6 +92,7 @@ def _transform() -> ConfigDict:
     transform.intensity = "none"
     transform.percentiles = (1.0, 99.8)
     transform.reference_size = 128
+    transform.reference_stretch = "crop"
     transform.antialias = False
     transform.legacy_reference_crop = False
     transform.mask_size = 56
@@ -195,6 +196,15 @@ def _model() -> ConfigDict:
     model.rpn.samples = 256
     model.rpn.positive_fraction = 0.5
 
+    model.votes = ConfigDict()
+    # "dense": every second pixel votes for the box of the cell that it lies in; the best votes are proposals too, and
+    # the heads see those in a roi (see models/votes.py). "none": proposals and heads know of no votes.
+    model.votes.kind = "none"
+    model.votes.channels = 32
+    # Votes that are best of their surroundings, before and after NMS (at the RPN's threshold).
+    model.votes.pre_nms = 1000
+    model.votes.post_nms = 300
+
     model.box_head = ConfigDict()
     # "mlp": two fully connected layers; "convs": 3x3 convolutions and one fully connected layer; "res5": the last stage
     # of the backbone ("c4" only).
@@ -216,6 +226,8 @@ def _model() -> ConfigDict:
     model.box_head.box_weights = (10.0, 10.0, 5.0, 5.0)
     model.box_head.positive_iou = 0.5
     model.box_head.negative_iou = 0.5
+    # The score that is learnt for a cell is the IoU of the box that is found for it, instead of 1: it then ranks boxes.
+    model.box_head.quality_scores = False
     model.box_head.samples = 256
     model.box_head.positive_fraction = 0.25
 

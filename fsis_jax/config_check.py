@@ -25,6 +25,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "model.matching.kind": ("co_attention", "l1", "none"),
     "model.matching.norm": ("batch", "group"),
     "model.rpn.objectness": ("sigmoid", "softmax"),
+    "model.votes.kind": ("none", "dense"),
     "model.box_head.kind": ("mlp", "convs", "res5"),
     "model.box_head.conv_norm": ("none", "group"),
     "model.box_head.norm": ("frozen", "batch", "group"),
@@ -65,6 +66,9 @@ AT_LEAST = {
         "training.validate_every",
         "eval.repeats",
         "model.rpn.samples",
+        "model.votes.channels",
+        "model.votes.pre_nms",
+        "model.votes.post_nms",
         "model.box_head.samples",
         "model.box_head.pooled",
         "model.box_head.convs",
@@ -178,6 +182,8 @@ def _check_heads(model: ConfigDict) -> None:
         ("mask_head.kind", "res5", "architecture", "c4"),
         ("mask_head.kind", "shared_res5", "box_head.kind", "res5"),
         ("detections.legacy_pasting", True, "legacy_boxes", True),
+        ("votes.kind", "dense", "architecture", "fpn"),
+        ("votes.kind", "dense", "legacy_boxes", False),
     )
     for key, value, other, needed in needs:
         found, there = (functools.reduce(lambda part, name: part[name], k.split("."), model) for k in (key, other))

@@ -101,6 +101,26 @@ def cells_config() -> ConfigDict:
     return config
 
 
+def cells_base_config() -> ConfigDict:
+    """The recipe of `cells-base`: that of `cells-small`, with dense votes, scores that rank boxes, and larger cells."""
+    config = cells_config()
+    model = config.model
+    model.votes.kind = "dense"
+    model.relation = "compare_bags"
+    model.rpn.train_post_nms = 192
+    model.rpn.test_post_nms = 300
+    model.votes.post_nms = 300
+    model.box_head.quality_scores = True
+    model.box_head.positive_fraction = 0.4
+    # Boxes of cells that touch overlap widely: masks decide what is found twice.
+    model.detections.nms_method = "hard"
+    model.detections.nms_threshold = 0.7
+    transform = config.data.transform
+    transform.reference_pixels = 32.0
+    transform.reference_stretch = "either"
+    return config
+
+
 def coco_config() -> ConfigDict:
     """A plain Mask R-CNN, ResNet-50-FPN, over the 80 categories of COCO: the schedule "1x" of Detectron's baselines.
 

@@ -23,6 +23,12 @@ def data_parser() -> Parser:
     making.add_argument(
         "--random-categories", type=int, default=0, metavar="N", help="further ones, of looks drawn at random"
     )
+    making.add_argument(
+        "--crowded-categories", type=int, default=0, metavar="N", help="further ones, of cells that touch, many long"
+    )
+    making.add_argument(
+        "--flat-categories", type=int, default=0, metavar="N", help="further ones, of flat cells in transmitted light"
+    )
     preparing = actions.add_parser("prepare", help="turn a folder into an array_record data set (tensorflow-datasets)")
     preparing.add_argument("root", metavar="DIR", help="folder with COCO annotations, or FIS-Cell's")
     preparing.add_argument("--output", required=True, metavar="DIR")
@@ -45,6 +51,8 @@ def data(arguments: Sequence[str]) -> None:
             images_per_category=options.images_per_category,
             two_category_images=options.two_category_images,
             random_categories=options.random_categories,
+            crowded_categories=options.crowded_categories,
+            flat_categories=options.flat_categories,
         )
         print(made)
     else:

@@ -14,6 +14,10 @@ MIN_VISIBLE = 12
 _MAX_OVERLAP = 0.15
 """Share of a new cell that may lie on cells already there."""
 _ATTEMPTS = 12
+_MAX_CONTACT = 0.03
+"""The same for cells that are pushed against others."""
+_MOST_CELLS = 40
+"""Of one look, at a coverage of up to 0.40; more where it is more."""
 _MARGIN = 8
 """Pixels around an outline in which its halo fades."""
 
@@ -33,13 +37,14 @@ class Drawing:
 def draw(rng: np.random.Generator, looks: Sequence[Look], height: int, width: int) -> Drawing:
     """An image with cells of all the given looks, which share a background, at least three of each if they fit."""
     image = _background(rng, looks[0].background, height, width)
+    _litter(rng, image, looks[0])
     owner = np.full((height, width), -1, np.int32)
     grain = {scale: _noise(rng, 256, 256, scale) for scale in (2, 3, 5)}
     drawn: list[int] = []
     for position in _order(rng, looks, height * width):
         look = looks[position]
         outline = _outline(rng, look)
-        placed = _place(rng, outline, owner, look.clustering)
+        placed = _place(rng, outline, owner, look)
         if placed is not None:
             _paint(rng, image, owner, placed, look, grain[look.texture_scale], len(drawn))
             drawn.append(position)
@@ -50,12 +55,13 @@ def draw(rng: np.random.Generator, looks: Sequence[Look], height: int, width: in
 
 
 def _order(rng: np.random.Generator, looks: Sequence[Look], pixels: int) -> list[int]:
-    """The looks of the cells to draw, one after the other: enough to cover 12 to 40 per cent of the image."""
+    """The looks of the cells to draw, one after the other: enough to cover the share of the image that they ask for."""
     order: list[int] = []
     for position, look in enumerate(looks):
         area = math.pi * np.mean(look.radius) ** 2
-        covered = rng.uniform(0.12, 0.40) * pixels / len(looks)
-        order += [position] * int(np.clip(round(covered / area), 3, 40))
+        covered = rng.uniform(*look.coverage) * pixels / len(looks)
+        most = round(_MOST_CELLS * look.coverage[1] / 0.40)
+        order += [position] * int(np.clip(round(covered / area), 3, most))
     return rng.permutation(order).tolist()
 
 
@@ -119,7 +125,32 @@ class _Placed:
     """(h, w) bool; the window starts at (x, y), which may be negative, and has a margin around the cell."""
 
 
-def _place(rng: np.random.Generator, outline: np.ndarray, owner: np.ndarray, clustering: float) -> _Placed | None:
+def _litter(rng: np.random.Generator, image: np.ndarray, look: Look) -> None:
+    """What is no cell: the lines of a counting chamber, and specks of one to a few pixels, lighter or darker."""
+    height, width = image.shape[:2]
+    if look.lines and rng.random() < look.lines:
+        level, angle = float(rng.uniform(-0.3, 0.3)), rng.uniform(0, math.pi)
+        drawn = np.zeros((height, width), np.float32)
+        across, along = np.array((math.sin(angle), -math.cos(angle))), np.array((math.cos(angle), math.sin(angle)))
+        first, gap = rng.uniform(0, 60), rng.uniform(4, 60)
+        for number in range(-8, 9):
+            middle = np.array((width / 2, height / 2)) + (first + number * gap) * across
+            ends = [middle + side * (height + width) * along for side in (-1, 1)]
+            cv2.line(drawn, *(tuple(np.round(end).astype(int).tolist()) for end in ends), 1.0, int(rng.integers(1, 3)))
+        image += level * cv2.GaussianBlur(drawn, (0, 0), 0.7)[..., None]
+    rows, columns = np.ogrid[:height, :width]
+    for _ in range(int(rng.integers(look.debris[0], look.debris[1] + 1)) if look.debris[1] else 0):
+        y, x, radius = rng.uniform(0, height), rng.uniform(0, width), math.exp(rng.uniform(0, math.log(4)))
+        turn, squeeze = rng.uniform(0, math.pi), rng.uniform(0.4, 1)
+        u = (columns - x) * math.cos(turn) + (rows - y) * math.sin(turn)
+        v = ((rows - y) * math.cos(turn) - (columns - x) * math.sin(turn)) / squeeze
+        distance = np.hypot(u, v) / radius
+        ring = rng.uniform(-0.3, 0.3) * np.exp(-(((distance - 1.6) / 0.5) ** 2))
+        image += (rng.uniform(-0.5, 0.5) * np.clip(1.5 - distance, 0, 1) + ring)[..., None].astype(np.float32)
+    np.clip(image, 0, 1, out=image)
+
+
+def _place(rng: np.random.Generator, outline: np.ndarray, owner: np.ndarray, look: Look) -> _Placed | None:
     """A place with little overlap; None if there is none after some attempts."""
     height, width = owner.shape
     low = np.floor(outline.min(axis=0)).astype(int) - _MARGIN
@@ -129,18 +160,25 @@ def _place(rng: np.random.Generator, outline: np.ndarray, owner: np.ndarray, clu
     mask = canvas.astype(bool)
     reach = 0.5 * (mask.sum() ** 0.5)
     for _ in range(_ATTEMPTS):
-        taken = np.flatnonzero(owner.ravel() >= 0) if rng.random() < clustering else ()
+        taken = np.flatnonzero(owner.ravel() >= 0) if rng.random() < look.clustering else ()
         if len(taken):
             near, angle = int(rng.choice(taken)), rng.uniform(0, 2 * math.pi)
-            x, y = near % width + 1.6 * reach * math.cos(angle), near // width + 1.6 * reach * math.sin(angle)
+            # Pushed against it: the nearest place on a ray that begins inside the other one.
+            distances = np.arange(0, 4 * reach) if look.contact else (1.6 * reach,)
+            x, y = near % width, near // width
+            places = [(x + distance * math.cos(angle), y + distance * math.sin(angle)) for distance in distances]
+            if look.contact:
+                places = [(x, y) for x, y in places if 0 <= x < width and 0 <= y < height]
         else:
-            x, y = rng.uniform(0, width), rng.uniform(0, height)
-        placed = _Placed(round(x) + int(low[0]), round(y) + int(low[1]), mask)
-        inside, window = _clip(placed, height, width)
-        visible = placed.mask[inside]
-        covered = np.count_nonzero(visible & (owner[window] >= 0))
-        if np.count_nonzero(visible) >= 0.4 * np.count_nonzero(mask) and covered <= _MAX_OVERLAP * visible.sum():
-            return placed
+            places = [(rng.uniform(0, width), rng.uniform(0, height))]
+        most = _MAX_CONTACT if look.contact else _MAX_OVERLAP
+        for x, y in places:
+            placed = _Placed(round(x) + int(low[0]), round(y) + int(low[1]), mask)
+            inside, window = _clip(placed, height, width)
+            visible = placed.mask[inside]
+            covered = np.count_nonzero(visible & (owner[window] >= 0))
+            if np.count_nonzero(visible) >= 0.4 * np.count_nonzero(mask) and covered <= most * visible.sum():
+                return placed
     return None
 
 
@@ -168,7 +206,7 @@ def _paint(
     depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
     under = np.zeros((*mask.shape, 3), np.float32)
     under[inside] = image[window]
-    gain = rng.uniform(0.88, 1.12)
+    gain = rng.uniform(1 - look.variation, 1 + look.variation)
     if look.halo is not None:
         distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
         glow = np.exp(-((distance / look.halo_width) ** 2))[..., None] * 0.9

@@ -23,11 +23,13 @@ from fsis_jax.data.transforms import (
     reference_image,
     resize,
     target_scale,
+    target_stretch,
     to_levels,
 )
 from fsis_jax.data.windows import Window, limit_window, random_window, visible_instances
 from fsis_jax.errors import FsisError
 from fsis_jax.io.images import decode_image
+from fsis_jax.io.levels import Stretch
 
 
 class ImageCache:
@@ -39,6 +41,7 @@ class ImageCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._images: collections.OrderedDict[tuple[int, bool], np.ndarray] = collections.OrderedDict()
+        self._stretches: dict[int, Stretch | None] = {}
         self.annotations = source.annotations
 
     def raw(self, record: int) -> np.ndarray:
@@ -59,6 +62,12 @@ class ImageCache:
         """The image as the network sees it (`transforms.to_levels`)."""
         image = self._images.get((record, True))
         return self._keep((record, True), to_levels(self.raw(record), self._config) if image is None else image)
+
+    def stretch(self, record: int) -> Stretch | None:
+        """How the image is stretched (`transforms.target_stretch`)."""
+        if record not in self._stretches:
+            self._stretches[record] = target_stretch(self.raw(record), self._config)
+        return self._stretches[record]
 
     def _keep(self, key: tuple[int, bool], image: np.ndarray) -> np.ndarray:
         if key not in self._images:
@@ -246,7 +255,9 @@ def _training_reference(
     crop = cut_reference(
         cache.raw(reference.record), reference.box, context=context, legacy=config.legacy_reference_crop
     )
-    return reference_image(crop, config, tone=tone, rng=rng)
+    by_image = config.reference_stretch == "image" or (config.reference_stretch == "either" and rng.random() < 0.5)
+    stretch = cache.stretch(reference.record) if by_image else None
+    return reference_image(crop, config, stretch=stretch, tone=tone, rng=rng)
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:

@@ -31,6 +31,8 @@ class Look:
     """How much thinner a rod is at its tips; 1 is a spindle."""
     opacity: float = 1.0
     """How much of the background the body hides."""
+    variation: float = 0.12
+    """How much brighter or darker one cell is than another, at most."""
     dome: float = 0.0
     """Share of the contrast that the body loses towards its outline."""
     texture: float = 0.0
@@ -49,6 +51,14 @@ class Look:
     halo_width: float = 2.5
     clustering: float = 0.3
     """Share of the cells that are placed against another one."""
+    contact: bool = False
+    """Those are pushed against it until they touch; else they come near it, and may overlap a little."""
+    coverage: Range = (0.12, 0.40)
+    """Share of the image that the cells cover."""
+    debris: tuple[int, int] = (0, 0)
+    """Least and largest number of specks that are no cells, and are not annotated."""
+    lines: float = 0.0
+    """Probability of the lines of a counting chamber."""
 
 
 LOOKS: Mapping[str, Look] = {

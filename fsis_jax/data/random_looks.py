@@ -1,5 +1,6 @@
 """Looks at random: as many categories of synthetic cells as one wants, for learning to tell any kind from any other."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -43,6 +44,66 @@ def random_look(rng: np.random.Generator) -> Look:
         halo=(0.98, 0.98, 0.98) if background == "grey" and rng.random() < 0.5 else None,
         halo_width=rng.uniform(1.5, 4.0),
         clustering=rng.uniform(0.0, 0.9),
+    )
+
+
+def crowded_look(rng: np.random.Generator) -> Look:
+    """A look of cells that touch in clumps, half of them long: what separates neighbours is to be learnt from these."""
+    look = random_look(rng)
+    dark = rng.random() < 0.6  # where neighbours are hardest to part
+    changes: dict[str, object] = {"background": "dark", "body": _colour(rng, "dark"), "halo": None} if dark else {}
+    if rng.random() < 0.5:
+        length = rng.uniform(2.0, 5.5)
+        # Of a circle of the cell's area; the width of a rod is about 1.8 times this over the root of its elongation.
+        width = rng.uniform(6.0, 13.0)
+        changes |= {
+            "radius": _above(rng, width * math.sqrt(length) / 1.9, 1.25),
+            "elongation": _above(rng, length, 1.4),
+            "irregularity": rng.uniform(0.0, 0.03),
+            "bend": rng.uniform(0.0, 0.1),
+            "taper": rng.uniform(0.0, 0.5) if rng.random() < 0.3 else 0.0,
+        }
+    fewest = rng.uniform(0.25, 0.55)
+    return dataclasses.replace(
+        look,
+        **changes,  # type: ignore[arg-type]
+        clustering=rng.uniform(0.75, 1.0),
+        contact=True,
+        coverage=(fewest, fewest + 0.25),
+        variation=rng.uniform(0.1, 0.5) if dark else 0.15,
+        debris=(0, 4) if rng.random() < 0.3 else (0, 0),
+    )
+
+
+def flat_look(rng: np.random.Generator) -> Look:
+    """A look of spread cells in transmitted light: hardly darker than what is around them, with a halo, and debris."""
+    level = 0.57 + rng.uniform(-0.13, 0.06)
+    dark = level * rng.uniform(0.5, 0.8)
+    fewest = int(rng.integers(0, 6))
+    return Look(
+        background="grey",
+        radius=_above(rng, math.exp(rng.uniform(math.log(7), math.log(26))), 1.5),
+        body=(level, level, level),
+        elongation=_above(rng, rng.uniform(1.0, 2.6), 1.5),
+        irregularity=rng.uniform(0.06, 0.2),
+        bend=rng.uniform(0.0, 0.15),
+        taper=rng.uniform(0.2, 0.8),
+        opacity=rng.uniform(0.6, 1.0),
+        dome=rng.uniform(0.1, 0.6) if rng.random() < 0.4 else 0.0,
+        texture=rng.uniform(0.05, 0.3),
+        texture_scale=int(rng.choice((2, 3, 5))),
+        membrane=(dark, dark, dark) if rng.random() < 0.5 else None,
+        membrane_width=rng.uniform(0.8, 1.8),
+        spots=(fewest, fewest + int(rng.integers(0, 8))),
+        spot=(dark, dark, dark),
+        spot_radius=rng.uniform(0.05, 0.2),
+        halo=(rng.uniform(0.75, 0.98),) * 3 if rng.random() < 0.85 else None,
+        halo_width=rng.uniform(1.2, 4.0),
+        clustering=rng.uniform(0.2, 0.9),
+        contact=bool(rng.random() < 0.5),
+        coverage=(0.15, 0.55),
+        debris=(0, 12),
+        lines=0.2,
     )
 
 

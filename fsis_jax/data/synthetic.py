@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 from fsis_jax.data import fis_cell
 from fsis_jax.data.drawing import Drawing, draw
 from fsis_jax.data.looks import FIS_CELL_LOOKS, FOLDS, LOOKS, Look
-from fsis_jax.data.random_looks import random_look
+from fsis_jax.data.random_looks import crowded_look, flat_look, random_look
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import write_failure
 
@@ -31,6 +31,7 @@ Split = Literal["train", "val", "test"]
 _SMALLEST_SIDE = 64
 # Streams of random numbers beside those of the images, which are their numbers.
 _LOOK_STREAM, _PAIR_STREAM = 1 << 32, 2 << 32
+_DRAWN_LOOKS = {"random": (_LOOK_STREAM, random_look), "crowded": (3 << 32, crowded_look), "flat": (4 << 32, flat_look)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,8 @@ def generate(
     two_category_images: int = 90,
     sides: tuple[int, int] = (128, 192),
     random_categories: int = 0,
+    crowded_categories: int = 0,
+    flat_categories: int = 0,
 ) -> pathlib.Path:
     """Make a data set: 9 categories in 3 folds ("coco"), or the 14 categories and 5 folds of FIS-Cell ("fis_cell").
 
@@ -62,6 +65,8 @@ def generate(
         two_category_images: images with two categories in the whole data set.
         sides: least and largest height and width of an image; landscape, portrait and square all occur.
         random_categories: further ones of layout "coco", of looks drawn at random, spread over the folds.
+        crowded_categories: further ones of cells that touch, many of them long (`random_looks.crowded_look`).
+        flat_categories: further ones of spread cells in transmitted light, among debris (`random_looks.flat_look`).
 
     Raises:
         FsisError: `output` exists, cannot be written, or a number makes no sense.
@@ -77,8 +82,10 @@ def generate(
             f"{images_per_category} images per category and {two_category_images} with two categories: "
             f"give at least {splits} (one for each split) and 0"
         )
-    if random_categories < 0 or (random_categories and layout != "coco"):
-        raise FsisError(f"{random_categories} random categories: give 0 or more, of layout 'coco'")
+    drawn = {"random": random_categories, "crowded": crowded_categories, "flat": flat_categories}
+    for kind, count in drawn.items():
+        if count < 0 or (count and layout != "coco"):
+            raise FsisError(f"{count} {kind} categories: give 0 or more, of layout 'coco'")
     if not _SMALLEST_SIDE <= sides[0] <= sides[1]:
         raise FsisError(f"image sides {sides[0]} to {sides[1]}: give {_SMALLEST_SIDE} or more, the smaller first")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -87,7 +94,7 @@ def generate(
     try:
         try:
             (temporary / "images").mkdir(parents=True)
-            _write(temporary, layout, seed, images_per_category, two_category_images, sides, random_categories)
+            _write(temporary, layout, seed, images_per_category, two_category_images, sides, drawn)
             if target.exists():
                 target.rmdir()
             temporary.rename(target)
@@ -106,12 +113,13 @@ def _write(
     images_per_category: int,
     two_category_images: int,
     sides: tuple[int, int],
-    random_categories: int,
+    drawn: Mapping[str, int],
 ) -> None:
     if layout == "coco":
         named = dict(LOOKS)
-        for number in range(1, random_categories + 1):
-            named[f"random_{number:03d}"] = random_look(np.random.default_rng((seed, _LOOK_STREAM, number)))
+        for kind, (stream, look) in _DRAWN_LOOKS.items():
+            for number in range(1, drawn[kind] + 1):
+                named[f"{kind}_{number:03d}"] = look(np.random.default_rng((seed, stream, number)))
         looks: Mapping[int, Look] = dict(enumerate(named.values(), start=1))
         names: Mapping[int, str] = dict(enumerate(named, start=1))
     else:
@@ -146,7 +154,7 @@ def _write(
                 "images_per_category": images_per_category,
                 "two_category_images": two_category_images,
                 "sides": list(sides),
-                "random_categories": random_categories,
+                **{f"{kind}_categories": count for kind, count in drawn.items()},
             },
             "images": [row for split in splits for row in images[split]],
             "annotations": [row for split in splits for row in annotations[split]],
@@ -154,8 +162,8 @@ def _write(
         }
         _write_json(folder / file, content)
     if layout == "coco":
-        drawn = range(len(LOOKS) + 1, len(looks) + 1)
-        folds = {str(fold): [*ids, *(i for i in drawn if i % 3 + 1 == fold)] for fold, ids in FOLDS.items()}
+        further = range(len(LOOKS) + 1, len(looks) + 1)
+        folds = {str(fold): [*ids, *(i for i in further if i % 3 + 1 == fold)] for fold, ids in FOLDS.items()}
         _write_json(folder / "folds.json", folds)
 
 

@@ -47,6 +47,10 @@ class TransformConfig:
     """Values that become 0 and 255."""
     reference_size: int = 128
     """Side of the square reference images."""
+    reference_stretch: Literal["crop", "image", "either"] = "crop"
+    """By whose percentiles a reference is stretched, with intensity "percentile". "crop": by its own, so that a crop file
+    counts as a box does. "image": by those of the image that it is cut from, where that is known, so that dim and bright
+    cells differ. "either": in training at random, in use as "image"."""
     antialias: bool = True
     """What shrinks to less than half is averaged; else pixels are skipped, as the PyTorch project does."""
     legacy_reference_crop: bool = False
@@ -90,6 +94,7 @@ class TransformConfig:
     def __post_init__(self) -> None:
         checks = {
             "scale": self.scale in ("shortest_side", "reference"),
+            "reference_stretch": self.reference_stretch in ("crop", "image", "either"),
             "intensity": self.intensity in ("percentile", "none"),
             "percentiles": len(self.percentiles) == 2 and 0 <= self.percentiles[0] < self.percentiles[1] <= 100,
             "shortest_side": 0 < self.shortest_side <= self.longest_side,
@@ -231,6 +236,7 @@ def reference_image(
     crop: np.ndarray,
     config: TransformConfig,
     *,
+    stretch: Stretch | None = None,
     tone: "Tone | None" = None,
     rng: np.random.Generator | None = None,
     name: str = "reference",
@@ -238,6 +244,7 @@ def reference_image(
     """(S, S, 3) uint8 from a crop of a decoded image, any dtype: stretch, zero-pad to a square, resize.
 
     Args:
+        stretch: of the image that the crop comes from, as `reference_stretch` finds it; None: the crop's own.
         tone: given in training: that of the example.
         rng: given in training: intensity and orientation are drawn with it.
         name: of the crop, for messages.
@@ -250,7 +257,7 @@ def reference_image(
         raise FsisError(
             f"{name}: a reference of {crop.shape[1]}x{crop.shape[0]} pixels shows no cell; give a crop around one cell"
         )
-    levels = to_levels(crop, config)
+    levels = to_levels(crop, config, stretch)
     if tone is not None:
         levels = tone(levels)
     if rng is not None:

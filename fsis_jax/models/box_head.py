@@ -37,10 +37,17 @@ class RoiFeatures:
     """(B, L, p, p, C), the reference features of each level, resized to p x p; None without references."""
     level_index: jax.Array
     """(B, R) int32 in 0..L-1, the level of each roi."""
+    votes: jax.Array | None = None
+    """(B, R, p, p, 7), see `pooled_votes` of votes.py; None where there are none."""
 
     def first(self, count: int) -> "RoiFeatures":
         """Of the first rois of each image."""
-        return dataclasses.replace(self, rois=self.rois[:, :count], level_index=self.level_index[:, :count])
+        return RoiFeatures(
+            self.rois[:, :count],
+            self.references,
+            self.level_index[:, :count],
+            None if self.votes is None else self.votes[:, :count],
+        )
 
 
 class Embedding(Protocol):
@@ -140,6 +147,7 @@ class RelationBoxHead(nnx.Module):
     channels: C of the maps that the embedding reads.
     relation: "concat", "compare", "compare_bags" or "none".
     boxes: box outputs: 2 (background and foreground; converted weights) or 1.
+    votes: values of the pooled votes of a roi, which "compare" and "compare_bags" read too; 0: there are none.
     """
 
     def __init__(
@@ -149,6 +157,7 @@ class RelationBoxHead(nnx.Module):
         channels: int,
         relation: str,
         boxes: int,
+        votes: int = 0,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
@@ -159,6 +168,9 @@ class RelationBoxHead(nnx.Module):
             self.pair = nnx.Linear(2 * hidden, hidden, dtype=dtype, rngs=rngs)
             self.difference = nnx.Linear(hidden, hidden, use_bias=False, dtype=dtype, rngs=rngs)
             class_in = box_in = hidden
+            if votes:
+                self.vote_fc1 = nnx.Linear(votes, hidden, dtype=dtype, rngs=rngs)
+                self.vote_fc2 = nnx.Linear(hidden, hidden, use_bias=False, dtype=dtype, rngs=rngs)
             if relation == "compare_bags":
                 self.bag = nnx.Linear(channels, hidden, dtype=dtype, rngs=rngs)
                 self.bag_pair = nnx.Linear(2 * hidden, hidden, use_bias=False, dtype=dtype, rngs=rngs)
@@ -187,6 +199,9 @@ class RelationBoxHead(nnx.Module):
                 if self.relation == "compare_bags":
                     x, y = self._bag_of(features.rois), self._bag_of(features.references)
                     mixed += _compared(self.bag_pair, self.bag_difference, x, y, level_index)
+                if features.votes is not None:
+                    flat = features.votes.reshape(*features.votes.shape[:2], -1)
+                    mixed += self.vote_fc2(nnx.relu(self.vote_fc1(flat)))
                 class_in = box_in = nnx.relu(mixed)
         return self.class_out(class_in).astype(jnp.float32), self.box_out(box_in).astype(jnp.float32)
 

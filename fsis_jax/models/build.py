@@ -16,6 +16,8 @@ from fsis_jax.models.mask_head import ConvMaskHead, Res5MaskHead
 from fsis_jax.models.res5 import Res5
 from fsis_jax.models.resnet import ResNet, make_stage
 from fsis_jax.models.rpn import RPN
+from fsis_jax.models.votes import CHANNELS as VOTE_CHANNELS
+from fsis_jax.models.votes import VoteHead
 
 BoxHead = RelationBoxHead | ClassBoxHead
 MaskHead = ConvMaskHead | Res5MaskHead
@@ -74,6 +76,15 @@ def build_rpn(config: ConfigDict, channels: int, *, rngs: nnx.Rngs) -> RPN:
     )
 
 
+def build_votes(config: ConfigDict, channels: int, *, rngs: nnx.Rngs) -> VoteHead | None:
+    """Over the stem and a finest level of so many channels."""
+    if config.votes.kind == "none":
+        return None
+    return VoteHead(
+        config.backbone.width, channels, channels=config.votes.channels, dtype=_dtype(config), rngs=rngs
+    )
+
+
 def anchors_per_position(config: ConfigDict) -> int:
     """A of the RPN: a pyramid has one size a level."""
     sizes = 1 if config.architecture == "fpn" else len(config.rpn.anchor_sizes)
@@ -103,7 +114,15 @@ def build_box_head(config: ConfigDict, channels: int, *, rngs: nnx.Rngs) -> BoxH
     if config.classes:
         return ClassBoxHead(embedding, classes=len(config.classes), boxes=boxes, dtype=dtype, rngs=rngs)
     read = embedding.channels if head.kind == "res5" else channels
-    return RelationBoxHead(embedding, channels=read, relation=config.relation, boxes=boxes, dtype=dtype, rngs=rngs)
+    return RelationBoxHead(
+        embedding,
+        channels=read,
+        relation=config.relation,
+        boxes=boxes,
+        votes=0 if config.votes.kind == "none" else VOTE_CHANNELS * head.pooled**2,
+        dtype=dtype,
+        rngs=rngs,
+    )
 
 
 def build_mask_head(config: ConfigDict, channels: int, box_head: BoxHead, *, rngs: nnx.Rngs) -> MaskHead | None:
@@ -117,6 +136,7 @@ def build_mask_head(config: ConfigDict, channels: int, box_head: BoxHead, *, rng
         return ConvMaskHead(
             channels,
             relation=relation,
+            votes=0 if config.votes.kind == "none" else VOTE_CHANNELS,
             channels=head.channels,
             convs=head.convs,
             norm=head.norm,

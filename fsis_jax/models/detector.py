@@ -26,6 +26,7 @@ from fsis_jax.models.build import (
     build_mask_head,
     build_matching,
     build_rpn,
+    build_votes,
     trunk_of,
 )
 from fsis_jax.models.co_attention import Match
@@ -33,9 +34,10 @@ from fsis_jax.models.extent import Extent
 from fsis_jax.models.layers import Training, resize_bilinear
 from fsis_jax.models.res5 import Res5
 from fsis_jax.models.rpn import Proposals, ProposalSettings, anchors_inside, propose
+from fsis_jax.models.votes import Votes, pooled_votes, propose_votes
 
 Pyramid = dict[int, jax.Array]
-"""{level: (B, h, w, C)}, h = H / 2**level."""
+"""{level: (B, h, w, C)}, h = H / 2**level. Level 1, where it is there, is the stem, which the votes alone read."""
 
 EXTENT_MULTIPLE = {"fpn": 32, "p2": 32, "c4": 1, "c5": 1}
 """To what an architecture rounds the sizes of images up."""
@@ -54,6 +56,8 @@ class Matched:
     """RPN box deltas (B, h * w * A, 4)."""
     limits: jax.Array | None
     """(B, L, 2) int32, rows and columns of each matched level at which the image ends; the whole maps if None."""
+    votes: Votes | None
+    """None where the model has none."""
 
 
 class Detector(nnx.Module):
@@ -79,6 +83,7 @@ class Detector(nnx.Module):
             self.levels = (4,) if config.architecture == "c4" or config.backbone.dilation > 1 else (5,)
         self.matching = build_matching(config, channels, rngs=rngs)
         self.rpn = build_rpn(config, channels, rngs=rngs)
+        self.vote_head = build_votes(config, channels, rngs=rngs)
         self.box_head = build_box_head(config, channels, rngs=rngs)
         self.mask_head = build_mask_head(config, channels, self.box_head, rngs=rngs)
         self.keypoint_head = build_keypoint_head(config, channels, rngs=rngs)
@@ -93,15 +98,14 @@ class Detector(nnx.Module):
     def pyramid(self, images: jax.Array, extent: Extent | None) -> Pyramid:
         """(B, H, W, 3) normalised -> {level: (B, h, w, C)}, zero outside the extent; one level without a pyramid."""
         features = self.backbone(images.astype(jnp.dtype(self.config.compute_dtype)), extent)
-        if self.fpn is not None:
-            return self.fpn(features, extent)
-        return {level: features[level] for level in self.levels}
+        found = {level: features[level] for level in self.levels} if self.fpn is None else self.fpn(features, extent)
+        return found if self.vote_head is None else {1: features[1], **found}
 
     def encode_references(self, references: jax.Array) -> Pyramid:
         """(B, K, S, S, 3) normalised -> the mean over the shots of each level, {level: (B, h, w, C)}."""
         batch, shots = references.shape[:2]
         pyramid = self.pyramid(references.reshape(batch * shots, *references.shape[2:]), None)
-        return {level: x.reshape(batch, shots, *x.shape[1:]).mean(1) for level, x in pyramid.items()}
+        return {level: x.reshape(batch, shots, *x.shape[1:]).mean(1) for level, x in _searched(pyramid).items()}
 
     def match(
         self, pyramid: Pyramid, references: Pyramid, extent: Extent | None, training: Training | None = None
@@ -111,7 +115,7 @@ class Detector(nnx.Module):
         `references` is empty for a plain detector.
         """
         matches = self.match_levels(pyramid, references, extent, training)
-        read = {level: matches[level].rpn if level in matches else pyramid[level] for level in pyramid}
+        read = {level: matches[level].rpn if level in matches else x for level, x in _searched(pyramid).items()}
         outputs = {level: self.rpn(features) for level, features in read.items()}
         limits = None
         if extent is not None:
@@ -121,6 +125,7 @@ class Detector(nnx.Module):
             logits={level: logits for level, (logits, _) in outputs.items()},
             deltas={level: deltas for level, (_, deltas) in outputs.items()},
             limits=limits,
+            votes=None if self.vote_head is None else self.vote_head(pyramid[1], matches[2].rpn, extent),
         )
 
     def match_levels(
@@ -146,16 +151,16 @@ class Detector(nnx.Module):
         sizes, ratios = self.config.rpn.anchor_sizes, tuple(self.config.rpn.anchor_ratios)
         per_level = sizes if self.config.architecture == "fpn" else [sizes]  # a pyramid has one size a level
         result = {}
-        for level, size in zip(pyramid, per_level, strict=True):
+        for (level, features), size in zip(_searched(pyramid).items(), per_level, strict=True):
             cell = ops.cell_anchors(size, ratios, stride=2**level, offset=self.offset)
-            _, height, width, _ = pyramid[level].shape
+            _, height, width, _ = features.shape
             result[level] = ops.grid_anchors(cell, (height, width), 2**level)
         return result
 
     def proposals(
         self, matched: Matched, pyramid: Pyramid, extent: Extent | None, image_sizes: jax.Array, *, train: bool
     ) -> Proposals:
-        """The RPN's best boxes, clipped to `image_sizes` (B, 2)."""
+        """The RPN's best boxes and the best votes, clipped to `image_sizes` (B, 2)."""
         rpn = self.config.rpn
         settings = ProposalSettings(
             pre_nms=rpn.train_pre_nms if train else rpn.test_pre_nms,
@@ -167,9 +172,21 @@ class Detector(nnx.Module):
         )
         inside = {
             level: anchors_inside(extent, features, level, anchors_per_position(self.config))
-            for level, features in pyramid.items()
+            for level, features in _searched(pyramid).items()
         }
-        return propose(matched.logits, matched.deltas, self.anchors(pyramid), inside, image_sizes, settings)
+        found = propose(matched.logits, matched.deltas, self.anchors(pyramid), inside, image_sizes, settings)
+        if matched.votes is None:
+            return found
+        votes = self.config.votes
+        voted = propose_votes(
+            matched.votes,
+            image_sizes,
+            pre_nms=votes.pre_nms,
+            post_nms=votes.post_nms,
+            nms_threshold=rpn.nms_threshold,
+            min_size=rpn.min_size,
+        )
+        return jax.tree.map(lambda *both: jnp.concatenate(both, 1), found, voted)
 
     # -- heads ------------------------------------------------------------------------------------------------
 
@@ -234,7 +251,8 @@ class Detector(nnx.Module):
         pooled = jax.vmap(pool_image)(target, rois, levels, matched.limits)
         shown = [match.reference for match in matched.matches.values() if match.reference is not None]
         resized = jnp.stack([resize_bilinear(x, size) for x in shown], axis=1) if shown else None
-        features = RoiFeatures(pooled, resized, levels - finest)
+        voted = None if matched.votes is None else pooled_votes(matched.votes, rois, size)
+        features = RoiFeatures(pooled, resized, levels - finest, voted)
         return features if trunk is None else trunk.maps(features, valid, training)
 
     def classify(self, features: RoiFeatures) -> tuple[jax.Array, jax.Array]:
@@ -251,6 +269,11 @@ class Detector(nnx.Module):
     def masks_of(self, logits: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Of the mask head's output (B, R, M, M, outputs) the mask of each roi's label (B, R), 1 to C: (B, R, M, M)."""
         return of_class(jnp.moveaxis(logits[..., int(self.config.background_outputs) :], -1, 2), labels)
+
+
+def _searched(pyramid: Pyramid) -> Pyramid:
+    """The levels that are matched or searched by the RPN."""
+    return {level: features for level, features in pyramid.items() if level > 1}
 
 
 def of_class(x: jax.Array, labels: jax.Array | None) -> jax.Array:

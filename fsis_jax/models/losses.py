@@ -63,6 +63,7 @@ def box_losses(
     box_targets: jax.Array,
     reference_present: jax.Array,
     *,
+    quality: jax.Array | None = None,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Class and box loss of the sampled rois.
@@ -73,6 +74,8 @@ def box_losses(
         labels: (B, R) int32, 0 background, 1 to C.
         valid: (B, R) bool, false where fewer rois than R could be sampled.
         reference_present: (B,) bool; elsewhere every label counts as background and no box is regressed.
+        quality: (B, R) in 0..1, the probability that a positive is to be given instead of 1, so that scores rank boxes
+            by how good they are (VarifocalNet, Zhang et al. 2021); None: 1.
         axis_name: devices over which the batch is spread.
 
     Returns:
@@ -81,16 +84,29 @@ def box_losses(
     """
     present = reference_present[:, None]
     labels = jnp.where(present, labels, 0)
-    classification = class_loss(logits, labels, valid, axis_name=axis_name)
+    classification = class_loss(logits, labels, valid, quality=quality, axis_name=axis_name)
     distance = smooth_l1(deltas - box_targets, 1.0).sum(-1)
     regression = jnp.where(valid & (labels > 0), distance, 0.0).sum() / _count(valid & present, axis_name)
     return classification, regression
 
 
-def class_loss(logits: jax.Array, labels: jax.Array, valid: jax.Array, *, axis_name: str | None) -> jax.Array:
-    """Cross entropy averaged over the valid rois: logits (B, R, 1 + C), labels (B, R) int32, valid (B, R) bool."""
+def class_loss(
+    logits: jax.Array,
+    labels: jax.Array,
+    valid: jax.Array,
+    *,
+    quality: jax.Array | None = None,
+    axis_name: str | None,
+) -> jax.Array:
+    """Cross entropy averaged over the valid rois: logits (B, R, 1 + C), labels (B, R) int32, valid (B, R) bool.
+
+    With `quality` (B, R), a label above 0 is wanted with that probability and the background with the rest.
+    """
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.where(valid, entropy, 0.0).sum() / _count(valid, axis_name)
+    if quality is not None:
+        background = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.zeros_like(labels))
+        entropy = quality * entropy + (1 - quality) * background
+    return weighted_mean(entropy, valid, axis_name=axis_name)
 
 
 def mask_loss(logits: jax.Array, targets: jax.Array, weights: jax.Array, *, axis_name: str | None) -> jax.Array:
@@ -103,7 +119,12 @@ def mask_loss(logits: jax.Array, targets: jax.Array, weights: jax.Array, *, axis
         axis_name: devices over which the batch is spread.
     """
     entropy = optax.sigmoid_binary_cross_entropy(logits, targets).mean((-2, -1))
-    return jnp.where(weights, entropy, 0.0).sum() / _count(weights, axis_name)
+    return weighted_mean(entropy, weights, axis_name=axis_name)
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array, *, axis_name: str | None) -> jax.Array:
+    """This device's share of the mean of the values where `weights`, of the same shape, is true on any device."""
+    return jnp.where(weights, values, 0.0).sum() / _count(weights, axis_name)
 
 
 def _count(mask: jax.Array, axis_name: str | None) -> jax.Array:

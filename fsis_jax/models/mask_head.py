@@ -28,6 +28,7 @@ class ConvMaskHead(nnx.Module):
     Args:
         channels_in: C of the pooled features.
         relation: whether it sees the references.
+        votes: channels of the pooled votes that it reads beside the features of a roi; 0: none.
         channels: width of the convolutions.
         convs: number of 3x3 convolutions.
         norm: after each, "none" or "group".
@@ -41,6 +42,7 @@ class ConvMaskHead(nnx.Module):
         channels_in: int,
         *,
         relation: bool,
+        votes: int = 0,
         channels: int,
         convs: int,
         norm: str,
@@ -50,7 +52,7 @@ class ConvMaskHead(nnx.Module):
     ) -> None:
         self.relation = relation
         bias = norm == "none"
-        self.first = conv((1 + relation) * channels_in, channels, 3, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.first = conv((1 + relation) * channels_in + votes, channels, 3, use_bias=bias, dtype=dtype, rngs=rngs)
         self.convs = nnx.List(
             conv(channels, channels, 3, use_bias=bias, dtype=dtype, rngs=rngs) for _ in range(convs - 1)
         )
@@ -61,10 +63,10 @@ class ConvMaskHead(nnx.Module):
 
     def __call__(self, features: RoiFeatures) -> jax.Array:
         """Logits (B, R, 2p, 2p, outputs), float32."""
-        pooled = features.rois
+        pooled = _beside_votes(features)
         batch, rois, side = pooled.shape[:3]
         width = pooled.shape[-1]
-        kernel = self.first.kernel[...].astype(pooled.dtype)  # (3, 3, C or 2C, channels)
+        kernel = self.first.kernel[...].astype(pooled.dtype)  # (3, 3, what is read of a roi and then C, channels)
         x = _conv3x3(pooled, kernel[:, :, :width])
         if self.relation:
             assert features.references is not None
@@ -87,8 +89,9 @@ class ConvMaskHead(nnx.Module):
 
     def _by_chunks(self, features: RoiFeatures) -> jax.Array:
         """A few rois at a time go through all layers, so that what is between them stays in cache."""
-        batch, rois, side, _, width = features.rois.shape
-        kernel = self.first.kernel[...]  # (3, 3, C or 2C, channels)
+        pooled = _beside_votes(features)
+        batch, rois, side, _, width = pooled.shape
+        kernel = self.first.kernel[...]  # (3, 3, what is read of a roi and then C, channels)
         bias = _bias(self.first)
         first = ops.transform_kernel(kernel[:, :, :width])
         others = [(ops.transform_kernel(layer.kernel[...]), _bias(layer)) for layer in self.convs]
@@ -106,7 +109,7 @@ class ConvMaskHead(nnx.Module):
                 x = self._activate(ops.conv3x3(x, transformed) + layer_bias, position)
             return _deconvolve(self, self.upsample(x))
 
-        y = jax.lax.map(run, jax.tree.map(_in_chunks, (features.rois, row)))
+        y = jax.lax.map(run, jax.tree.map(_in_chunks, (pooled, row)))
         return y.reshape(-1, *y.shape[2:])[: batch * rois].reshape(batch, rois, 2 * side, 2 * side, -1)
 
 
@@ -158,6 +161,13 @@ def _deconvolve(head: ConvMaskHead | Res5MaskHead, x: jax.Array) -> jax.Array:
     x = x.reshape(number, 2 * side, 2 * side, -1)
     x = nnx.relu(x + head.upsample_bias[...].astype(x.dtype))
     return head.out(x).astype(jnp.float32)
+
+
+def _beside_votes(features: RoiFeatures) -> jax.Array:
+    """(B, R, p, p, C + V): the features of the rois, and beside them their votes where there are any."""
+    if features.votes is None:
+        return features.rois
+    return jnp.concatenate([features.rois, features.votes.astype(features.rois.dtype)], -1)
 
 
 def _bias(layer: nnx.Conv) -> jax.Array:

@@ -4,6 +4,8 @@ Follows the training branch of modeling/model_builder.py of the PyTorch project,
 published code comments out (its quirk Q2). See `targets.py` for what counts as a positive.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -18,6 +20,7 @@ from fsis_jax.models.keypoint_head import keypoint_loss, keypoint_targets
 from fsis_jax.models.layers import Training
 from fsis_jax.models.normalise import normalise
 from fsis_jax.models.targets import RoiTargets, SamplingSettings, assign_roles, roi_labels, roi_targets, rpn_targets
+from fsis_jax.models.votes import vote_losses
 
 Terms = dict[str, jax.Array]
 
@@ -86,16 +89,21 @@ def training_losses(
     if config.classes:
         of_matched = jnp.take_along_axis(jnp.asarray(batch.gt_classes), sampled.matched, 1)
         labels = jnp.where(labels == ops.POSITIVE, of_matched, 0)
+    deltas = of_class(deltas, labels)
     box_class, box_regression = losses.box_losses(
         logits,
-        of_class(deltas, labels),
+        deltas,
         labels,
         sampled.valid,
         sampled.box_targets,
         jnp.asarray(batch.reference_present),
+        quality=_reached(model, sampled, deltas) if config.box_head.quality_scores else None,
         axis_name=axis_name,
     )
-    terms = {"rpn_class": rpn_class, "rpn_box": rpn_box, "box_class": box_class, "box_regression": box_regression}
+    terms: Terms = {"rpn_class": rpn_class, "rpn_box": rpn_box, "box_class": box_class, "box_regression": box_regression}
+
+    if matched.votes is not None:
+        terms |= vote_losses(matched.votes, roles, jnp.asarray(batch.gt_masks), axis_name=axis_name)
 
     # Masks and keypoints. Only the positives, which come first among the sampled rois, have them to learn.
     count = ops.most_positives(config.box_head.samples, config.box_head.positive_fraction)
@@ -119,6 +127,14 @@ def training_losses(
     if batch.contrast_references.shape[1]:
         terms["contrast"] = _contrast_loss(model, pyramid, extent, sampled, batch, training)
     return terms, {"positive_rois": positive.sum().astype(jnp.float32)}
+
+
+def _reached(model: Detector, sampled: RoiTargets, deltas: jax.Array) -> jax.Array:
+    """(B, R) IoU of the boxes that the deltas (B, R, 4) make of the rois with those of their instances."""
+    weights = tuple(model.config.box_head.box_weights)
+    decode = functools.partial(ops.decode, weights=weights, offset=model.offset)
+    found = decode(jax.lax.stop_gradient(deltas), sampled.rois)
+    return ops.paired_iou(found, decode(sampled.box_targets, sampled.rois), offset=model.offset)
 
 
 def _mask_loss(

@@ -6,10 +6,10 @@ differentiated. Padded arrays travel with a boolean `valid`. Boxes are (x1, y1, 
 
 from fsis_jax.ops.anchors import cell_anchors, grid_anchors
 from fsis_jax.ops.assignment import IGNORE, NEGATIVE, POSITIVE, Assignment, assign
-from fsis_jax.ops.boxes import MAX_LOG_SCALE, area, clip, decode, encode, pairwise_ioa, pairwise_iou
+from fsis_jax.ops.boxes import MAX_LOG_SCALE, area, clip, decode, encode, paired_iou, pairwise_ioa, pairwise_iou
 from fsis_jax.ops.convolution import conv2d
 from fsis_jax.ops.deform import sample_at_offsets
-from fsis_jax.ops.masks import paste_masks, roi_mask_targets
+from fsis_jax.ops.masks import owner_map, paste_masks, roi_mask_targets
 from fsis_jax.ops.nms import nms
 from fsis_jax.ops.oks import COCO_SIGMAS, oks_nms, oks_sigmas, pairwise_oks
 from fsis_jax.ops.roi_align import assign_levels, multilevel_roi_align, roi_align
@@ -43,6 +43,8 @@ __all__ = [
     "nms",
     "oks_nms",
     "oks_sigmas",
+    "owner_map",
+    "paired_iou",
     "pairwise_ioa",
     "pairwise_iou",
     "pairwise_oks",

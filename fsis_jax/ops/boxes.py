@@ -39,6 +39,16 @@ def pairwise_intersection(a: jax.Array, b: jax.Array, *, offset: int = 0) -> jax
 
 
 @functools.partial(jax.jit, static_argnames=("offset",))
+def paired_iou(a: jax.Array, b: jax.Array, *, offset: int = 0) -> jax.Array:
+    """(...) intersection over union of boxes a and b (..., 4), each with its partner; 0 where both are empty."""
+    low, high = jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:])
+    sides = jnp.maximum(high - low + offset, 0.0)
+    intersection = sides[..., 0] * sides[..., 1]
+    union = area(a, offset=offset) + area(b, offset=offset) - intersection
+    return jnp.where(union > 0.0, intersection / jnp.where(union > 0.0, union, 1.0), 0.0)
+
+
+@functools.partial(jax.jit, static_argnames=("offset",))
 def pairwise_iou(a: jax.Array, b: jax.Array, *, offset: int = 0) -> jax.Array:
     """(N, M) intersection over union of boxes a (N, 4) and b (M, 4); 0 where both are empty."""
     intersection = pairwise_intersection(a, b, offset=offset)

@@ -54,6 +54,33 @@ def roi_mask_targets(
     return (coverage >= 0.5).astype(jnp.float32)
 
 
+@functools.partial(jax.jit, static_argnames=("size", "stride", "offset"))
+def owner_map(
+    masks: jax.Array, boxes: jax.Array, valid: jax.Array, *, size: tuple[int, int], stride: int, offset: int = 0
+) -> jax.Array:
+    """Which instance covers each position of a feature map: (h, w) int32, its row in `boxes`; -1 where none does.
+
+    The position in row i and column j looks at the pixel position ((j + 0.5) * stride, (i + 0.5) * stride). Where
+    instances overlap, the one that covers it most has it (the first of equals).
+
+    Args:
+      masks: (G, m, m), uint8 coverage 0..255 (as in Batch), or bool or float 0..1, each laid over its own box.
+      boxes: (G, 4) pixels.
+      valid: (G,) bool; the others cover nothing.
+      size: (h, w).
+      stride: pixels per position.
+    """
+    height, width = size
+    count = len(boxes)
+    x = jnp.broadcast_to((jnp.arange(width) + 0.5) * stride, (count, width))
+    y = jnp.broadcast_to((jnp.arange(height) + 0.5) * stride, (count, height))
+    across = _sampling_weights(x, boxes[:, 0], boxes[:, 2] + offset, masks.shape[2])
+    down = _sampling_weights(y, boxes[:, 1], boxes[:, 3] + offset, masks.shape[1])
+    coverage = jnp.einsum("gym,gmn,gxn->gyx", down, _unit_range(masks), across)
+    coverage = jnp.where(valid[:, None, None], coverage, 0.0)
+    return jnp.where(coverage.max(0, initial=0.0) >= 0.5, jnp.argmax(coverage, 0).astype(jnp.int32), -1)
+
+
 @functools.partial(jax.jit, static_argnames=("size", "offset"))
 def paste_masks(
     masks: jax.Array, boxes: jax.Array, *, size: tuple[int, int], threshold: float = 0.5, offset: int = 0
