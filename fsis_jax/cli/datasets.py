@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.data.check import check, format_report
+from fsis_jax.data.merging import merge
 from fsis_jax.data.synthetic import generate
 
 
@@ -32,11 +33,17 @@ def data_parser() -> Parser:
     preparing = actions.add_parser("prepare", help="turn a folder into an array_record data set (tensorflow-datasets)")
     preparing.add_argument("root", metavar="DIR", help="folder with COCO annotations, or FIS-Cell's")
     preparing.add_argument("--output", required=True, metavar="DIR")
+    merging = actions.add_parser("merge", help="make one COCO folder of several")
+    merging.add_argument("roots", nargs="+", metavar="DIR", help="folders with COCO annotations")
+    merging.add_argument("--output", required=True, metavar="DIR")
+    merging.add_argument(
+        "--folds", metavar="FILE", help='JSON of folds by name, like {"1": ["yeast"]}; without it, their own by number'
+    )
     return parser
 
 
 def data(arguments: Sequence[str]) -> None:
-    """`data check DIR | synthetic --output DIR | prepare DIR --output DIR`."""
+    """`data check DIR | synthetic --output DIR | prepare DIR --output DIR | merge DIR DIR --output DIR`."""
     options = data_parser().parse_args(arguments)
     if options.action == "check":
         report = check(options.root)
@@ -55,6 +62,8 @@ def data(arguments: Sequence[str]) -> None:
             flat_categories=options.flat_categories,
         )
         print(made)
+    elif options.action == "merge":
+        print(merge(options.roots, options.output, folds=options.folds))
     else:
         from fsis_jax.data.prepared import prepare  # tensorflow-datasets takes seconds to import
 

@@ -185,8 +185,8 @@ def _place(rng: np.random.Generator, outline: np.ndarray, owner: np.ndarray, loo
 def _clip(placed: _Placed, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """The part of the window that lies in the image: as slices of the window, and of the image."""
     h, w = placed.mask.shape
-    y0, y1 = max(0, -placed.y), max(0, min(h, height - placed.y))
-    x0, x1 = max(0, -placed.x), max(0, min(w, width - placed.x))
+    y0, x0 = max(0, -placed.y), max(0, -placed.x)
+    y1, x1 = max(y0, min(h, height - placed.y)), max(x0, min(w, width - placed.x))
     window = (slice(placed.y + y0, placed.y + y1), slice(placed.x + x0, placed.x + x1))
     return (slice(y0, y1), slice(x0, x1)), window
 
