@@ -47,6 +47,9 @@ def _data() -> ConfigDict:
     # references; the rest are episodes with references of a category that is absent.
     data.present = 0.8
     data.background = 0.1
+    # An epoch shows an image as often as the commonest category has images for one of its rarest, to this power: 0 each
+    # image once, 1 each category alike.
+    data.repeat_rare = 0.0
     # Also show each target references of another category, and train the box head to tell the two apart (the two-way
     # contrastive training of Fan et al. 2020). Teaches to heed the references; makes a step a little longer.
     data.contrast = False
@@ -260,6 +263,9 @@ def _model() -> ConfigDict:
     # "linear", "gaussian" or "hard" suppression; decayed scores above the floor stay.
     model.detections.nms_method = "linear"
     model.detections.nms_threshold = 0.5
+    # Of instances whose boxes are kept, one of whose mask better ones have taken more than this share is dropped; 0
+    # drops none. What parts cells whose boxes overlap widely; then nms_threshold should be loose and nms_method "hard".
+    model.detections.mask_nms_threshold = 0.0
     # Width of the "gaussian".
     model.detections.sigma = 0.5
     # Each box becomes the mean of those that overlap it from this IoU on, weighted by their scores; 0 does not.

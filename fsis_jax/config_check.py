@@ -87,8 +87,10 @@ AT_LEAST = {
 
 WITHIN = {
     "data.mosaic": (0, 1),
+    "data.repeat_rare": (0, 1),
     "model.backbone.freeze_at": (0, 5),
     "model.detections.box_voting": (0, 1),
+    "model.detections.mask_nms_threshold": (0, 1),
     "model.keypoint_head.oks_threshold": (0, 1),
 }
 """Least and largest values of numbers."""

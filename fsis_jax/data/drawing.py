@@ -135,8 +135,8 @@ def _litter(rng: np.random.Generator, image: np.ndarray, look: Look) -> None:
         first, gap = rng.uniform(0, 60), rng.uniform(4, 60)
         for number in range(-8, 9):
             middle = np.array((width / 2, height / 2)) + (first + number * gap) * across
-            ends = [middle + side * (height + width) * along for side in (-1, 1)]
-            cv2.line(drawn, *(tuple(np.round(end).astype(int).tolist()) for end in ends), 1.0, int(rng.integers(1, 3)))
+            begin, end = (np.round(middle + side * (height + width) * along).astype(int).tolist() for side in (-1, 1))
+            cv2.line(drawn, begin, end, 1.0, int(rng.integers(1, 3)))
         image += level * cv2.GaussianBlur(drawn, (0, 0), 0.7)[..., None]
     rows, columns = np.ogrid[:height, :width]
     for _ in range(int(rng.integers(look.debris[0], look.debris[1] + 1)) if look.debris[1] else 0):

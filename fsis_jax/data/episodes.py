@@ -76,7 +76,8 @@ class EpisodeSampler:
     Args:
         annotations: of all records of the source.
         categories: ids that may be learnt; references are of these only.
-        targets: positions of the records to train on. References come from these records too, and from no other.
+        targets: positions of the records to train on, some perhaps several times. References come from these records
+            too, and from no other.
         shots: references per episode.
         scale_of: scale by which a record is resized when it gives its own background patches
             (`transforms.own_scale`).
@@ -127,7 +128,7 @@ class EpisodeSampler:
         self._scale_of = scale_of
         self._kind_edges = (present, present + background)
         self._reference_source = reference_source
-        pools = {category: _pool(annotations, self.targets, category, min_reference_area) for category in categories}
+        pools = {category: _pool(annotations, {*self.targets}, category, min_reference_area) for category in categories}
         self._pools: Mapping[int, np.ndarray] = {
             category: pool for category, pool in sorted(pools.items()) if len(pool)
         }
@@ -143,7 +144,7 @@ class EpisodeSampler:
         self._image_counts = dict(zip(*np.unique(np.concatenate(held), return_counts=True), strict=True))
 
     def __call__(self, index: int) -> Episode:
-        """Episode `index` of the run; every epoch visits each target once."""
+        """Episode `index` of the run; every epoch visits each of `targets` once."""
         return self.episode(index, shuffled(self.targets, index, seed=self.seed))
 
     def episode(self, index: int, target: int) -> Episode:

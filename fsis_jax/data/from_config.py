@@ -161,6 +161,15 @@ def _shown(annotations: Annotations, seen: Collection[int]) -> set[int]:
     return set(annotations.classes[~annotations.crowd].tolist()) & set(seen)
 
 
+def _repeated(annotations: Sequence[Annotations], seen: Collection[int], exponent: float) -> list[int]:
+    """Positions of the targets of an epoch, those of rare categories several times (repeat factors, LVIS 2019)."""
+    shown = [_shown(record, seen) for record in annotations]
+    images = collections.Counter(category for categories in shown for category in categories)
+    most = max(images.values(), default=1)
+    times = [max((round((most / images[category]) ** exponent) for category in here), default=1) for here in shown]
+    return [position for position, count in enumerate(times) for _ in range(count)]
+
+
 def transform_config(config: ConfigDict) -> TransformConfig:
     """The transforms of a run; the box convention is the model's."""
     others = {"box_offset": int(config.model.legacy_boxes), "aspect_bounds": config.data.aspect_bounds}
@@ -170,14 +179,14 @@ def transform_config(config: ConfigDict) -> TransformConfig:
 def training_batches(config: ConfigDict, splits: Splits, steps: int) -> BatchIterator:
     """The batches of a run of `steps` steps."""
     transform = transform_config(config)
-    targets = range(len(splits.train))
+    targets: Sequence[int] = range(len(splits.train))
     if config.model.classes:
         sampler: EpisodeSampler | PlainSampler = PlainSampler(targets)
     else:
         sampler = EpisodeSampler(
             splits.train.annotations,
             categories=splits.seen,
-            targets=targets,
+            targets=_repeated(splits.train.annotations, splits.seen, config.data.repeat_rare),
             shots=config.data.shots,
             scale_of=functools.partial(own_scale, config=transform),
             present=config.data.present,

@@ -48,9 +48,9 @@ class TransformConfig:
     reference_size: int = 128
     """Side of the square reference images."""
     reference_stretch: Literal["crop", "image", "either"] = "crop"
-    """By whose percentiles a reference is stretched, with intensity "percentile". "crop": by its own, so that a crop file
-    counts as a box does. "image": by those of the image that it is cut from, where that is known, so that dim and bright
-    cells differ. "either": in training at random, in use as "image"."""
+    """By whose percentiles a reference is stretched, with intensity "percentile". "crop": by its own, so that a crop
+    file counts as a box does. "image": by those of the image that it is cut from, where that is known, so that dim and
+    bright cells differ. "either": in training at random, in use as "image"."""
     antialias: bool = True
     """What shrinks to less than half is averaged; else pixels are skipped, as the PyTorch project does."""
     legacy_reference_crop: bool = False

@@ -22,6 +22,7 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J, Job
 from fsis_jax.inference.references import References
 from fsis_jax.io.images import decode_image
+from fsis_jax.io.levels import Image, Stretch
 
 ReferencesFrom = Literal["train", "target", "wrong"]
 
@@ -35,7 +36,11 @@ class Model(Protocol):
     config: ConfigDict
     min_score: float
 
-    def encode_references(self, crops: Sequence[np.ndarray], *, checked: bool) -> References: ...
+    def encode_references(
+        self, crops: Sequence[np.ndarray], *, stretches: Sequence[Stretch | None], checked: bool
+    ) -> References: ...
+
+    def stretch_of(self, image: Image, sides: np.ndarray) -> Stretch | None: ...
 
     def candidates(self, jobs: Iterable[J]) -> Iterator[tuple[J, Instances]]: ...
 
@@ -169,8 +174,9 @@ def segment_targets(
                 repeat=repeat,
                 seed=seed,
             )
-            crops = reference_crops(targets if references == "target" else train, boxes, legacy=legacy)
-            encoded = model.encode_references(crops, checked=False)
+            shown_in = targets if references == "target" else train
+            crops = reference_crops(shown_in, boxes, legacy=legacy)
+            encoded = model.encode_references(crops, stretches=_stretches(model, shown_in, boxes), checked=False)
             yield _Episode(read_target(targets, target), encoded, target=target, category=category)
 
     for episode, instances in model.candidates(jobs()):
@@ -181,6 +187,16 @@ def segment_targets(
             instances=dataclasses.replace(instances, category=targets.categories[episode.category]),
             references=episode.references.images,
         )
+
+
+def _stretches(model: Model, source: Source, boxes: Sequence[ReferenceBox]) -> list[Stretch | None]:
+    """How the images that the boxes come from are stretched."""
+
+    def sides(reference: ReferenceBox) -> np.ndarray:
+        x1, y1, x2, y2 = reference.box
+        return np.array([[y2 - y1, x2 - x1]], np.float32)
+
+    return [model.stretch_of(read_target(source, reference.record), sides(reference)) for reference in boxes]
 
 
 def _categories(source: Source) -> set[int]:

@@ -270,11 +270,29 @@ class Instances:
             min_score = self.min_score
         if self.boxes_only:
             return dataclasses.replace(self.select(self.scores >= min_score), min_score=min_score)
-        candidates = self.masks[: np.count_nonzero(self.scores >= min_score)]
-        extents = np.array([crop.extent for crop in candidates], np.int64).reshape(-1, 4)
+        counted = self.select(self.scores >= min_score)
+        kept = counted._claims(0.5, trim=True)
+        counted = counted._rows(np.array(list(kept), np.intp), tuple(kept.values()))
+        return dataclasses.replace(counted, min_score=min_score)
+
+    def without_repeats(self, share: float) -> "Instances":
+        """The instances of whose masks no more than this share lies in better ones; an empty mask is dropped.
+
+        Unlike in `without_overlaps` the masks stay whole, and instances of any score count.
+        """
+        if self.boxes_only:
+            return self
+        return self.select(np.array(list(self._claims(share, trim=False)), np.intp))
+
+    def _claims(self, share: float, *, trim: bool) -> dict[int, CroppedMask]:
+        """By descending score, the rows of whose masks at most `share` is taken by those before, and what they take.
+
+        With `trim` that is what is left of the mask, of it the largest connected part; else the mask.
+        """
+        extents = np.array([crop.extent for crop in self.masks], np.int64).reshape(-1, 4)
         placed = Neighbours(extents)
         kept: dict[int, CroppedMask] = {}
-        for row, crop in enumerate(candidates):
+        for row, crop in enumerate(self.masks):
             free = crop._replace(mask=crop.mask.copy())
             for other in placed.near(row):
                 if self.classes is not None and self.classes[row] != self.classes[other]:
@@ -283,11 +301,10 @@ class Instances:
                 if views is not None:
                     views[0][views[1]] = False
             left, area = np.count_nonzero(free.mask), np.count_nonzero(crop.mask)
-            if area and 2 * left >= area:
-                kept[row] = free if left == area else free._replace(mask=largest_part(free.mask))
+            if area and left >= (1 - share) * area:
+                kept[row] = crop if left == area or not trim else free._replace(mask=largest_part(free.mask))
                 placed.add(row)
-        rows = np.array(list(kept), np.intp)
-        return dataclasses.replace(self._rows(rows, tuple(kept.values())), min_score=min_score)
+        return kept
 
     def labels(self, min_score: float | None = None) -> np.ndarray:
         """(H, W) int32: 0 for background, i + 1 for instance i of `without_overlaps(min_score)`, the better on top."""

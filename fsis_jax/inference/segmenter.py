@@ -34,6 +34,7 @@ from fsis_jax.inference.reading import Reading, plan_reading
 from fsis_jax.inference.references import NO_REFERENCES, References, check_encoded, shown_to_plain
 from fsis_jax.inference.tiling import Tile, near_core
 from fsis_jax.io.given import ImageLike, as_crops, as_image, known_pixel_size
+from fsis_jax.io.levels import Image, Stretch
 from fsis_jax.models.detection import Detections
 from fsis_jax.models.detector import Detector
 from fsis_jax.pretrained import default_weights
@@ -134,6 +135,7 @@ class Segmenter:
         sides: np.ndarray | None = None,
         pixel_size: float | None = None,
         names: Sequence[str] = (),
+        stretches: Sequence[Stretch | None] = (),
         checked: bool = True,
     ) -> References:
         """Encode crops of example cells.
@@ -144,6 +146,8 @@ class Segmenter:
             sides: (k, 2), height and width of the cells in pixels; None: of the crops.
             pixel_size: micrometres per pixel of the sides. Images that have theirs may then have another magnification.
             names: of the crops, for messages.
+            stretches: of the images that they were cut from (`stretch_of`), for models that compare brightness
+                (`data.transform.reference_stretch`); None or (): not known.
             checked: refuse crops in which there is nothing to see, and warn of sizes that the model cannot use well.
                 False takes what a data set has.
 
@@ -154,8 +158,12 @@ class Segmenter:
             raise shown_to_plain(self.names)
         crops, pixel_size = as_crops(crops, names), known_pixel_size(None, pixel_size)
         names = names or [f"reference {number}" for number in range(1, len(crops) + 1)]
+        stretches = stretches or [None] * len(crops)
         images = np.stack(
-            [reference_image(crop, self._transform, name=name) for crop, name in zip(crops, names, strict=True)]
+            [
+                reference_image(crop, self._transform, stretch=stretch, name=name)
+                for crop, name, stretch in zip(crops, names, stretches, strict=True)
+            ]
         )
         for crop, name in zip(crops, names, strict=True) if checked else ():
             check_crop(crop, self._transform, name)
@@ -167,6 +175,15 @@ class Segmenter:
         if checked and pixel_size is None:  # else the images' tells their size in these
             warn_of_sizes(encoded.sides, self._transform, self._told)
         return encoded
+
+    def stretch_of(self, image: Image, sides: np.ndarray) -> Stretch | None:
+        """How an image whose cells have `sides` (k, 2) pixels is stretched; for `encode_references`.
+
+        None where the model takes references by their own percentiles.
+        """
+        if self._transform.reference_stretch == "crop":
+            return None
+        return plan_reading(image, sides, self.config, self._transform, 0).stretch
 
     def check_references(self, references: References | None) -> None:
         """Raise FsisError if another model encoded them, or they are there or not against the model's nature."""
@@ -284,7 +301,7 @@ class Segmenter:
         boxes, scores, valid = (np.asarray(x[row]) for x in (detections.boxes, detections.scores, detections.valid))
         if len(reading.tiles) > 1:
             valid = valid & near_core(boxes, tile, reading.margin)
-        return Instances.from_padded(
+        found = Instances.from_padded(
             boxes,
             scores,
             valid,
@@ -297,6 +314,8 @@ class Segmenter:
             names=self.names,
             keypoints=None if detections.keypoints is None else np.asarray(detections.keypoints[row]),
         )
+        share = self.config.model.detections.mask_nms_threshold
+        return found.without_repeats(share) if share else found
 
     def _work(self, job: J, tile: int) -> Work[J]:
         references = job.references

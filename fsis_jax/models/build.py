@@ -80,9 +80,7 @@ def build_votes(config: ConfigDict, channels: int, *, rngs: nnx.Rngs) -> VoteHea
     """Over the stem and a finest level of so many channels."""
     if config.votes.kind == "none":
         return None
-    return VoteHead(
-        config.backbone.width, channels, channels=config.votes.channels, dtype=_dtype(config), rngs=rngs
-    )
+    return VoteHead(config.backbone.width, channels, channels=config.votes.channels, dtype=_dtype(config), rngs=rngs)
 
 
 def anchors_per_position(config: ConfigDict) -> int:

@@ -100,7 +100,12 @@ def training_losses(
         quality=_reached(model, sampled, deltas) if config.box_head.quality_scores else None,
         axis_name=axis_name,
     )
-    terms: Terms = {"rpn_class": rpn_class, "rpn_box": rpn_box, "box_class": box_class, "box_regression": box_regression}
+    terms: Terms = {
+        "rpn_class": rpn_class,
+        "rpn_box": rpn_box,
+        "box_class": box_class,
+        "box_regression": box_regression,
+    }
 
     if matched.votes is not None:
         terms |= vote_losses(matched.votes, roles, jnp.asarray(batch.gt_masks), axis_name=axis_name)

@@ -130,7 +130,7 @@ class ResNet(nnx.Module):
     def __call__(self, images: jax.Array, extent: Extent | None) -> dict[int, jax.Array]:
         """(B, H, W, 3) normalised -> {level: (B, H / 2**level, W / 2**level, channels[level - 2])}, levels 2 to 5.
 
-        Level 1 is the stem, of `width` channels. A dilated last stage gives level 4, in the place of the stage before it.
+        Level 1 is the stem, of `width` channels. A dilated last stage gives level 4, in the place of the one before it.
         """
         x = self.stem(images)
         x = nnx.relu(self.stem_norm(x, None if extent is None else extent.mask(x, 2)))

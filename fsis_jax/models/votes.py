@@ -97,9 +97,7 @@ def propose_votes(
     best = jax.lax.reduce_window(scores, -jnp.inf, jax.lax.max, (1, _PEAK, _PEAK), (1, 1, 1), "SAME")
     scores = jnp.where(scores == best, scores, -jnp.inf).reshape(len(scores), -1)
 
-    def of_image(
-        scores: jax.Array, boxes: jax.Array, size: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def of_image(scores: jax.Array, boxes: jax.Array, size: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         scores, order = jax.lax.top_k(scores, min(pre_nms, len(scores)))
         boxes = ops.clip(boxes[order], size)
         valid = jnp.isfinite(scores) & (boxes[:, 2:] - boxes[:, :2] >= min_size).all(-1)
@@ -122,7 +120,9 @@ def pooled_votes(votes: Votes, rois: jax.Array, size: int) -> jax.Array:
     cell = jax.nn.sigmoid(votes.cell)
     if votes.inside is not None:
         cell = cell * votes.inside
-    read = jnp.concatenate([jnp.stack([cell, cell * jax.nn.sigmoid(votes.quality)], -1), cell[..., None] * votes.boxes], -1)
+    read = jnp.concatenate(
+        [jnp.stack([cell, cell * jax.nn.sigmoid(votes.quality)], -1), cell[..., None] * votes.boxes], -1
+    )
 
     def of_image(features: jax.Array, rois: jax.Array) -> jax.Array:
         pooled = ops.roi_align(features, rois, spatial_scale=1 / STRIDE, output_size=size, sampling_ratio=1)
@@ -132,9 +132,7 @@ def pooled_votes(votes: Votes, rois: jax.Array, size: int) -> jax.Array:
         sides = jnp.maximum(roi[..., 2:] - roi[..., :2], 1e-3)
         beyond = (voted - roi) / jnp.concatenate([sides, sides], -1) * jnp.array([-1.0, -1.0, 1.0, 1.0])
         agreement = ops.paired_iou(voted, roi)[..., None]
-        return jnp.concatenate(
-            [pooled[..., :2], jnp.clip(beyond, -1, 1) * weight, agreement * weight], -1
-        )
+        return jnp.concatenate([pooled[..., :2], jnp.clip(beyond, -1, 1) * weight, agreement * weight], -1)
 
     return jax.vmap(of_image)(read, rois)
 
@@ -170,8 +168,10 @@ def vote_losses(
     ignored = covered & of_owner(roles.ignore)
     learnt = covered & ~ignored
     iou = ops.paired_iou(votes.boxes, of_owner(roles.boxes))
-    counts = jnp.zeros((batch, roles.boxes.shape[1])).at[jnp.arange(batch)[:, None], flat].add(
-        learnt.reshape(batch, -1).astype(jnp.float32)
+    counts = (
+        jnp.zeros((batch, roles.boxes.shape[1]))
+        .at[jnp.arange(batch)[:, None], flat]
+        .add(learnt.reshape(batch, -1).astype(jnp.float32))
     )
     instances = jnp.maximum(device_sum((counts > 0).sum().astype(jnp.float32), axis_name), 1.0)
     share = jnp.where(learnt, 1 / jnp.maximum(of_owner(counts), 1.0), 0.0)
@@ -190,4 +190,3 @@ def vote_losses(
 def _entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Binary cross entropy with targets in 0..1, elementwise."""
     return jax.nn.softplus(logits) - logits * targets
-

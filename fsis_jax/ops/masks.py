@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def _sampling_weights(points: jax.Array, low: jax.Array, high: jax.Array, cells: int) -> jax.Array:
@@ -78,7 +79,8 @@ def owner_map(
     down = _sampling_weights(y, boxes[:, 1], boxes[:, 3] + offset, masks.shape[1])
     coverage = jnp.einsum("gym,gmn,gxn->gyx", down, _unit_range(masks), across)
     coverage = jnp.where(valid[:, None, None], coverage, 0.0)
-    return jnp.where(coverage.max(0, initial=0.0) >= 0.5, jnp.argmax(coverage, 0).astype(jnp.int32), -1)
+    nobody = jnp.full((1, height, width), np.nextafter(np.float32(0.5), np.float32(0)))
+    return jnp.argmax(jnp.concatenate([nobody, coverage]), 0).astype(jnp.int32) - 1
 
 
 @functools.partial(jax.jit, static_argnames=("size", "offset"))

@@ -25,7 +25,10 @@ class Oracle:
         self._images = {read_target(s, i).tobytes(): s.annotations[i] for s in (source, *others) for i in range(len(s))}
         self.shown = []
 
-    def encode_references(self, crops, *, checked):
+    def stretch_of(self, image, sides):
+        return None
+
+    def encode_references(self, crops, *, stretches, checked):
         self.shown.append([crop.copy() for crop in crops])
         return References(
             features={}, sides=np.zeros((len(crops), 2)), images=np.zeros((len(crops), 8, 8, 3), np.uint8)

@@ -50,7 +50,7 @@ class Oracle:
         ids = {name: number for number, name in source.categories.items()}
         self._ids = [ids[name] for name in config.model.classes]
 
-    def encode_references(self, crops, *, checked):
+    def encode_references(self, crops, *, stretches, checked):
         raise AssertionError("a plain detector is shown no references")
 
     def candidates(self, jobs):

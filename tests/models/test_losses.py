@@ -123,3 +123,12 @@ def test_shares_of_two_devices_add_up(samples: int | None) -> None:
     whole = shares(arrays, None)
     per_device = jax.vmap(on_device, axis_name="batch")(*arrays)
     np.testing.assert_allclose([share.sum() for share in per_device], whole, rtol=1e-5)
+
+
+def test_class_loss_with_quality() -> None:
+    """A positive that is 3/4 good is wanted with that probability; of the negative its quality does not matter."""
+    logits = jnp.array([[[0.0, 2.0], [0.0, 1.0]]])
+    quality = jnp.array([[0.75, 0.3]])
+    found = losses.class_loss(logits, jnp.array([[1, 0]]), jnp.ones((1, 2), bool), quality=quality, axis_name=None)
+    expected = 0.75 * entropy(2.0, 1) + 0.25 * entropy(2.0, 0) + entropy(1.0, 0)
+    assert float(found) == pytest.approx(expected / 2)

@@ -26,6 +26,9 @@ def test_iou_and_ioa_by_hand():
     # Inclusive: 5 x 5 boxes that share 3 x 5 pixels; corner pixels shared with the second.
     np.testing.assert_allclose(ops.pairwise_iou(a[:1], b[:2], offset=1), [[15 / 35, 1 / 49]])
     assert ops.pairwise_iou(a[1:], a[1:]).item() == 0.0  # two empty boxes
+    np.testing.assert_allclose(ops.paired_iou(a[0], b), [8 / 24, 0, 4 / 16])
+    np.testing.assert_allclose(ops.paired_iou(a, b[:2], offset=1), [15 / 35, 0])
+    assert ops.paired_iou(a[1], a[1]).item() == 0.0
 
 
 def test_iou_properties():

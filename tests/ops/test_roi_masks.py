@@ -38,6 +38,17 @@ def test_targets_take_every_dtype_and_the_matched_instance():
     np.testing.assert_array_equal(byte, real)
 
 
+def test_owner_map_by_hand():
+    """Positions look at x, y = 1, 3, 5, 7. The second instance covers its right half only, and there more of it."""
+    masks = jnp.zeros((3, 4, 4), jnp.uint8).at[0].set(140).at[1, :, 2:].set(255).at[2].set(255)
+    boxes = jnp.array([[0.0, 0, 4, 4], [0, 0, 8, 4], [4, 6, 8, 8]])
+    found = ops.owner_map(masks, boxes, jnp.ones(3, bool), size=(4, 4), stride=2)
+    np.testing.assert_array_equal(found, [[0, 0, 1, 1], [0, 0, 1, 1], [-1] * 4, [-1, -1, 2, 2]])
+    padded = ops.owner_map(masks, boxes, jnp.array([True, True, False]), size=(4, 4), stride=2)
+    np.testing.assert_array_equal(padded[3], [-1] * 4)
+    assert (ops.owner_map(masks[:0], boxes[:0], jnp.zeros(0, bool), size=(2, 3), stride=4) == -1).all()
+
+
 def test_paste_by_hand():
     """The box covers the centres of columns 1 and 2 and of rows 1, 2 and 3."""
     pasted = ops.paste_masks(jnp.ones((1, 28, 28)), jnp.array([[1.0, 1.0, 3.0, 4.0]]), size=(5, 6))
