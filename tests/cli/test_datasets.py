@@ -46,6 +46,8 @@ def test_synthetic_data_in_the_layout_of_fis_cell(fsis, tmp_path, monkeypatch):
         "images_per_category": 30,
         "two_category_images": 0,
         "random_categories": 0,
+        "crowded_categories": 0,
+        "flat_categories": 0,
     }
 
 
@@ -56,3 +58,10 @@ def test_data_is_not_written_over(fsis, data):
         in fsis("data", "synthetic", "--output", data).error
     )
     assert sorted(data.rglob("*")) == before
+
+
+def test_merged_folders(fsis, monkeypatch):
+    made = {}
+    monkeypatch.setattr(datasets, "merge", lambda roots, output, folds: made.update(r=roots, o=output, f=folds) or "c")
+    result = fsis("data", "merge", "a", "b", "--output", "c", "--folds", "f.json")
+    assert (result.status, made) == (0, {"r": ["a", "b"], "o": "c", "f": "f.json"})

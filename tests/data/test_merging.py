@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from fsis_jax.cli import main
 from fsis_jax.data.check import check
 from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.merging import merge
@@ -62,7 +61,7 @@ def test_ids_that_do_not_collide_stay(yeast, tmp_path):
 def test_everything_collides(yeast, tmp_path):
     """Ids that mean different things are numbered anew, kinds of one name are one, and files of one name both stay."""
     other = folder(tmp_path / "other", {1: "hela", 2: "budding"})
-    main(["data", "merge", str(yeast), str(other), "--output", str(tmp_path / "all"), "--folds", str(_folds(tmp_path))])
+    merge([yeast, other], tmp_path / "all", folds=_folds(tmp_path))
     assert not check(tmp_path / "all").problems
     merged = CocoSource(tmp_path / "all", "train")
     names = merged.categories
@@ -113,7 +112,7 @@ def test_folds_that_do_not_fit(yeast, tmp_path, folds, told):
 
 def test_one_kind_in_two_folds_needs_a_file(yeast, tmp_path):
     other = folder(tmp_path / "other", {1: "budding"}, {"2": [1]}, first_id=50, prefix="o")
-    with pytest.raises(FsisError, match="'budding' is in different folds of .*: say by --folds where it is"):
+    with pytest.raises(FsisError, match=r"'budding' is in different folds of .*: say by --folds where it is"):
         merge([yeast, other], tmp_path / "all")
 
 
@@ -122,7 +121,7 @@ def test_what_cannot_be_merged(yeast, tmp_path):
         merge([yeast, yeast], tmp_path / "all")
     half = shutil.copytree(yeast, tmp_path / "half")
     (half / "annotations" / "test.json").unlink()
-    with pytest.raises(FsisError, match="half: splits train, but .*yeast has train, test"):
+    with pytest.raises(FsisError, match=r"half: splits train, but .*yeast has train, test"):
         merge([yeast, half], tmp_path / "all")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").touch()
