@@ -6,6 +6,7 @@ it comes from. `Example.pixel_size` relates that to images of other magnificatio
 
 import collections
 import dataclasses
+import functools
 import logging
 import pathlib
 import re
@@ -21,7 +22,7 @@ from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.geojson import read_geojson_boxes
 from fsis_jax.io.image_file import ImageFile
-from fsis_jax.io.levels import Image
+from fsis_jax.io.levels import Image, Stretch
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.rois import read_roi_boxes
 
@@ -53,6 +54,8 @@ class Example:
     """Height and width of the cell in pixels."""
     pixel_size: float | None
     """Micrometres per pixel."""
+    source: "functools.partial[ImageFile] | None" = None
+    """Opens the image that the crop is a part of; None where it is a file of its own."""
 
 
 def crop_example(path: str, opener: Opener) -> Example:
@@ -88,8 +91,8 @@ def boxed_examples(path: str, boxes: Sequence[Box], opener: Opener, *, source: s
     Raises:
         FsisError: the image cannot be read, or a box has sides of less than 2 pixels or is not inside it.
     """
-    examples = []
-    with opener(path) as image:
+    examples, source_image = [], functools.partial(opener, path)
+    with source_image() as image:
         height, width = image.shape[:2]
         for number, box in enumerate(boxes, start=1):
             name = f"{source}: cell {number}" if source else f"{path}:{','.join(f'{value:g}' for value in box)}"
@@ -111,7 +114,9 @@ def boxed_examples(path: str, boxes: Sequence[Box], opener: Opener, *, source: s
                     f"{name}: the box is nearly as large as its image of {width}x{height} pixels: cells of that size "
                     "will be looked for; give a box around one cell"
                 )
-            examples.append(Example(name, cut_reference(image, box), (y2 - y1, x2 - x1), image.pixel_size))
+            examples.append(
+                Example(name, cut_reference(image, box), (y2 - y1, x2 - x1), image.pixel_size, source_image)
+            )
     return examples
 
 
@@ -169,7 +174,22 @@ def encode_examples(segmenter: Segmenter, examples: Sequence[Example]) -> Refere
         sides=np.array(sides),
         pixel_size=first,
         names=[example.name for example in examples],
+        stretches=_stretches(segmenter, examples),
     )
+
+
+def _stretches(segmenter: Segmenter, examples: Sequence[Example]) -> list[Stretch | None]:
+    """How the images that the examples were cut from are stretched, where that is known and the model looks at it."""
+    sizes: dict[str, list[tuple[float, float]]] = {}
+    for example in examples:
+        if example.source is not None and segmenter.compares_brightness:
+            sizes.setdefault(example.source.args[0], []).append(example.size)
+    found: dict[str, Stretch | None] = {}
+    for example in examples:
+        if example.source is not None and (path := example.source.args[0]) in sizes and path not in found:
+            with example.source() as image:
+                found[path] = segmenter.stretch_of(image, np.array(sizes[path], np.float32))
+    return [None if example.source is None else found.get(example.source.args[0]) for example in examples]
 
 
 def _label_boxes(labels: Image, name: str) -> list[Box]:

@@ -176,12 +176,17 @@ class Segmenter:
             warn_of_sizes(encoded.sides, self._transform, self._told)
         return encoded
 
+    @property
+    def compares_brightness(self) -> bool:
+        """Whether the stretch of the image that a reference is cut from tells the model anything."""
+        return self._transform.reference_stretch != "crop" and self._transform.intensity == "percentile"
+
     def stretch_of(self, image: Image, sides: np.ndarray) -> Stretch | None:
         """How an image whose cells have `sides` (k, 2) pixels is stretched; for `encode_references`.
 
         None where the model takes references by their own percentiles.
         """
-        if self._transform.reference_stretch == "crop":
+        if not self.compares_brightness:
             return None
         return plan_reading(image, sides, self.config, self._transform, 0).stretch
 
