@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import pathlib
 import signal
 import sys
@@ -30,6 +31,7 @@ from fsis_jax.inference.files import segment_files
 from fsis_jax.inference.references import SUFFIX, References, load_references
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.settings import Outcome, Settings
+from fsis_jax.inference.tidying import Tidying
 from fsis_jax.io.finding import image_files
 from fsis_jax.io.outputs import DEFAULT, FILES, check_results, plane_suffix
 from fsis_jax.io.pdf import write_pdf
@@ -85,6 +87,20 @@ def segment_parser() -> Parser:
         action="store_true",
         help="look at each image also flipped, and at the scales of the model's config.eval.scales, which takes at "
         "least twice as long",
+    )
+    parser.add_argument(
+        "--min-area", type=finite, default=0.0, metavar="PIXELS", help="leave out cells of fewer pixels"
+    )
+    parser.add_argument(
+        "--max-area", type=finite, default=math.inf, metavar="PIXELS", help="leave out cells of more pixels"
+    )
+    parser.add_argument(
+        "--exclude-edges", action="store_true", help="leave out cells that reach the border of the image"
+    )
+    parser.add_argument(
+        "--raw-masks",
+        action="store_true",
+        help="masks as the network gives them; else holes are filled, and of a mask in pieces the largest is kept",
     )
     parser.add_argument("--category", metavar="NAME", help="what COCO and QuPath call the cells; default: cell")
     parser.add_argument(
@@ -180,6 +196,12 @@ def segment(arguments: Sequence[str]) -> None:
         pixel_size=options.pixel_size,
         tile=options.tile,
         category=options.category,
+        tidying=Tidying(
+            whole=not options.raw_masks,
+            exclude_edges=options.exclude_edges,
+            min_area=options.min_area,
+            max_area=options.max_area,
+        ),
     )
     read = [*options.references, options.reference_mask, options.reference_outlines, options.reference_image]
     check_results([path for path in read if path], map(settings.name, paths), output, kinds)

@@ -302,7 +302,7 @@ class _Run:
             )
 
     def _counted(self, found: Instances) -> Instances:
-        return dataclasses.replace(found.without_overlaps(), category=self.settings.category)
+        return dataclasses.replace(self.settings.tidying(found), category=self.settings.category)
 
     def _write(self, job: _FileJob, counted: Instances) -> dict[str, str]:
         path = job.image.path
@@ -333,7 +333,9 @@ class _Run:
 
     def _counted_key(self, key: str) -> str:
         """What its files depend on, beside which they are."""
-        return digest([key, self.segmenter.min_score, self.settings.category])
+        return digest(
+            [key, self.segmenter.min_score, self.settings.category, dataclasses.astuple(self.settings.tidying)]
+        )
 
     def _is_complete(self, line: dict[str, Any]) -> bool:
         return all(os.path.exists(line["files"].get(kind, "")) for kind in self.settings.save)

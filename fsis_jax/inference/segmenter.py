@@ -32,6 +32,7 @@ from fsis_jax.inference.job import J, Job, TileBatch, Work
 from fsis_jax.inference.programs import Network
 from fsis_jax.inference.reading import Reading, plan_reading
 from fsis_jax.inference.references import NO_REFERENCES, References, check_encoded, shown_to_plain
+from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
 from fsis_jax.inference.tiling import Tile, near_core
 from fsis_jax.io.given import ImageLike, as_crops, as_image, known_pixel_size
 from fsis_jax.io.levels import Image, Stretch
@@ -202,6 +203,7 @@ class Segmenter:
         pixel_size: float | None = None,
         tile: int = 0,
         min_score: float | None = None,
+        tidying: Tidying = WHOLE_CELLS,
     ) -> Instances:
         """Every cell like the references, with masks at the image's own resolution; no pixel is in two of them.
 
@@ -213,8 +215,10 @@ class Segmenter:
                 where the references have theirs too.
             tile: as for `candidates`.
             min_score: score from which an instance counts: 0 gives those of any score; None takes the model's.
+            tidying: what is done to masks, and which instances are left out.
         """
-        return next(self.segment_all([Job(image, references, pixel_size)], tile=tile, min_score=min_score))[1]
+        job = Job(image, references, pixel_size)
+        return next(self.segment_all([job], tile=tile, min_score=min_score, tidying=tidying))[1]
 
     def segment_all(
         self,
@@ -222,13 +226,14 @@ class Segmenter:
         *,
         tile: int = 0,
         min_score: float | None = None,
+        tidying: Tidying = WHOLE_CELLS,
         progress: Callable[[J, int, int], object] | None = None,
     ) -> Iterator[tuple[J, Instances]]:
-        """`segment` for one image after the other: of `candidates` those that count (`Instances.without_overlaps`)."""
+        """`segment` for one image after the other: of `candidates` those that count (`Tidying`)."""
         threshold = self.min_score if min_score is None else min_score
 
         def counted(result: tuple[J, Instances]) -> tuple[J, Instances]:
-            return result[0], result[1].without_overlaps(threshold)
+            return result[0], tidying(result[1], threshold)
 
         return map(counted, self.candidates(jobs, tile=tile, progress=progress))
 

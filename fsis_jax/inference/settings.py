@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
 from fsis_jax.io.outputs import DEFAULT, image_name, plane_parts, plane_suffix
 
 
@@ -22,6 +23,9 @@ class Settings:
     """As for `Segmenter.candidates`."""
     category: str | None = None
     """Name of what the references show, for COCO and GeoJSON. A plain detector has its own names."""
+
+    tidying: Tidying = WHOLE_CELLS
+    """What is done to masks, and which cells are left out."""
 
     @property
     def plane(self) -> list[str]:
