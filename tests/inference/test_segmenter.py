@@ -13,6 +13,7 @@ from fsis_jax.inference import programs as module
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.segmenter import DEFAULT_MIN_SCORE, Segmenter
+from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
 from fsis_jax.inference.tiling import merge
 from fsis_jax.models.detector import Detector
 from fsis_jax.models.normalise import normalise
@@ -76,11 +77,13 @@ def test_what_a_user_holds_is_what_counts(segmenter, image, crop):
     middle = float(np.median(every.scores))
     for threshold in (0, middle, 1):
         found = segmenter.segment(image, [crop], min_score=threshold)
-        assert len(found) == found.labels().max(initial=0) == len(every.without_overlaps(threshold))
+        assert len(found) == found.labels().max(initial=0) == len(WHOLE_CELLS(every, threshold))
         assert found.min_score == threshold
         assert (found.scores >= threshold).all()
         assert len(found.without_overlaps()) == len(found)
     assert len(every) >= len(segmenter.segment(image, [crop], min_score=0)) > 0
+    raw = segmenter.segment(image, [crop], min_score=0, tidying=Tidying(whole=False))
+    np.testing.assert_array_equal(raw.labels(), every.labels(0))
     ((_, default),) = segmenter.segment_all([Job(image, [crop])])
     assert default.min_score == segmenter.min_score
     assert len(default) == len(every.without_overlaps()) == every.labels().max(initial=0)

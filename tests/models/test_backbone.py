@@ -126,7 +126,7 @@ def test_learned_offsets_from_the_second_stage_on() -> None:
 def test_stages_left_out() -> None:
     net = empty_resnet(50, stages=3)
     assert net.channels == (256, 512, 1024)
-    assert list(nnx.eval_shape(lambda net: net(jnp.zeros((1, 64, 64, 3)), None), net)) == [2, 3, 4]
+    assert list(nnx.eval_shape(lambda net: net(jnp.zeros((1, 64, 64, 3)), None), net)) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
