@@ -118,8 +118,8 @@ def test_counts_are_pooled_over_images_and_aji_is_their_mean():
     ]
     targets = MemorySource([np.zeros((20, 60), np.uint8)] * 2, annotations)
     predictions = [
-        # Both cells, a false one, and one that scores too little to count.
-        _prediction(targets, 0, 1, [bar(0), bar(10), bar(30), bar(40)], [0.9, 0.9, 0.8, 0.4]),
+        # Both cells, a false one, one on a crowd, which is neither, and one that scores too little to count.
+        _prediction(targets, 0, 1, [bar(0), bar(10), bar(30), bar(1, 15), bar(40)], [0.9, 0.9, 0.8, 0.8, 0.4]),
         _prediction(targets, 1, 1, [bar(0, width=5)], [0.7]),  # IoU 10 / 16
         _prediction(targets, 1, 2, [], []),
     ]
