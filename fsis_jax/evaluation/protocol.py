@@ -29,6 +29,7 @@ TABLE = (
     *(("mask", name) for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")),
     *(("bioimage", name) for name in ("AP@0.5", "AP@0.75", "F1@0.5")),
     *(("histology", name) for name in ("AJI", "PQ")),
+    ("touching", "recall@0.5"),
 )
 """Families and measures that the table shows; the file of results has all."""
 BOX_TABLE = tuple(("box", name) for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"))

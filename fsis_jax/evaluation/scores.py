@@ -14,18 +14,20 @@ from ml_collections import ConfigDict
 from fsis_jax.data.records import Source
 from fsis_jax.evaluation import keypoint_ap
 from fsis_jax.evaluation.coco_ap import evaluate
-from fsis_jax.evaluation.instance_metrics import aggregated_jaccard, match, total
+from fsis_jax.evaluation.instance_metrics import aggregated_jaccard, match, matched_pairs, total
 from fsis_jax.evaluation.predictions import Prediction
 from fsis_jax.inference.instances import Instances
 
 COCO = {"mask": "segm", "box": "bbox", "mask_box": "mask_bbox", "keypoints": "keypoints"}
 """Our names of what is compared by COCO's measure, and those of `coco_ap.evaluate`."""
-OF_MASKS = ("mask", "box", "mask_box", "bioimage", "histology")
+OF_MASKS = ("mask", "box", "mask_box", "bioimage", "histology", "touching")
 """Families of measures of a model that gives masks."""
 CELL_AREAS = (16**2, 64**2)
 """Bounds of medium cells, pixels: those of the PyTorch project."""
 COCO_AREAS = (32**2, 96**2)
 """Bounds of medium instances, pixels: COCO's, which plain detectors are known by."""
+TOUCHING = (0.2, 0.35)
+"""IoU of a cell's box with that of its nearest neighbour, where the two touch or nearly do."""
 THRESHOLDS = (0.5, 0.75)
 """IoU of AP@t and F1@t. PQ is taken at 0.5."""
 
@@ -53,7 +55,8 @@ def score(
     Returns:
         COCO's families "mask", "box", "mask_box" and "keypoints" {"AP", "AP50", "AP75", "AP_small", ..., "AR@500"};
         "bioimage" {"AP@0.5", "AP@0.75", "F1@0.5", "F1@0.75"}, from the counts of all images of a category together;
-        "histology" {"AJI", "PQ"}: AJI is the mean over images, PQ from the counts. Each is the mean over the
+        "histology" {"AJI", "PQ"}: AJI is the mean over images, PQ from the counts; "touching" {"recall@0.5", "cells"}:
+        the share that is found of cells that touch another of their category, and their number. Each is the mean over the
         categories, and has the same for each of `categories` by its name under "categories". What does not exist is
         NaN.
     """
@@ -120,7 +123,29 @@ def _count(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, dict[str, 
             "AJI": _mean([aggregated_jaccard(true, found) for true, found in pairs]),
             "PQ": matched[THRESHOLDS[0]].panoptic_quality,
         },
+        "touching": _touching(pairs),
     }
+
+
+def _touching(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, float]:
+    there = found = 0
+    for true, predicted in pairs:
+        touching = _touches(true.boxes)
+        there += int(touching.sum())
+        found += int(touching[matched_pairs(true, predicted, iou_threshold=THRESHOLDS[0])[0]].sum())
+    return {"recall@0.5": found / there if there else float("nan"), "cells": float(there)}
+
+
+def _touches(boxes: np.ndarray) -> np.ndarray:
+    """(n,) bool, whether the largest IoU of a box (n, 4) with another one is within `TOUCHING`."""
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    shared = np.maximum(high - low, 0).prod(-1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    iou = shared / np.maximum(areas[:, None] + areas - shared, 1e-6)
+    np.fill_diagonal(iou, 0)
+    nearest = iou.max(1, initial=0)
+    return np.asarray((nearest >= TOUCHING[0]) & (nearest <= TOUCHING[1]))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -278,7 +278,7 @@ def test_several_numbers_of_references_mosaics_and_the_baseline(fsis, tiny_run, 
     otsu = json.loads((tmp_path / "evaluation" / "otsu-all.json").read_text())
     assert otsu["model"] is None
     assert otsu["mean"]["mask"]["AP50"] > 0.1
-    assert set(otsu["mean"]) == {"mask", "box", "mask_box", "bioimage", "histology"}
+    assert set(otsu["mean"]) == {"mask", "box", "mask_box", "bioimage", "histology", "touching"}
 
 
 def test_evaluation_errors(fsis, tiny_run, tmp_path):

@@ -172,7 +172,7 @@ def test_a_model_with_keypoints_reports_them_too(source, tmp_path):
     config = _config(tiny_plain.keypoint_config)
     posed = _with_keypoints(source)
     results = run_plain(Oracle(posed, config, 0.0), posed, [1, 2], settings=config.eval, overlays=tmp_path)
-    assert set(results["mean"]) == {"mask", "box", "mask_box", "bioimage", "histology", "keypoints"}
+    assert set(results["mean"]) == {"mask", "box", "mask_box", "bioimage", "histology", "touching", "keypoints"}
     assert results["mean"]["keypoints"]["AP"] == pytest.approx(1)
     assert "AR@20" in results["mean"]["keypoints"]
     assert " ".join(format_table(results).splitlines()[0].split()).endswith(

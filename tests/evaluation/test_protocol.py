@@ -135,6 +135,28 @@ def test_counts_are_pooled_over_images_and_aji_is_their_mean():
         assert result[family] == pytest.approx({name: value / 2 for name, value in expected.items()})
 
 
+def test_cells_that_touch_are_counted_apart():
+    """Boxes of 8 x 2 pixels: one of IoU 1/3 with its neighbour, whose own nearest is another; the last is alone."""
+
+    def bar(x):
+        mask = np.zeros((20, 60), bool)
+        mask[:2, x : x + 8] = True
+        return mask
+
+    targets = MemorySource(
+        [np.zeros((20, 60), np.uint8)], [annotate([bar(0), bar(4), bar(7), bar(30)], [1] * 4, size=(20, 60))]
+    )
+    result = score(targets, [_prediction(targets, 0, 1, [bar(0), bar(30)], [0.9, 0.9])], [1])
+    # IoU 4/12 of the first and 5/11 of the second and third: those two overlap too widely to be told of.
+    assert result["touching"] == {"recall@0.5": 1, "cells": 1, "categories": result["touching"]["categories"]}
+    missed = score(targets, [_prediction(targets, 0, 1, [bar(30)], [0.9])], [1])
+    assert missed["touching"]["recall@0.5"] == 0
+    alone = MemorySource([np.zeros((20, 60), np.uint8)], [annotate([bar(0)], [1], size=(20, 60))])
+    nothing = score(alone, [_prediction(alone, 0, 1, [bar(0)], [0.9])], [1])
+    assert np.isnan(nothing["touching"]["recall@0.5"])
+    assert nothing["touching"]["cells"] == 0
+
+
 def test_a_category_that_no_test_image_shows_has_a_row_without_numbers(sources, settings, tmp_path):
     targets, train = sources
     name = targets.categories[1]

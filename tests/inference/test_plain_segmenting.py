@@ -223,7 +223,7 @@ def test_evaluation_from_the_command_line(fsis, weights, tiny_data, tmp_path):
     assert [line.split()[0] for line in lines[:-1]] == ["category", *NAMES, "mean"]
     results = json.loads(path.read_text())
     assert len(results["repeats"]) == 1
-    assert set(results["mean"]) == {"mask", "box", "mask_box", "bioimage", "histology"}
+    assert set(results["mean"]) == {"mask", "box", "mask_box", "bioimage", "histology", "touching"}
     pictures = list(path.with_suffix("").glob("*.png"))
     assert len(pictures) == 1
     augmented = ("--config.eval.flip=True", "--config.eval.scales=1.5,", "--config.eval.max_images=1")
