@@ -56,9 +56,9 @@ def score(
         COCO's families "mask", "box", "mask_box" and "keypoints" {"AP", "AP50", "AP75", "AP_small", ..., "AR@500"};
         "bioimage" {"AP@0.5", "AP@0.75", "F1@0.5", "F1@0.75"}, from the counts of all images of a category together;
         "histology" {"AJI", "PQ"}: AJI is the mean over images, PQ from the counts; "touching" {"recall@0.5", "cells"}:
-        the share that is found of cells that touch another of their category, and their number. Each is the mean over the
-        categories, and has the same for each of `categories` by its name under "categories". What does not exist is
-        NaN.
+        the share that is found of cells that touch another of their category, and their number. Each is the mean over
+        the categories, and has the same for each of `categories` by its name under "categories". What does not exist
+        is NaN.
     """
     detections = to_coco(predictions)
     images = {prediction.image_id for prediction in predictions}
