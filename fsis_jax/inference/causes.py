@@ -5,6 +5,7 @@ Crops are refused only if the network would see nothing in them at all: dim cell
 
 import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,11 +32,12 @@ def check_crop(crop: np.ndarray, transform: TransformConfig, name: str) -> None:
     raise FsisError(f"{name}: shows nothing, {why}: give a crop of a cell, from the channel and page that show it")
 
 
-def size_warnings(sides: np.ndarray, transform: TransformConfig) -> list[str]:
+def size_warnings(sides: np.ndarray, transform: TransformConfig, names: Sequence[str] = ()) -> list[str]:
     """What will happen with references of sizes that the model cannot use well, a line for each reason.
 
     Args:
         sides: (k, 2), height and width of the cells in pixels of the images to segment.
+        names: of the references, if they are to be named.
     """
     if transform.scale != "reference" or not len(sides):
         return []
@@ -46,22 +48,25 @@ def size_warnings(sides: np.ndarray, transform: TransformConfig) -> list[str]:
     warnings = []
     if not least <= median <= most:
         seen = median * (transform.min_scale if median > most else transform.max_scale)
+        extreme = each.argmax() if median > most else each.argmin()
+        named = f"{names[extreme]}: " if names else ""
         warnings.append(
-            f"references of {median:.3g} pixels, and this model reads cells of {least:.3g} to {most:.3g}: it will see "
-            f"them {seen:.3g} pixels large in place of {wanted:.3g}, and miss cells or find pieces of them; give boxes "
-            "around single cells, or resize the images"
+            f"{named}references of {median:.3g} pixels, and this model reads cells of {least:.3g} to {most:.3g}: it "
+            f"will see them {seen:.3g} pixels large in place of {wanted:.3g}, and miss cells or find pieces of them; "
+            "give boxes around single cells, or resize the images"
         )
     if largest > _MOST_APART * smallest:
+        named = f"{names[each.argmin()]}, {names[each.argmax()]}: " if names else ""
         warnings.append(
-            f"references of {smallest:.3g} to {largest:.3g} pixels: images are read at one scale, that of the median "
-            f"({median:.3g}), and cells much smaller or larger will be missed; segment them in runs of their own"
+            f"{named}references of {smallest:.3g} to {largest:.3g} pixels: images are read at one scale, that of the "
+            f"median ({median:.3g}), and cells much smaller or larger will be missed; segment them in runs of their own"
         )
     return warnings
 
 
-def warn_of_sizes(sides: np.ndarray, transform: TransformConfig, told: set[str]) -> None:
+def warn_of_sizes(sides: np.ndarray, transform: TransformConfig, told: set[str], names: Sequence[str] = ()) -> None:
     """Log `size_warnings` but those that were `told`, which the others become."""
-    for warning in size_warnings(sides, transform):
+    for warning in size_warnings(sides, transform, names):
         if warning not in told:
             _logger.warning(warning)
         told.add(warning)

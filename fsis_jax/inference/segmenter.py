@@ -174,7 +174,7 @@ class Segmenter:
             sides = np.array([crop.shape[:2] for crop in crops])
         encoded = References(features, np.asarray(sides, np.float32), images, pixel_size, self.fingerprint)
         if checked and pixel_size is None:  # else the images' tells their size in these
-            warn_of_sizes(encoded.sides, self._transform, self._told)
+            warn_of_sizes(encoded.sides, self._transform, self._told, names)
         return encoded
 
     @property

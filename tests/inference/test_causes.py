@@ -80,6 +80,13 @@ def test_sizes_that_the_model_cannot_use_are_told(sides, expected):
     assert size_warnings(np.array(sides, float).reshape(-1, 2), AS_IT_IS) == []
 
 
+def test_the_references_to_blame_are_named():
+    names = ["a.png", "b.png", "c.png"]
+    assert size_warnings(np.array([(300, 300), (310, 310), (290, 290)]), STRETCHED, names)[0].startswith("b.png: ")
+    assert size_warnings(np.array([(5, 5), (6, 6), (4, 4)]), STRETCHED, names)[0].startswith("c.png: ")
+    assert size_warnings(np.array([(20, 20), (5, 5), (30, 30)]), STRETCHED, names)[0].startswith("b.png, c.png: ")
+
+
 def _reading(scale=1.0):
     return Reading(
         np.zeros((200, 260)), (200, 260), STRETCHED, scale, (224, 288), tiles((200, 260), (200, 260), 0), 0, 7, 8

@@ -134,7 +134,9 @@ def test_references_that_show_nothing_are_refused_and_odd_sizes_told(segmenter, 
     segmenter.encode_references([crop] * 3, sides=sides)
     segmenter.encode_references([crop] * 3, sides=sides)
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("references of 20 to 70 pixels: images are read at one scale")
+    assert caplog.messages[0].startswith(
+        "reference 1, reference 3: references of 20 to 70 pixels: images are read at one scale"
+    )
     least = segmenter.config.data.transform.reference_pixels / segmenter.config.data.transform.max_scale
     small = segmenter.encode_references([crop], sides=np.full((1, 2), least), pixel_size=1.0)
     assert len(caplog.messages) == 1  # the images' pixel size is not known yet
