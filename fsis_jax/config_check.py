@@ -54,6 +54,7 @@ AT_LEAST = {
         "model.backbone.group_width",
         "model.rpn.channels",
         "model.keypoint_head.loss_weight",
+        "model.detections.mask_confidence",
     ),
     1: (
         "data.shots",

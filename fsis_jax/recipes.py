@@ -115,7 +115,8 @@ def cells_base_config() -> ConfigDict:
     # Boxes of cells that touch overlap widely: masks decide what is found twice.
     model.detections.nms_method = "hard"
     model.detections.nms_threshold = 0.7
-    model.detections.mask_nms_threshold = 0.5
+    model.detections.mask_nms_threshold = 0.4
+    model.detections.mask_confidence = 4.0
     transform = config.data.transform
     config.data.repeat_rare = 0.5
     transform.reference_pixels = 32.0
