@@ -267,7 +267,7 @@ def _model() -> ConfigDict:
     # drops none. What parts cells whose boxes overlap widely; then nms_threshold should be loose and nms_method "hard".
     model.detections.mask_nms_threshold = 0.0
     # The score is multiplied by the mask's confidence to this power: the IoU with the true mask that its own
-    # probabilities lead one to expect (compare Mask Scoring R-CNN, which trains a head to tell it). 0: boxes alone rank.
+    # probabilities lead one to expect (Mask Scoring R-CNN trains a head to tell it). 0: boxes alone rank.
     model.detections.mask_confidence = 0.0
     # Width of the "gaussian".
     model.detections.sigma = 0.5
