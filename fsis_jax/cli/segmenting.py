@@ -33,7 +33,7 @@ from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.settings import Outcome, Settings
 from fsis_jax.inference.tidying import Tidying
 from fsis_jax.io.finding import image_files
-from fsis_jax.io.outputs import DEFAULT, FILES, check_results, plane_suffix
+from fsis_jax.io.outputs import DEFAULT, FILES, check_results
 from fsis_jax.io.pdf import write_pdf
 from fsis_jax.io.source import open_image
 from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights
@@ -233,7 +233,7 @@ def segment(arguments: Sequence[str]) -> None:
     finished = [outcome for outcome in outcomes if not outcome.error]
     if options.pdf and finished:
         pages = {f"{outcome.image}: {outcome.cells} {unit}": outcome.files["overlay"] for outcome in finished}
-        write_pdf(output / f"overlays{plane_suffix(settings.plane)}.pdf", pages)
+        write_pdf(output / f"overlays{settings.suffix}.pdf", pages)
     _report_failures(outcomes, output)
 
 

@@ -10,6 +10,7 @@ All this belongs to the process that has `OUT/NAME.lock` (`lock.py`). Several ma
 another one is at work on does the others first, and then waits.
 """
 
+import contextlib
 import dataclasses
 import errno
 import logging
@@ -31,6 +32,7 @@ from fsis_jax.inference.record import Record, digest, identity
 from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.settings import Outcome, Settings
+from fsis_jax.inference.tidying import WHOLE_CELLS
 from fsis_jax.io.exports import check_coco
 from fsis_jax.io.false_colour import only_stain
 from fsis_jax.io.files import check_folder, write_failure
@@ -106,7 +108,8 @@ class _Run:
         check_results(paths, self.names.values(), output, settings.save)
         segmenter.check_references(references)
         check_folder(output)
-        read = dataclasses.replace(settings, save=(), category=None)
+        self.makes_folder = not output.exists()
+        read = dataclasses.replace(settings, save=(), category=None, tidying=WHOLE_CELLS)
         tiling = [str(segmenter.config.data[key]) for key in ("test_canvases", "tile_overlap", "background_contrast")]
         model = [fsis_jax.__version__, segmenter.fingerprint, *map(dataclasses.astuple, segmenter.variants)]
         self.common = [*model, references.digest, dataclasses.astuple(read), tiling]
@@ -160,6 +163,9 @@ class _Run:
         finally:
             for job in list(self.open):
                 self._close(job)
+            if self.makes_folder:  # and nothing came into it
+                with contextlib.suppress(OSError):
+                    self.output.rmdir()
 
     def _segment(self, waiting: Iterator[str]) -> Iterator[Outcome]:
         """Those images that no other run is at work on."""

@@ -100,7 +100,6 @@ def acquire(path: pathlib.Path, *, force: bool = False) -> Lock:
     """
     mine = Holder(socket.gethostname(), _processes(), os.getpid(), _started(os.getpid()), secrets.token_hex(4))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         while not _make(path, mine):
             other = _read(path)
             if other is not None:
@@ -126,10 +125,11 @@ def _remove(path: pathlib.Path, other: Holder, force: bool) -> None:
 
 
 def _make(path: pathlib.Path, holder: Holder) -> bool:
-    """Make the file; False if it is there."""
+    """Make the file, and its folder; False if it is there, or another run removed its empty folder meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):
         return False
     try:
         with open(descriptor, "wb") as file:

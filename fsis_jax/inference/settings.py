@@ -32,9 +32,18 @@ class Settings:
         """As `plane_parts`."""
         return plane_parts(series=self.series, channel=self.channel, page=self.page)
 
+    @property
+    def suffix(self) -> str:
+        """How names of results end, as `plane_suffix`: with the plane, but for a page that is a number alone.
+
+        Such pages share a name, so that a folder takes one of them.
+        """
+        page = None if self.page is None or self.page.strip().isdecimal() else self.page
+        return plane_suffix(plane_parts(series=self.series, channel=self.channel, page=page))
+
     def name(self, path: str) -> str:
         """NAME, of an image file's results."""
-        return image_name(path) + plane_suffix(self.plane)
+        return image_name(path) + self.suffix
 
 
 @dataclasses.dataclass(frozen=True)

@@ -194,7 +194,7 @@ def stack(tmp_path):
 def test_each_plane_has_results_of_its_own(run, stack, tmp_path):
     path = stack("DAPI", "GFP")
     chosen = [("DAPI", "Z1"), ("GFP", "Z1"), ("GFP", "z3"), ("2", "2")]
-    names = ["a-DAPI-Z1", "a-GFP-Z1", "a-GFP-Z3", "a-C2-P2"]
+    names = ["a-DAPI-Z1", "a-GFP-Z1", "a-GFP-Z3", "a-C2"]
     for (channel, page), name in zip(chosen, names, strict=True):
         (outcome,) = run(path, channel=channel, page=page)
         assert outcome.files["labels"] == str(tmp_path / "out" / f"{name}-labels.tif")
@@ -204,6 +204,18 @@ def test_each_plane_has_results_of_its_own(run, stack, tmp_path):
     before = {file: (tmp_path / "out" / file).stat().st_mtime_ns for file in written}
     run(path, channel="DAPI", page="Z1")
     assert {file: (tmp_path / "out" / file).stat().st_mtime_ns for file in written} == before
+
+
+def test_pages_that_are_numbers_alone_share_a_name_and_so_need_folders(run, tmp_path):
+    path = str(tmp_path / "stack.tif")
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 255, (3, 60, 60), np.uint8), photometric="minisblack")
+    (outcome,) = run(path, page="2")
+    assert outcome.files["table"] == str(tmp_path / "out" / "stack-table.csv")
+    with pytest.raises(
+        FsisError, match=r"has the results of its plane P2, of the same name stack: choose"
+    ):
+        run(path, page="3")
+    run(path, page="2")
 
 
 def test_odd_names_of_channels_are_no_paths_and_do_not_meet(run, stack, tmp_path):
