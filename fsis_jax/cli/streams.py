@@ -36,9 +36,10 @@ def _occupy(number: int) -> None:
         os.fstat(number)
     except OSError:
         opened = os.open(os.devnull, os.O_RDWR)
-        os.dup2(opened, number)  # inheritable, unlike what `open` gives
         if opened != number:
+            os.dup2(opened, number)
             os.close(opened)
+        os.set_inheritable(number, True)  # a process that has none would give its number to the next file
 
 
 def _is_pipe(stream: io.TextIOWrapper) -> bool:

@@ -33,11 +33,16 @@ def test_no_file_gets_the_number_of_a_stream(tmp_path):
     assert int(shell(program, cwd=tmp_path).stdout) > 2
 
 
-def test_processes_that_are_started_have_the_streams_too(tmp_path):
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_processes_that_are_started_have_the_streams_too(tmp_path, closed):
+    """Workers that make batches; what one of them prints would else go into the pipe that got the number."""
     program = (
-        "import os; from fsis_jax.cli.streams import open_streams; open_streams(); os.system('echo x >&2; echo $?')"
+        "import os, subprocess; from fsis_jax.cli.streams import open_streams; open_streams(); "
+        "open('x', 'w').write(str([os.get_inheritable(number) for number in range(3)])); "
+        "subprocess.run(['bash', '-c', 'echo y >&2 && echo y >> x'], check=True)"
     )
-    assert shell(f'{sys.executable} -c "{program}" 2>&-', cwd=tmp_path).stdout == "0\n"
+    assert shell(f'{sys.executable} -c "{program}" {closed}', cwd=tmp_path).returncode == 0
+    assert (tmp_path / "x").read_text() == "[True, True, True]y\n"
 
 
 def test_streams_that_are_none(tiny_data):
