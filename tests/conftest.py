@@ -1,6 +1,8 @@
 """Fixtures that all tests share: the compilation cache, tiny training data and runs, and the folders of real images."""
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import gc
 import json
@@ -50,14 +52,27 @@ def golden() -> pathlib.Path:
     return _folder("FSIS_GOLDEN") if os.environ.get("FSIS_GOLDEN") else TESTS / "golden"
 
 
+@contextlib.contextmanager
+def _made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[pathlib.Path, bool]]:
+    """A folder, and whether it is made already: one for all processes of pytest-xdist, the first of which makes it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder.with_suffix(".done")
+        yield folder, done.exists()
+        done.touch()
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Synthetic cells: 9 categories, 33 training and 11 test images of 64 to 96 pixels, some with two categories."""
     from fsis_jax.data.synthetic import generate
 
-    return generate(
-        tmp_path_factory.mktemp("tiny") / "data", images_per_category=4, two_category_images=8, sides=(64, 96)
-    )
+    with _made_once(tmp_path_factory, "tiny-data") as (folder, made):
+        if not made:
+            generate(folder, images_per_category=4, two_category_images=8, sides=(64, 96))
+    return folder
 
 
 @pytest.fixture
@@ -90,19 +105,23 @@ class Run:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_data: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """tests/tiny.py trained by scripts/train.py, with every compilation in its log."""
-    workdir = tmp_path_factory.mktemp("tiny") / "run"
-    process = script("train.py", "--workdir", workdir, f"--config.data.root={tiny_data}", JAX_LOG_COMPILES="1")
-    _, stderr = process.communicate()
-    assert process.returncode == 0, stderr
-    return Run(workdir, tiny_data, stderr)
+    with _made_once(tmp_path_factory, "tiny-run") as (workdir, made):
+        log = workdir.with_suffix(".stderr")
+        if not made:
+            process = script("train.py", "--workdir", workdir, f"--config.data.root={tiny_data}", JAX_LOG_COMPILES="1")
+            log.write_text(process.communicate()[1])
+            assert process.returncode == 0, log.read_text()
+        return Run(workdir, tiny_data, log.read_text())
 
 
 @pytest.fixture(scope="module")
 def quick_compile() -> Iterator[None]:
-    """Compile without optimising: for tests that run each function a few times."""
+    """Compile without optimising, here and in processes that are started: for what runs each function a few times."""
     before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        yield
     jax.config.update("jax_disable_most_optimizations", before)
 
 

@@ -36,7 +36,6 @@ from fsis_jax.training.optimizer import trainable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/family.md"
-FAST = ("fpn-50",)
 GOLDEN = {
     "V1_fpn_full": "fpn-50",
     "V2_c4_full": "c4-50",
@@ -135,8 +134,9 @@ def batch_for(config: ConfigDict) -> Batch:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("thorough_cache")
-@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in CASES])
+@pytest.mark.parametrize("case", CASES)
 def test_case(case: str) -> None:
     config = config_of(case, **TINY)
     heads = {name for name in ("mask", "keypoint") if config.model[f"{name}_head"].kind != "none"}
