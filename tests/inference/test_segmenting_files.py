@@ -211,9 +211,7 @@ def test_pages_that_are_numbers_alone_share_a_name_and_so_need_folders(run, tmp_
     tifffile.imwrite(path, np.random.default_rng(0).integers(0, 255, (3, 60, 60), np.uint8), photometric="minisblack")
     (outcome,) = run(path, page="2")
     assert outcome.files["table"] == str(tmp_path / "out" / "stack-table.csv")
-    with pytest.raises(
-        FsisError, match=r"has the results of its plane P2, of the same name stack: choose"
-    ):
+    with pytest.raises(FsisError, match=r"has the results of its plane P2, of the same name stack: choose"):
         run(path, page="3")
     run(path, page="2")
 
