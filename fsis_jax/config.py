@@ -2,13 +2,15 @@
 
 The defaults are the PyTorch project's R50-FPN recipe on FIS-Cell, apart from its bugs. A key that is not listed
 here does not exist; `--config.a.b=value` on an unknown key is an error. recipes.py has the recipes that several configs
-share, config_check.py says which values are errors.
+share, config_rules.py which values a key may have.
 """
 
+import dataclasses
 import pathlib
 
 from ml_collections import ConfigDict
 
+from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.errors import FsisError
 
 
@@ -76,43 +78,18 @@ def _data() -> ConfigDict:
     data.aspect_bounds = ()
     # Worker processes of the pipeline; 0: a thread of the main process.
     data.workers = 0
+    # How images and references are scaled, stretched and varied: data/transform_config.py has these keys, their meaning
+    # and their defaults.
     data.transform = _transform()
     return data
 
 
 def _transform() -> ConfigDict:
-    """The fields of data.transforms.TransformConfig, which says what each means, but for two that stand elsewhere.
-
-    They are box_offset (model.legacy_boxes) and aspect_bounds (data.aspect_bounds).
-    """
-    transform = ConfigDict()
-    transform.scale = "shortest_side"
-    transform.shortest_side = 600
-    transform.longest_side = 1000
-    transform.reference_pixels = 32.0
-    transform.min_scale = 0.125
-    transform.max_scale = 4.0
-    transform.intensity = "none"
-    transform.percentiles = (1.0, 99.8)
-    transform.reference_size = 128
-    transform.reference_stretch = "crop"
-    transform.antialias = False
-    transform.legacy_reference_crop = False
-    transform.mask_size = 56
-    transform.max_instances = 300
-    transform.min_visible = 0.3
-    transform.scale_jitter = 1.0
-    transform.reference_context = 1.35
-    transform.flip = 0.5
-    transform.rot90 = False
-    transform.gamma = 1.0
-    transform.contrast = 0.0
-    transform.brightness = 0.0
-    transform.colour = 0.0
-    transform.noise = 0.0
-    transform.invert = 0.0
-    transform.grey = 0.0
-    return transform
+    """The fields of TransformConfig, but for two that stand elsewhere."""
+    values = dataclasses.asdict(TransformConfig())
+    del values["box_offset"]  # model.legacy_boxes
+    del values["aspect_bounds"]  # data.aspect_bounds
+    return ConfigDict(values)
 
 
 def _model() -> ConfigDict:

@@ -1,258 +1,141 @@
-"""What a config may say, checked before anything is built."""
+"""What a config may say, checked before anything is built: each key by itself, and keys that must agree.
 
-import functools
-from typing import Any, get_args
+Every fault is told in one form: `config.KEY is VALUE; it must be ...`.
+"""
+
+import collections
+import itertools
+import reprlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from fsis_jax.config_rules import RULES
 from fsis_jax.errors import FsisError
-from fsis_jax.ops.soft_nms import SoftNmsMethod, VotingMethod
 
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "parallel": ("shard_map", "pmap"),
-    "data.reference_source": ("other", "target", "any"),
-    "model.architecture": ("fpn", "p2", "c4", "c5"),
-    "model.roi_method": ("align", "pool", "crop"),
-    "model.relation": ("concat", "compare", "compare_bags", "none"),
-    "model.ops": ("auto", "xla", "pallas"),
-    "model.compute_dtype": ("float32", "bfloat16", "float16"),
-    "model.backbone.norm": ("frozen", "group"),
-    "model.backbone.depth": (18, 34, 50, 101, 152),
-    "model.backbone.dilation": (1, 2),
-    "model.backbone.deformable": ("none", "interleaved", "split"),
-    "model.fpn.norm": ("none", "group"),
-    "model.fpn.coarsest": (5, 6),
-    "model.matching.kind": ("co_attention", "l1", "none"),
-    "model.matching.norm": ("batch", "group"),
-    "model.rpn.objectness": ("sigmoid", "softmax"),
-    "model.votes.kind": ("none", "dense"),
-    "model.box_head.kind": ("mlp", "convs", "res5"),
-    "model.box_head.conv_norm": ("none", "group"),
-    "model.box_head.norm": ("frozen", "batch", "group"),
-    "model.mask_head.kind": ("convs", "shared_res5", "res5", "none"),
-    "model.mask_head.norm": ("none", "group"),
-    "model.keypoint_head.kind": ("none", "convs"),
-    "model.detections.nms_method": get_args(SoftNmsMethod),
-    "model.detections.box_voting_scores": get_args(VotingMethod),
-    "optimizer.name": ("sgd", "adam", "adamw"),
-    "optimizer.schedule": ("steps", "cosine"),
-    "eval.split": ("seen", "unseen", "all"),
-    "eval.references": ("train", "target", "wrong"),
-}
-"""All values that a key may have."""
-
-AT_LEAST = {
-    0: (
-        "seed",
-        "data.fold",
-        "data.workers",
-        "training.steps",
-        "training.overlays",
-        "eval.max_images",
-        "eval.mosaics",
-        "eval.overlays",
-        "model.backbone.group_width",
-        "model.rpn.channels",
-        "model.keypoint_head.loss_weight",
-        "model.detections.mask_confidence",
-    ),
-    1: (
-        "data.shots",
-        "data.tile_overlap",
-        "optimizer.accumulate",
-        "optimizer.reference_batch_size",
-        "training.batch_size",
-        "training.log_every",
-        "training.checkpoint_every",
-        "training.validate_every",
-        "eval.repeats",
-        "model.rpn.samples",
-        "model.votes.channels",
-        "model.votes.pre_nms",
-        "model.votes.post_nms",
-        "model.box_head.samples",
-        "model.box_head.pooled",
-        "model.box_head.convs",
-        "model.box_head.conv_channels",
-        "model.mask_head.pooled",
-        "model.mask_head.convs",
-        "model.keypoint_head.pooled",
-        "model.keypoint_head.convs",
-        "model.keypoint_head.channels",
-        "model.keypoint_head.keypoints",
-        "model.detections.max_instances",
-        "model.backbone.groups",
-    ),
-}
-"""Least values of numbers."""
-
-WITHIN = {
-    "data.mosaic": (0, 1),
-    "data.repeat_rare": (0, 1),
-    "model.backbone.freeze_at": (0, 5),
-    "model.detections.box_voting": (0, 1),
-    "model.detections.mask_nms_threshold": (0, 1),
-    "model.keypoint_head.oks_threshold": (0, 1),
-}
-"""Least and largest values of numbers."""
+Fault = tuple[str, str]
+"""A key, and what it must be."""
 
 
-def check_config(config: ConfigDict) -> None:
-    """Raise FsisError for values that cannot work, before anything is built."""
-    _check_values(config)
-    _check_data(config.data)
-    _check_layers(config.model)
-    _check_heads(config.model)
-    _check_classes(config)
-    _check_evaluation(config.eval)
+class Need(NamedTuple):
+    """What one key asks of another."""
+
+    key: str
+    values: tuple[Any, ...] | None
+    """Those of `key` that ask for it; None: all but 0 and ()."""
+    other: str
+    needed: Any
+    """What `other` must then be."""
+    why: str = ""
 
 
-def _check_values(config: ConfigDict) -> None:
-    def value_of(key: str) -> Any:
-        return functools.reduce(lambda part, name: part[name], key.split("."), config)
+_NO_REFERENCES = ": a detector of named classes is shown no references"
 
-    for key, allowed in CHOICES.items():
-        if value_of(key) not in allowed:
-            options = ", ".join(str(option) for option in allowed)
-            raise FsisError(f"config.{key} is {value_of(key)!r}; use one of: {options}")
-    for least, keys in AT_LEAST.items():
-        for key in keys:
-            if value_of(key) < least:
-                raise FsisError(f"config.{key} is {value_of(key)}; it must be at least {least}")
-    for key, (low, high) in WITHIN.items():
-        if not low <= value_of(key) <= high:
-            raise FsisError(f"config.{key} is {value_of(key)}; it must be from {low} to {high}")
+NEEDS = (
+    Need("model.box_head.kind", ("res5",), "model.architecture", "c4"),
+    Need("model.mask_head.kind", ("res5",), "model.architecture", "c4"),
+    Need("model.mask_head.kind", ("shared_res5",), "model.box_head.kind", "res5"),
+    Need("model.votes.kind", ("dense",), "model.architecture", "fpn"),
+    Need("model.votes.kind", ("dense",), "model.legacy_boxes", False),
+    Need("model.detections.legacy_pasting", (True,), "model.legacy_boxes", True),
+    Need("model.shifted_mask_references", (True,), "model.fpn.coarsest", 6),
+    Need("model.backbone.depth", (18, 34), "model.backbone.deformable", "none", ": such blocks need 50 or more"),
+    Need("model.backbone.depth", (18, 34), "model.backbone.groups", 1, ": such blocks need 50 or more"),
+    Need("model.backbone.depth", (18, 34), "model.backbone.dilation", 1, ": such blocks need 50 or more"),
+    Need("model.backbone.dilation", (2,), "model.architecture", "c5"),
+    Need("data.aspect_bounds", None, "data.transform.scale", "shortest_side"),
+    Need("model.classes", None, "model.matching.kind", "none", _NO_REFERENCES),
+    Need("model.classes", None, "model.relation", "none", _NO_REFERENCES),
+    Need("model.classes", None, "data.contrast", False, _NO_REFERENCES),
+    Need("model.classes", None, "data.mosaic", 0, _NO_REFERENCES),
+    Need("model.classes", None, "data.fold", 0, _NO_REFERENCES),
+    Need("model.classes", None, "data.transform.scale", "shortest_side", _NO_REFERENCES),
+    Need("model.classes", None, "eval.mosaics", 0, _NO_REFERENCES),
+    Need("eval.mosaics", None, "eval.otsu", False, ": these are two tests"),
+    Need("eval.mosaics", None, "eval.references", "train"),
+)
+
+ORDERED = (
+    ("data.transform.shortest_side", "data.transform.longest_side"),
+    ("data.transform.min_scale", "data.transform.max_scale"),
+    ("model.rpn.negative_iou", "model.rpn.positive_iou"),
+    ("model.box_head.negative_iou", "model.box_head.positive_iou"),
+)
+"""The first of each pair must not exceed the second."""
 
 
-def _check_data(data: ConfigDict) -> None:
-    for key, limit in (("background_contrast", 255), ("validation_fraction", 1)):
-        if not 0 <= data[key] < limit:
-            raise FsisError(f"config.data.{key} is {data[key]}; it must be from 0 to below {limit}")
+def check_config(config: ConfigDict, source: object = None) -> None:
+    """Raise FsisError for values that cannot work, alone or together.
+
+    Args:
+        config: a whole one.
+        source: the file or folder that it comes from, with which the message then begins.
+    """
+    check_values(config, source)
+    _raise_first(config, itertools.chain(_needs(config), _orders(config), _data(config), _model(config)), source)
+
+
+def check_values(config: ConfigDict, source: object = None) -> None:
+    """Raise FsisError for a value that its key cannot have whatever the others are; arguments as for `check_config`."""
+    faults = ((key, rule.must_be) for key, rule in RULES.items() if not rule.allows(value_of(config, key)))
+    _raise_first(config, faults, source)
+
+
+def value_of(config: ConfigDict, key: str) -> Any:
+    """The value of a key like "data.shots"; None if the config lacks it."""
+    part: Any = config
+    for name in key.split("."):
+        part = part.get(name) if isinstance(part, ConfigDict) else None
+    return part
+
+
+def _raise_first(config: ConfigDict, faults: Iterator[Fault], source: object) -> None:
+    for key, must_be in faults:
+        where = "" if source is None else f"{source}: "
+        raise FsisError(f"{where}config.{key} is {_shown(value_of(config, key))}; it must be {must_be}")
+
+
+def _needs(config: ConfigDict) -> Iterator[Fault]:
+    for need in NEEDS:
+        value = value_of(config, need.key)
+        asks = bool(value) if need.values is None else value in need.values
+        if asks and value_of(config, need.other) != need.needed:
+            yield need.other, f"{need.needed!r} where config.{need.key} is {_shown(value)}{need.why}"
+
+
+def _orders(config: ConfigDict) -> Iterator[Fault]:
+    for smaller, larger in ORDERED:
+        if value_of(config, smaller) > value_of(config, larger):
+            yield smaller, f"at most config.{larger}, which is {value_of(config, larger)}"
+
+
+def _data(config: ConfigDict) -> Iterator[Fault]:
+    data = config.data
+    if data.present + data.background > 1:
+        yield "data.background", f"at most 1 together with config.data.present, which is {data.present}"
     if data.mosaic and data.transform.max_instances < 4:
-        raise FsisError(
-            f"config.data.transform.max_instances is {data.transform.max_instances}; the four panels of "
-            "config.data.mosaic need at least 4"
-        )
-    bounds = data.aspect_bounds
-    if bounds != () and not (_are_numbers(bounds) and len(bounds) == 2 and 0 < bounds[0] <= 1 <= bounds[1]):
-        raise FsisError(
-            f"config.data.aspect_bounds is {bounds!r}; give the least width over height, at most 1, and the largest, "
-            "at least 1: (0.5, 2.0), or ()"
-        )
-    if bounds and data.transform.scale != "shortest_side":
-        raise FsisError(
-            f"config.data.aspect_bounds is {bounds!r} and config.data.transform.scale {data.transform.scale!r}: "
-            "set the scale to shortest_side or the bounds to ()"
-        )
-    for key in ("train_canvases", "test_canvases"):
-        canvases = data[key]
-        if not isinstance(canvases, tuple) or not canvases or not all(map(_is_canvas, canvases)):
-            raise FsisError(
-                f"config.data.{key} is {canvases!r}; give (height, width) pairs, multiples of 32: ((256, 256),)"
-            )
+        must_be = f"at least 4, one for each panel, where config.data.mosaic is {data.mosaic}"
+        yield "data.transform.max_instances", must_be
 
 
-def _check_layers(model: ConfigDict) -> None:
-    """Backbone, pyramid and anchors."""
-    backbone, sizes = model.backbone, model.rpn.anchor_sizes
-    if backbone.depth < 50 and (backbone.deformable != "none" or backbone.groups != 1 or backbone.dilation != 1):
-        raise FsisError(
-            f"config.model.backbone.depth is {backbone.depth}: deformable, grouped and dilated convolutions need a "
-            "depth of 50 or more"
-        )
-    if backbone.dilation != 1 and model.architecture != "c5":
-        raise FsisError(
-            f"config.model.backbone.dilation is {backbone.dilation} and config.model.architecture "
-            f"{model.architecture!r}: set the dilation to 1 or the architecture to c5"
-        )
+def _model(config: ConfigDict) -> Iterator[Fault]:
+    model = config.model
     levels = model.fpn.coarsest - 1
-    if not sizes:
-        raise FsisError("config.model.rpn.anchor_sizes is empty; give at least one size")
-    if model.architecture == "fpn" and len(sizes) != levels:
-        raise FsisError(
-            f"config.model.rpn.anchor_sizes has {len(sizes)} sizes; "
-            f"the pyramid has {levels} levels (2 to {model.fpn.coarsest}), give one size for each"
-        )
-    if model.architecture == "fpn" and model.shifted_mask_references and model.fpn.coarsest < 6:
-        raise FsisError(
-            f"config.model.fpn.coarsest is {model.fpn.coarsest}; config.model.shifted_mask_references needs level 6"
-        )
-
-
-def _check_heads(model: ConfigDict) -> None:
-    needs: tuple[tuple[str, Any, str, Any], ...] = (
-        ("box_head.kind", "res5", "architecture", "c4"),
-        ("mask_head.kind", "res5", "architecture", "c4"),
-        ("mask_head.kind", "shared_res5", "box_head.kind", "res5"),
-        ("detections.legacy_pasting", True, "legacy_boxes", True),
-        ("votes.kind", "dense", "architecture", "fpn"),
-        ("votes.kind", "dense", "legacy_boxes", False),
-    )
-    for key, value, other, needed in needs:
-        found, there = (functools.reduce(lambda part, name: part[name], k.split("."), model) for k in (key, other))
-        if found == value and there != needed:
-            raise FsisError(
-                f"config.model.{key} is {value!r}, which needs config.model.{other} to be {needed!r}; it is {there!r}: "
-                "change one of them"
-            )
+    if model.architecture == "fpn" and len(model.rpn.anchor_sizes) != levels:
+        must_be = f"{levels} sizes, one for each level of the pyramid (2 to {model.fpn.coarsest})"
+        yield "model.rpn.anchor_sizes", must_be
     if model.keypoint_head.kind != "none" and not model.classes:
-        raise FsisError(
-            f"config.model.keypoint_head.kind is {model.keypoint_head.kind!r} and config.model.classes empty: only "
-            "detectors of named classes find keypoints; name them, or set the kind to none"
-        )
+        must_be = "'none' where config.model.classes is (): only detectors of named classes find keypoints"
+        yield "model.keypoint_head.kind", must_be
+    if twice := [name for name, count in collections.Counter(model.classes).items() if count > 1]:
+        yield "model.classes", f"different names; {twice[0]!r} is there twice"
 
 
-def _check_classes(config: ConfigDict) -> None:
-    """A plain detector is shown no references, so nothing may ask for any."""
-    classes = config.model.classes
-    if not isinstance(classes, tuple) or not all(isinstance(name, str) and name for name in classes):
-        raise FsisError(f"config.model.classes is {classes!r}; give names of categories: ('person', 'car'), or ()")
-    if len(set(classes)) != len(classes):
-        twice = next(name for name in classes if classes.count(name) > 1)
-        raise FsisError(f"config.model.classes names {twice!r} twice; name each category once")
-    if not classes:
-        return
-    needed = {
-        "model.matching.kind": (config.model.matching.kind, "none"),
-        "model.relation": (config.model.relation, "none"),
-        "data.contrast": (config.data.contrast, False),
-        "data.mosaic": (config.data.mosaic, 0),
-        "data.fold": (config.data.fold, 0),
-        "data.transform.scale": (config.data.transform.scale, "shortest_side"),
-        "eval.mosaics": (config.eval.mosaics, 0),
-    }
-    for key, (value, right) in needed.items():
-        if value != right:
-            raise FsisError(
-                f"config.{key} is {value!r}, but a detector of config.model.classes is shown no references: "
-                f"set it to {right!r}"
-            )
+def _shown(value: Any) -> str:
+    """In one line, and not all of a long tuple."""
+    return " ".join(_brief.repr(value).split())
 
 
-def _check_evaluation(settings: ConfigDict) -> None:
-    shots = settings.shots
-    if not isinstance(shots, tuple) or not shots or not all(type(k) is int and k >= 1 for k in shots):
-        raise FsisError(f"config.eval.shots is {shots}; give one or more numbers of references: 1,3,5")
-    if not _are_numbers(settings.scales) or not all(scale > 0 for scale in settings.scales):
-        raise FsisError(f"config.eval.scales is {settings.scales!r}; give numbers above 0: (0.5, 2.0), or ()")
-    if settings.mosaics and settings.otsu:
-        raise FsisError(
-            f"config.eval.mosaics is {settings.mosaics} and config.eval.otsu is True: two tests; give one of them"
-        )
-    if settings.mosaics and settings.references != "train":
-        raise FsisError(
-            f"config.eval.mosaics is {settings.mosaics}: their references come from the train split; set "
-            f"config.eval.references to train, it is {settings.references!r}"
-        )
-
-
-def _are_numbers(value: object) -> bool:
-    return isinstance(value, tuple) and all(type(number) in (int, float) for number in value)
-
-
-def _is_canvas(value: object) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(isinstance(side, int) and side > 0 and side % 32 == 0 for side in value)
-    )
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 200

@@ -88,10 +88,7 @@ def import_yaml(path: pathlib.Path) -> Imported:
         if part[name] != value:
             part[name] = _like(part[name], value)
             differing[key] = part[name]
-    try:
-        check_config(config)
-    except FsisError as error:
-        raise FsisError(f"{path}: {error}") from error
+    check_config(config, path)
     ignored = [f"{key}: {why}" for key, why in settings.without_effect().items()]
     heads = "Keypoint" if settings["MODEL.KEYPOINTS_ON"] else "Mask" if settings["MODEL.MASK_ON"] else "Faster"
     groups, width = config.model.backbone.groups, config.model.backbone.group_width

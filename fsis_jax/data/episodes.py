@@ -1,8 +1,8 @@
 """Episodes: which target, which references, and whether the references' category is in the target.
 
-Follows the PyTorch project's `lib/roi_data/loader.py` (DESIGN section 4, Episodes) with two changes: references come
-from other images than the target, because the target's own cell would give its answer away, and nothing is kept between
-draws: an episode is a pure function of (seed, index), so that a resumed run, and any number of workers, see the same.
+Follows the PyTorch project's `lib/roi_data/loader.py` with two changes: references come from other images than the
+target, because the target's own cell would give its answer away, and nothing is kept between draws: an episode is a
+pure function of (seed, index), so that a resumed run, and any number of workers, see the same.
 """
 
 import dataclasses
@@ -21,6 +21,9 @@ from fsis_jax.errors import FsisError
 Kind = Literal["present", "background", "absent", "plain"]
 """Of the references; "plain": there are none (plain.py)."""
 ReferenceSource = Literal["other", "target", "any"]
+"""Of references in training."""
+ReferencesFrom = Literal["train", "target", "wrong"]
+"""Of references in a test; "wrong": the train split's, of a category that the target does not show."""
 
 BACKGROUND_SIDES = (32, 64, 128)
 """Sides of background patches, in pixels of the resized target."""
@@ -110,17 +113,6 @@ class EpisodeSampler:
     ) -> None:
         if not targets:
             raise FsisError("no target image to train on: the split is empty; check the data root, split and fold")
-        if shots < 1:
-            raise FsisError(f"shots={shots}: at least 1 reference is needed")
-        if present < 0 or background < 0 or present + background > 1:
-            raise FsisError(
-                f"present={present} and background={background} are probabilities: neither may be negative "
-                "and their sum may not exceed 1"
-            )
-        if not 0 <= mosaic <= 1:
-            raise FsisError(f"mosaic={mosaic} is a probability: give 0 to 1")
-        if reference_source not in ("other", "target", "any"):
-            raise FsisError(f"reference_source={reference_source!r}: use 'other', 'target' or 'any'")
         self.annotations = annotations
         self.targets = tuple(int(target) for target in targets)
         self.shots = shots
@@ -253,7 +245,7 @@ def evaluation_references(
         where = "the train split" if source == "train" else target_annotations[target].file_name
         raise FsisError(
             f"no reference of category {category} in {where}; "
-            "choose the other source of references (eval.reference_source) or leave the category out"
+            "choose the other source of references (eval.references) or leave the category out"
         )
     rng = np.random.default_rng((seed, _TEST_STREAM, repeat, target, category))
     return _draw(rng, pool, shots, annotations)

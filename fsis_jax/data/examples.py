@@ -12,9 +12,9 @@ from fsis_jax.data.aspect import bounded_size
 from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.data.plain import class_numbers
 from fsis_jax.data.records import Annotations, Source
+from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.data.transforms import (
     Tone,
-    TransformConfig,
     cut_reference,
     jitter_intensity,
     own_scale,

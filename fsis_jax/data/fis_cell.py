@@ -4,8 +4,6 @@ Follows `lib/datasets/dataset_catalog.py` of the PyTorch project: annotation fil
 file names of images are relative to it.
 """
 
-DEFAULT_ROOT = "data/fis_cell"
-
 CATEGORIES = {
     1: "BBBC039",
     2: "ClusterNuclei",

@@ -16,7 +16,8 @@ from fsis_jax.data.pipeline import BatchIterator, make_batches
 from fsis_jax.data.plain import PlainSampler, class_ids
 from fsis_jax.data.records import Annotations, Source, Subset
 from fsis_jax.data.synthetic import generate
-from fsis_jax.data.transforms import TransformConfig, own_scale
+from fsis_jax.data.transform_config import TransformConfig
+from fsis_jax.data.transforms import own_scale
 from fsis_jax.errors import FsisError
 
 DEBUG_TRAIN, DEBUG_VALIDATION = 8, 4

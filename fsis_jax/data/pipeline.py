@@ -23,7 +23,8 @@ from fsis_jax.data.episodes import EpisodeSampler, shuffled
 from fsis_jax.data.examples import ImageCache, training_example
 from fsis_jax.data.plain import PlainSampler
 from fsis_jax.data.records import Source
-from fsis_jax.data.transforms import Canvases, TransformConfig, choose_canvas, scaled_size, shortest_side_scale
+from fsis_jax.data.transform_config import TransformConfig
+from fsis_jax.data.transforms import Canvases, choose_canvas, scaled_size, shortest_side_scale
 from fsis_jax.errors import FsisError
 
 # Streams of random numbers; those of the episodes start at 1 (episodes.py).

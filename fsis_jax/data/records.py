@@ -1,6 +1,6 @@
 """The one record type of the data layer, and what a source of records must offer.
 
-A COCO folder (`coco.CocoSource`) and a prepared array_record data set (`fis_cell`) are two sources of the
+A COCO folder (`coco.CocoSource`) and a prepared array_record data set (`prepared`) are two sources of the
 same records. Boxes are (x1, y1, x2, y2) = (x, y, x + w, y + h) in pixels of the stored image.
 """
 

@@ -2,20 +2,20 @@
 
 Training and test share these functions. Every random one takes its numpy Generator. Images are (h, w) or (h, w, 3)
 uint8 here; a grey image stays one channel until it is placed on the canvas. Sources: `lib/utils/blob.py` (resize,
-square crop) and `lib/roi_data/loader.py` (augmentation of references) of the PyTorch project. Beyond it (DESIGN
-section 3): percentile stretch of every image, and a scale that follows the size of the references.
+square crop) and `lib/roi_data/loader.py` (augmentation of references) of the PyTorch project. Beyond it:
+percentile stretch of every image, and a scale that follows the size of the references.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from fsis_jax.data.aspect import bounded_size
 from fsis_jax.data.records import Annotations
+from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.errors import FsisError
 from fsis_jax.io.content import Content
 from fsis_jax.io.images import to_rgb8
@@ -23,111 +23,6 @@ from fsis_jax.io.levels import Image, Stretch, find_stretch
 
 Canvases = Sequence[tuple[int, int]]
 """Allowed canvas shapes (height, width)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformConfig:
-    """How images, references and instances are prepared. Fields below `augmentation` act in training only."""
-
-    scale: Literal["shortest_side", "reference"] = "reference"
-    """"shortest_side": as the PyTorch project. "reference": so that the references have `reference_pixels`."""
-    shortest_side: int = 600
-    """Pixels of the shortest side ..."""
-    longest_side: int = 1000
-    """... unless the longest would exceed this."""
-    reference_pixels: float = 32.0
-    """Median sqrt(w * h) of the reference boxes in the resized target."""
-    min_scale: float = 0.125
-    max_scale: float = 8.0
-    """Bounds of the scale when it follows the references."""
-    intensity: Literal["percentile", "none"] = "percentile"
-    """Stretch 8-bit images too. Each target is stretched by its own percentiles, each reference crop by the crop's, so
-    that a loose crop file counts the same. 16-bit and float images are always stretched."""
-    percentiles: tuple[float, float] = (1.0, 99.8)
-    """Values that become 0 and 255."""
-    reference_size: int = 128
-    """Side of the square reference images."""
-    reference_stretch: Literal["crop", "image", "either"] = "crop"
-    """By whose percentiles a reference is stretched, with intensity "percentile". "crop": by its own, so that a crop
-    file counts as a box does. "image": by those of the image that it is cut from, where that is known, so that dim and
-    bright cells differ. "either": in training at random, in use as "image"."""
-    antialias: bool = True
-    """What shrinks to less than half is averaged; else pixels are skipped, as the PyTorch project does."""
-    legacy_reference_crop: bool = False
-    """Truncate boxes of the inclusive convention and lose the last row or column of odd squares, as the PyTorch project
-    does (its quirk Q11)."""
-    mask_size: int = 28
-    """Side m of the grid on which an instance's mask is stored."""
-    max_instances: int = 128
-    """Rows G of a batch; where a target shows more, less of it is shown."""
-    box_offset: int = 0
-    """Subtracted from x2 and y2 of the ground truth; 1 for models of the legacy inclusive convention."""
-    min_visible: float = 0.3
-    """An instance of which a crop shows a smaller share is ignored in training."""
-
-    # augmentation
-    aspect_bounds: tuple[float, float] | tuple[()] = ()
-    """Least and largest width over height of what a target shows (`aspect.py`), with scale "shortest_side"."""
-    scale_jitter: float = 1.0
-    """The scale is multiplied by a log-uniform factor in [1 / scale_jitter, scale_jitter]."""
-    reference_context: float = 1.35
-    """Reference boxes grow about their centre by a uniform factor in [1, reference_context]; at test by none."""
-    flip: float = 0.5
-    """Probability of a left-right flip; drawn for the target and for each reference."""
-    rot90: bool = False
-    """Also turn by 0, 90, 180 or 270 degrees. Cells have no upright side, tissue and culture neither."""
-    gamma: float = 1.0
-    """Intensities to the power of a log-uniform value in [1 / gamma, gamma]."""
-    contrast: float = 0.0
-    """Contrast about mid-grey times a uniform value in [1 - contrast, 1 + contrast]."""
-    brightness: float = 0.0
-    """Plus a uniform value in [-brightness, brightness], of the full range."""
-    colour: float = 0.0
-    """Each channel of a colour image times a uniform value in [1 - colour, 1 + colour]."""
-    noise: float = 0.0
-    """Gaussian noise of a standard deviation drawn from [0, noise], of the full range."""
-    invert: float = 0.0
-    """Probability that bright and dark change places, in an example's target and references alike."""
-    grey: float = 0.0
-    """Probability that colour is taken away, in an example's target and references alike."""
-
-    def __post_init__(self) -> None:
-        checks = {
-            "scale": self.scale in ("shortest_side", "reference"),
-            "reference_stretch": self.reference_stretch in ("crop", "image", "either"),
-            "intensity": self.intensity in ("percentile", "none"),
-            "percentiles": len(self.percentiles) == 2 and 0 <= self.percentiles[0] < self.percentiles[1] <= 100,
-            "shortest_side": 0 < self.shortest_side <= self.longest_side,
-            "reference_pixels": self.reference_pixels > 0,
-            "min_scale": 0 < self.min_scale <= self.max_scale,
-            "reference_size": self.reference_size >= 8,
-            "mask_size": self.mask_size >= 2,
-            "max_instances": self.max_instances >= 1,
-            "box_offset": self.box_offset in (0, 1),
-            "min_visible": 0 <= self.min_visible <= 1,
-            "aspect_bounds": not self.aspect_bounds or 0 < self.aspect_bounds[0] <= 1 <= self.aspect_bounds[1],
-            "scale_jitter": self.scale_jitter >= 1,
-            "reference_context": self.reference_context >= 1,
-            **{name: 0 <= getattr(self, name) <= 1 for name in ("flip", "invert", "grey")},
-            "gamma": self.gamma >= 1,
-            **{name: 0 <= getattr(self, name) < 1 for name in ("contrast", "brightness", "colour", "noise")},
-        }
-        for name, good in checks.items():
-            if not good:
-                raise FsisError(
-                    f"transform config: {name}={getattr(self, name)!r} is out of range; see TransformConfig"
-                )
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "TransformConfig":
-        """From an ml_collections ConfigDict or any mapping whose keys are fields of this class."""
-        values = dict(config)
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise FsisError(f"transform config: unknown key {unknown[0]!r}; see TransformConfig for the keys")
-        if "percentiles" in values:
-            values["percentiles"] = tuple(values["percentiles"])
-        return cls(**values)
 
 
 def shortest_side_scale(size: tuple[int, int], config: TransformConfig) -> float:

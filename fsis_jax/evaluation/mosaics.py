@@ -13,7 +13,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from fsis_jax.data.records import Annotations, Record, Source
-from fsis_jax.data.transforms import TransformConfig, to_levels
+from fsis_jax.data.transform_config import TransformConfig
+from fsis_jax.data.transforms import to_levels
 from fsis_jax.data.windows import Window, decode_columns, random_window, touching
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.predictions import read_target, shown
@@ -72,7 +73,7 @@ class Mosaics:
             record = source.annotations[position]
             anchor = record.boxes[rng.integers(len(record.boxes))]
             window = random_window(rng, (record.height, record.width), (side, side), anchor)
-            levels = to_levels(read_target(source, position), TransformConfig())
+            levels = to_levels(read_target(source, position), TransformConfig(intensity="percentile"))
             panel = levels[window.y0 : window.y1, window.x0 : window.x1]
             pixels[y : y + side, x : x + side] = panel if panel.ndim == 3 else panel[..., None]
             parts.append(_instances(record, window, (y, x), pixels.shape[:2]))

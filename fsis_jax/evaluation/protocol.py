@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from fsis_jax.data.episodes import ReferencesFrom
 from fsis_jax.data.records import Source
 from fsis_jax.evaluation import keypoint_ap
 from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
 from fsis_jax.evaluation.plain import EVERY, by_category, predict_plain
-from fsis_jax.evaluation.predictions import Model, Prediction, ReferencesFrom, predict, read_target
+from fsis_jax.evaluation.predictions import Model, Prediction, predict, read_target
 from fsis_jax.evaluation.scores import COCO_AREAS, families_of, score, summarise, to_coco
 from fsis_jax.evaluation.selectivity import measure_selectivity
 from fsis_jax.io.exports import write_overlay

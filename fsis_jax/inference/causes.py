@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsis_jax.data.transforms import TransformConfig, to_levels
+from fsis_jax.data.transform_config import TransformConfig
+from fsis_jax.data.transforms import to_levels
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.reading import Reading

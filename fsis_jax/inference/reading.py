@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
+from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.data.transforms import (
-    TransformConfig,
     choose_canvas,
     place,
     resize,

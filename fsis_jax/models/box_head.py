@@ -20,9 +20,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fsis_jax.models.layers import GroupNorm, conv
+from fsis_jax.models.layers import GroupNorm, conv, small_normal
 
-small_normal = jax.nn.initializers.normal(0.01)
 tiny_normal = jax.nn.initializers.normal(0.001)
 
 

@@ -16,8 +16,7 @@ import optax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fsis_jax.models.layers import conv
-from fsis_jax.models.losses import device_sum
+from fsis_jax.models.layers import conv, device_sum
 
 _STEPS = 8
 """Positions per cell at which `decode_keypoints` looks for the highest point."""

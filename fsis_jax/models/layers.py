@@ -17,6 +17,7 @@ from fsis_jax import ops
 EPSILON = 1e-5
 
 he_normal = jax.nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+small_normal = jax.nn.initializers.normal(0.01)
 
 
 def conv(
@@ -159,11 +160,11 @@ class BatchNorm(nnx.Module):
         if training.weights is not None:
             weights = weights * training.weights[:, None, None, None]
         axis_name = training.axis_name
-        total = _all_devices(jnp.append((y * weights).sum((0, 1, 2)), weights.sum()), axis_name)
+        total = device_sum(jnp.append((y * weights).sum((0, 1, 2)), weights.sum()), axis_name)
         some, count = total[-1] > 0, jnp.maximum(total[-1], 1.0)  # there may be no roi that counts
         total = total[:-1]
         mean = total / count
-        var = _all_devices((jnp.square(y - mean) * weights).sum((0, 1, 2)), axis_name) / count
+        var = device_sum((jnp.square(y - mean) * weights).sum((0, 1, 2)), axis_name) / count
         unbiased = var * count / jnp.maximum(count - 1, 1)
         moved = 0.1 * some
         self.mean[...] = (1 - moved) * self.mean[...] + moved * jax.lax.stop_gradient(mean)
@@ -193,7 +194,8 @@ def _masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return x if mask is None else x * mask.astype(x.dtype)
 
 
-def _all_devices(x: jax.Array, axis_name: str | None) -> jax.Array:
+def device_sum(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """The sum of x over the devices along `axis_name`."""
     return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 

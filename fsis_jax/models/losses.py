@@ -8,12 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fsis_jax.models.layers import device_sum
 from fsis_jax.ops import IGNORE, POSITIVE
-
-
-def device_sum(x: jax.Array, axis_name: str | None) -> jax.Array:
-    """The sum of x over the devices along `axis_name`."""
-    return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 
 def smooth_l1(difference: jax.Array, beta: float) -> jax.Array:

@@ -12,10 +12,8 @@ from jax.typing import DTypeLike
 
 from fsis_jax import ops
 from fsis_jax.models.extent import Extent
-from fsis_jax.models.layers import conv
+from fsis_jax.models.layers import conv, small_normal
 from fsis_jax.ops.dispatch import Backend
-
-small_normal = jax.nn.initializers.normal(0.01)
 
 
 class RPN(nnx.Module):

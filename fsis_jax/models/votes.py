@@ -17,8 +17,8 @@ from jax.typing import DTypeLike
 
 from fsis_jax import ops
 from fsis_jax.models.extent import Extent
-from fsis_jax.models.layers import GroupNorm, conv
-from fsis_jax.models.losses import device_sum, weighted_mean
+from fsis_jax.models.layers import GroupNorm, conv, device_sum, small_normal
+from fsis_jax.models.losses import weighted_mean
 from fsis_jax.models.rpn import Proposals
 from fsis_jax.models.targets import Roles
 
@@ -62,7 +62,7 @@ class VoteHead(nnx.Module):
         self.from_coarse = conv(coarse, channels, 1, use_bias=False, dtype=dtype, rngs=rngs)
         self.convs = nnx.List(conv(channels, channels, 3, use_bias=False, dtype=dtype, rngs=rngs) for _ in range(2))
         self.norms = nnx.List(GroupNorm(channels) for _ in range(3))
-        self.out = conv(channels, 6, 1, dtype=dtype, rngs=rngs, kernel_init=jax.nn.initializers.normal(0.01))
+        self.out = conv(channels, 6, 1, dtype=dtype, rngs=rngs, kernel_init=small_normal)
 
     def __call__(self, fine: jax.Array, coarse: jax.Array, extent: Extent | None) -> Votes:
         """From the stem (B, h, w, C) and matched features (B, h / 2, w / 2, C) of the finest level."""

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fsis_jax.config import base_config
+from fsis_jax.config_check import check_values
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import atomic_write
 
@@ -21,8 +22,8 @@ def config_of(meta: dict[str, Any]) -> ConfigDict:
     """
     config = base_config()
     _check_sections(meta.get("config"), config, "config")
-    stored = ConfigDict(_tuples(meta["config"], config))
-    with config.unlocked():
+    stored = ConfigDict(_like(meta["config"], config))
+    with config.unlocked(), config.ignore_type():  # check_values says it better
         config.update(stored)
     model = stored.get("model", ConfigDict())
     if config.model.backbone.norm == "group" and "freeze_at" not in model.get("backbone", {}):
@@ -49,7 +50,7 @@ def read_config(path: pathlib.Path) -> ConfigDict:
     """A config.json of a run.
 
     Raises:
-        FsisError: no such file, no JSON, or a key that does not exist.
+        FsisError: no such file, no JSON, a key that does not exist, or a value that its key cannot have.
     """
     try:
         plain = json.loads(path.read_text())
@@ -58,7 +59,9 @@ def read_config(path: pathlib.Path) -> ConfigDict:
     except ValueError as error:
         raise FsisError(f"{path}: not JSON ({error}); give the config.json of a run") from error
     _check_keys(plain, base_config(), path, "config")
-    return config_of({"config": plain})
+    config = config_of({"config": plain})
+    check_values(config, path)
+    return config
 
 
 def _check_sections(plain: Any, known: ConfigDict, name: str) -> None:
@@ -79,12 +82,18 @@ def _check_keys(plain: Any, known: Any, path: pathlib.Path, name: str) -> None:
             _check_keys(value, known[key], path, f"{name}.{key}")
 
 
-def _tuples(value: Any, today: Any = None) -> Any:
-    """JSON knows lists only; the config's sequences are tuples, and so is the one value of what takes several today."""
+def _like(value: Any, today: Any = None) -> Any:
+    """JSON's value as that of a config: `today` is the key's own, None inside of tuples.
+
+    JSON knows lists only, but the config's sequences are tuples, and so is the one value of what takes several today; a
+    whole number may stand for one with a fraction.
+    """
     if isinstance(value, dict):
-        return {
-            key: _tuples(item, today.get(key) if isinstance(today, ConfigDict) else None) for key, item in value.items()
-        }
+        known = today if isinstance(today, ConfigDict) else {}
+        return {key: _like(item, known.get(key)) for key, item in value.items()}
     if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    return (value,) if isinstance(today, tuple) else value
+        return tuple(_like(item) for item in value)
+    if isinstance(today, tuple):
+        return (value,)
+    # As text, since float(10**400) is an OverflowError and float("1" + 400 * "0") infinite.
+    return float(str(value)) if isinstance(today, float) and type(value) is int else value

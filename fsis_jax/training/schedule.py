@@ -18,8 +18,8 @@ def scaled_steps(config: ConfigDict, steps: int) -> int:
 
 
 def total_steps(config: ConfigDict) -> int:
-    """Updates in the whole run."""
-    return config.training.steps or scaled_steps(config, config.training.reference_steps)
+    """Updates in the whole run, at least one."""
+    return config.training.steps or max(1, scaled_steps(config, config.training.reference_steps))
 
 
 def base_rate(config: ConfigDict) -> float:

@@ -56,12 +56,13 @@ def load_run(path: pathlib.Path) -> Trained:
     """The detector of a run's folder (its best step) or of one of its step folders.
 
     Raises:
-        FsisError: nothing is there, or the checkpoint is partial, or its arrays do not fit its config.
+        FsisError: nothing is there, or the checkpoint is partial, its config cannot work, or its arrays do not fit it.
     """
     checkpoints, step = open_run(path)
     with contextlib.closing(checkpoints):
         meta = checkpoints.meta(step)
         config = config_of(meta)
+        check_config(config, path)
         graph, like = _structure(config)
         return Trained(nnx.merge(graph, checkpoints.restore_model(step, like)), config, dict(meta["validation"] or {}))
 
@@ -162,10 +163,7 @@ def load_weights(path: pathlib.Path) -> Trained:
         config = config_of(meta)
         validation = {name: float(value) for name, value in meta["validation"].items()}
     # From here on it is JAX that may fail.
-    try:
-        check_config(config)
-    except FsisError as error:
-        raise FsisError(f"{path}: {error}") from error
+    check_config(config, path)
     graph, like = _structure(config)
     wanted = flat_arrays(like)
     found = differences(wanted, stored)

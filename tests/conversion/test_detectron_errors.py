@@ -76,7 +76,10 @@ from fsis_jax.errors import FsisError
         (("SOLVER: {BASE_LR: .nan}",), "SOLVER.BASE_LR is nan; give a number"),
         (("MODEL: 3",), "MODEL is 3; it is a section"),
         (("TEST: {SCALES: '(800,)'}",), "TEST.SCALES and its other name TEST.SCALE are both given"),
-        (("TRAIN: {BATCH_SIZE_PER_IM: 0}",), "config.model.box_head.samples is 0; it must be at least 1"),
+        (
+            ("TRAIN: {BATCH_SIZE_PER_IM: 0}",),
+            "config.model.box_head.samples is 0; it must be a whole number, at least 1",
+        ),
     ],
 )
 def test_one_line_for_what_is_not_possible(tmp_path, parts, message):

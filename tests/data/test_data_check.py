@@ -13,7 +13,7 @@ from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.examples import ImageCache
 from fsis_jax.data.prepared import prepare
 from fsis_jax.data.synthetic import generate
-from fsis_jax.data.transforms import TransformConfig
+from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.errors import FsisError
 
 

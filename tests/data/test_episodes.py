@@ -166,9 +166,6 @@ def test_evaluation_references(annotations):
         ({"targets": []}, "no target image"),
         ({"categories": {9}}, "no usable reference"),
         ({"min_reference_area": 1e6}, "no usable reference"),
-        ({"shots": 0}, "shots=0"),
-        ({"present": 0.8, "background": 0.3}, "probabilities"),
-        ({"reference_source": "elsewhere"}, "elsewhere"),
     ],
 )
 def test_bad_arguments_are_named(annotations, options, message):
@@ -217,5 +214,3 @@ def test_without_others_there_is_no_mosaic(annotations):
     one = [a for a in annotations if 1 in a.classes]
     sampler = _sampler(one, categories={1}, mosaic=1.0)
     assert all(sampler(index).others == () for index in range(20))
-    with pytest.raises(FsisError, match="mosaic=2 is a probability"):
-        _sampler(annotations, mosaic=2)

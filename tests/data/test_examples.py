@@ -7,9 +7,9 @@ from memory_source import MemorySource, annotate, disc, disc_source
 
 from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.data.examples import ImageCache, training_example
+from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.data.transforms import (
     Tone,
-    TransformConfig,
     cut_reference,
     place,
     reference_image,
@@ -20,7 +20,17 @@ from fsis_jax.data.transforms import (
 from fsis_jax.errors import FsisError
 
 SIZE = (96, 128)
-CONFIG = TransformConfig(reference_size=32, mask_size=14, max_instances=8, reference_context=1.0, flip=0.0)
+CONFIG = TransformConfig(
+    scale="reference",
+    max_scale=8.0,
+    intensity="percentile",
+    antialias=True,
+    reference_size=32,
+    mask_size=14,
+    max_instances=8,
+    reference_context=1.0,
+    flip=0.0,
+)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from fsis_jax.data.examples import ImageCache, training_example
 from fsis_jax.data.figures import KEYPOINTS, generate_figures
 from fsis_jax.data.keypoints import mirrored, read_names, to_coco, turned, within
 from fsis_jax.data.records import Source, Subset
-from fsis_jax.data.transforms import Orientation, TransformConfig
+from fsis_jax.data.transform_config import TransformConfig
+from fsis_jax.data.transforms import Orientation
 from fsis_jax.errors import FsisError
 
 NAMES = ["nose", "left_eye", "right_eye"]

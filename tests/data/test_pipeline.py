@@ -10,10 +10,22 @@ from memory_source import MemorySource, disc_source
 from fsis_jax.batch import Batch
 from fsis_jax.data.episodes import EpisodeSampler
 from fsis_jax.data.pipeline import BatchOrder, bucket_targets, make_batches
-from fsis_jax.data.transforms import TransformConfig, own_scale
+from fsis_jax.data.transform_config import TransformConfig
+from fsis_jax.data.transforms import own_scale
 from fsis_jax.errors import FsisError
 
-CONFIG = TransformConfig(reference_size=32, mask_size=14, max_instances=16, scale_jitter=1.3, rot90=True, noise=0.05)
+CONFIG = TransformConfig(
+    scale="reference",
+    max_scale=8.0,
+    intensity="percentile",
+    antialias=True,
+    reference_size=32,
+    mask_size=14,
+    max_instances=16,
+    scale_jitter=1.3,
+    rot90=True,
+    noise=0.05,
+)
 
 
 class BrokenSource(MemorySource):
@@ -138,7 +150,7 @@ def test_buckets_follow_the_shapes_of_the_images():
         shapes = collections.Counter(batch.images.shape[1:3] for batch in batches)
     assert shapes == {(48, 64): 4, (64, 48): 3}
     with pytest.raises(FsisError, match="give one canvas"):
-        bucket_targets(source, range(7), TransformConfig(), [(48, 64), (64, 48)])
+        bucket_targets(source, range(7), CONFIG, [(48, 64), (64, 48)])
 
 
 def test_the_order_uses_every_target_equally_often_whatever_the_buckets():

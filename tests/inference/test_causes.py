@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from fsis_jax.data.transforms import TransformConfig
+from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.causes import check_crop, no_cell_causes, size_warnings
 from fsis_jax.inference.instances import CroppedMask, Instances

@@ -15,8 +15,8 @@ from parity_table import Figures
 
 from fsis_jax.config import base_config
 from fsis_jax.data.from_config import transform_config
+from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.data.transforms import (
-    TransformConfig,
     cut_reference,
     pad_to_square,
     place,

@@ -191,6 +191,12 @@ def test_a_config_from_before_a_key_took_several_values(config):
         ("[]", "config is not a mapping"),
         ('{"data": 3}', r"config\.data is not a mapping"),
         ('{"model": {"rpn": {"sample": 3}}}', r"there is no key config\.model\.rpn\.sample; fsis_jax/config\.py lists"),
+        ('{"data": {"root": 5}}', r"config\.data\.root is 5; it must be text$"),
+        (
+            '{"training": {"steps": "many"}}',
+            r"config\.training\.steps is 'many'; it must be a whole number, at least 0$",
+        ),
+        (f'{{"optimizer": {{"learning_rate": 1{400 * "0"}}}}}', r"config\.optimizer\.learning_rate is inf; it must be"),
     ],
 )
 def test_a_config_that_is_none(tmp_path, text, message):
