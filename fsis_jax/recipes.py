@@ -116,7 +116,7 @@ def cells_base_config() -> ConfigDict:
     model.detections.nms_method = "hard"
     model.detections.nms_threshold = 0.7
     model.detections.mask_nms_threshold = 0.4
-    model.detections.mask_confidence = 4.0
+    model.detections.mask_confidence = 2.0
     transform = config.data.transform
     config.data.repeat_rare = 0.5
     transform.reference_pixels = 32.0

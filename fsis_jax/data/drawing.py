@@ -37,7 +37,8 @@ class Drawing:
 def draw(rng: np.random.Generator, looks: Sequence[Look], height: int, width: int) -> Drawing:
     """An image with cells of all the given looks, which share a background, at least three of each if they fit."""
     image = _background(rng, looks[0].background, height, width)
-    _litter(rng, image, looks[0])
+    if looks[0].debris[1] or looks[0].lines:
+        _litter(rng, image, looks[0])
     owner = np.full((height, width), -1, np.int32)
     grain = {scale: _noise(rng, 256, 256, scale) for scale in (2, 3, 5)}
     drawn: list[int] = []
@@ -128,7 +129,7 @@ class _Placed:
 def _litter(rng: np.random.Generator, image: np.ndarray, look: Look) -> None:
     """What is no cell: the lines of a counting chamber, and specks of one to a few pixels, lighter or darker."""
     height, width = image.shape[:2]
-    if look.lines and rng.random() < look.lines:
+    if rng.random() < look.lines:
         level, angle = float(rng.uniform(-0.3, 0.3)), rng.uniform(0, math.pi)
         drawn = np.zeros((height, width), np.float32)
         across, along = np.array((math.sin(angle), -math.cos(angle))), np.array((math.cos(angle), math.sin(angle)))
@@ -139,7 +140,7 @@ def _litter(rng: np.random.Generator, image: np.ndarray, look: Look) -> None:
             cv2.line(drawn, begin, end, 1.0, int(rng.integers(1, 3)))
         image += level * cv2.GaussianBlur(drawn, (0, 0), 0.7)[..., None]
     rows, columns = np.ogrid[:height, :width]
-    for _ in range(int(rng.integers(look.debris[0], look.debris[1] + 1)) if look.debris[1] else 0):
+    for _ in range(int(rng.integers(look.debris[0], look.debris[1] + 1))):
         y, x, radius = rng.uniform(0, height), rng.uniform(0, width), math.exp(rng.uniform(0, math.log(4)))
         turn, squeeze = rng.uniform(0, math.pi), rng.uniform(0.4, 1)
         u = (columns - x) * math.cos(turn) + (rows - y) * math.sin(turn)

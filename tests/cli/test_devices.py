@@ -49,7 +49,7 @@ def test_a_device_that_does_not_say_why(fsis, desk, monkeypatch):
     assert error.startswith("fsis: error: JAX cannot start any device: unset JAX_PLATFORMS or set it to cpu")
 
 
-@pytest.mark.parametrize("where", ["from_pretrained", "segment_all"])
+@pytest.mark.parametrize("where", ["from_pretrained", "candidates"])
 def test_too_little_memory_on_the_device(fsis, desk, monkeypatch, where):
     def fails(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99999 bytes.\nand more")
