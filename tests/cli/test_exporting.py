@@ -76,7 +76,7 @@ def test_a_default_that_is_not_there(fsis, desk, no_default, monkeypatch, caplog
     monkeypatch.setenv("FSIS_WEIGHTS", "cell-small")
     assert fsis(*SEGMENT).error == (
         f"fsis: error: {desk}/cell-small: no such file or folder; give the folder of a training run, a weights "
-        "file, or the name of weights that come with the package: cells-small, cells-small-gpu"
+        "file, or the name of weights that come with the package: cells-small, cells-small-gpu, cells-drawn"
     )
     assert not (desk / "out").exists()
 
