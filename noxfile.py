@@ -1,6 +1,6 @@
 """The tests that versions of libraries may break, with the newest and with the oldest ones: `nox`, or `nox -s newest`.
 
-`.ci/run` does the same, and the rest.
+`.ci/run` does the same with a part of them, and the rest.
 """
 
 import nox
