@@ -72,8 +72,8 @@ TINY: dict[str, Any] = {
     "keypoint_head.pooled": 7,
     "detections.max_instances": 8,
     # Whatever random weights say.
-    "detections.score_threshold": -1.0,
-    "detections.decayed_score_threshold": -1.0,
+    "detections.score_threshold": 0.0,
+    "detections.decayed_score_threshold": 0.0,
 }
 """Of `config.model`, ahead of a case's own values."""
 
