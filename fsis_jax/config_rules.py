@@ -97,6 +97,7 @@ SHARE = number(0, 1)
 PART = number(0, below=1)
 POSITIVE = number(above=0)
 NOT_NEGATIVE = number(0)
+LIMIT = Rule("a number, above 0, or inf for none", lambda value: POSITIVE.allows(value) or value == math.inf)
 CANVASES = several(Rule("(height, width) in multiples of 32", _is_canvas), "((256, 256), (256, 512))", least=1)
 
 RULES: dict[str, Rule] = {
@@ -246,7 +247,7 @@ RULES: dict[str, Rule] = {
     "optimizer.warmup_steps": COUNT_OR_NONE,
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.bias_rate": NOT_NEGATIVE,
-    "optimizer.clip_value": POSITIVE,
+    "optimizer.clip_value": LIMIT,
     "optimizer.accumulate": COUNT,
     "training.batch_size": COUNT,
     "training.freeze_backbone": SWITCH,

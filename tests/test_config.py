@@ -64,7 +64,8 @@ def test_every_key_has_a_rule() -> None:
 def test_every_key_rejects_nonsense(key: str) -> None:
     default, rule = value_of(BASE, key), RULES[key]
     assert rule.allows(default)
-    assert [value for value in NONSENSE[type(default)] if rule.allows(value)] == []
+    endless = [math.inf] if key == "optimizer.clip_value" else []  # clips nothing, as Detectron
+    assert [value for value in NONSENSE[type(default)] if rule.allows(value)] == endless
     if isinstance(default, str):
         assert rule.allows("nonsense") == (key in FREE)
 

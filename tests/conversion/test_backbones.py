@@ -203,7 +203,8 @@ def test_init_from_a_backbone_of_another_architecture(backbone, change):
 
 def test_a_backbone_does_not_segment_and_is_not_resumed(backbone, fsis, tiny_data):
     path, _ = backbone
-    with pytest.raises(FsisError, match=f"holds weights to start from .* train one with --config.init_from={path} and"):
+    told = f"holds weights to start from .* train one by `fsis train --config FILE --config.init_from={path} --"
+    with pytest.raises(FsisError, match=told):
         Segmenter.from_checkpoint(path)
     options = ["--config", path / "config.json", "--workdir", path, f"--config.data.root={tiny_data}"]
     options += [f"--config.data.{split}_canvases=((64,64),)" for split in ("train", "test")]
