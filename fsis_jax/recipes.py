@@ -109,7 +109,6 @@ def cells_base_config() -> ConfigDict:
     model.relation = "compare_bags"
     model.rpn.train_post_nms = 192
     model.rpn.test_post_nms = 300
-    model.votes.post_nms = 300
     model.box_head.quality_scores = True
     model.box_head.positive_fraction = 0.4
     # Boxes of cells that touch overlap widely: masks decide what is found twice.

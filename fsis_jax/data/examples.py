@@ -61,7 +61,9 @@ class ImageCache:
     def levels(self, record: int) -> np.ndarray:
         """The image as the network sees it (`transforms.to_levels`)."""
         image = self._images.get((record, True))
-        return self._keep((record, True), to_levels(self.raw(record), self._config) if image is None else image)
+        if image is None:
+            image = to_levels(self.raw(record), self._config, self.stretch(record))
+        return self._keep((record, True), image)
 
     def stretch(self, record: int) -> Stretch | None:
         """How the image is stretched (`transforms.target_stretch`)."""

@@ -12,7 +12,6 @@ import collections
 import json
 import os
 import pathlib
-import secrets
 import shutil
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.index import annotation_files, find_layout
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import write_failure
+from fsis_jax.io.files import check_unused, new_folder
 
 Path = str | os.PathLike[str]
 _SORTS = {"images": "image_id", "annotations": "annotation_id", "categories": "category_id", "licenses": "license"}
@@ -41,34 +40,23 @@ def merge(folders: Sequence[Path], output: Path, *, folds: Path | None = None) -
     target, sources = pathlib.Path(output), [pathlib.Path(folder) for folder in folders]
     if len(set(map(os.path.abspath, sources))) < max(len(sources), 2):
         raise FsisError(f"merge {' '.join(map(str, sources))}: give two different folders or more")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise FsisError(f"{target}: exists already: delete it or choose another folder")
+    check_unused(target)
     splits = _splits(sources)
     contents = [{split: _read(source, split) for split in splits} for source in sources]
     names = _Names(contents)
     chosen = _given_folds(folds, names.categories) if folds else _joined_folds(sources, names)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            (temporary / "annotations").mkdir(parents=True)
-            for split in splits:
-                merged = _merged([content[split] for content in contents], names)
-                merged["info"] = {"description": f"{' and '.join(source.name for source in sources)}, merged"}
-                (temporary / "annotations" / f"{split}.json").write_text(json.dumps(merged))
-            (temporary / "folds.json").write_text(json.dumps(chosen))
-            for number, (source, content) in enumerate(zip(sources, contents, strict=True)):
-                for name in {row["file_name"] for split in splits for row in content[split]["images"]}:
-                    place = temporary / "images" / names.files[number, name]
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source / "images" / name, place)
-            if target.exists():
-                target.rmdir()
-            temporary.rename(target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise write_failure(target, error) from error
+    with new_folder(target) as folder:
+        (folder / "annotations").mkdir()
+        for split in splits:
+            merged = _merged([content[split] for content in contents], names)
+            merged["info"] = {"description": f"{' and '.join(source.name for source in sources)}, merged"}
+            (folder / "annotations" / f"{split}.json").write_text(json.dumps(merged))
+        (folder / "folds.json").write_text(json.dumps(chosen))
+        for number, (source, content) in enumerate(zip(sources, contents, strict=True)):
+            for name in {row["file_name"] for split in splits for row in content[split]["images"]}:
+                place = folder / "images" / names.files[number, name]
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / "images" / name, place)
     return target
 
 

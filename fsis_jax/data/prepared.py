@@ -22,7 +22,7 @@ from fsis_jax.data.coco_files import annotation_files, check_same_categories, fi
 from fsis_jax.data.records import Annotations, Record, Source
 from fsis_jax.errors import FsisError
 from fsis_jax.io.damage import damage_in
-from fsis_jax.io.files import write_failure
+from fsis_jax.io.files import check_unused, write_failure
 
 _REMAKE = "make it again with `fsis data prepare`"
 
@@ -116,8 +116,7 @@ def prepare(root: str | os.PathLike[str], output: str | os.PathLike[str]) -> pat
     target = pathlib.Path(output)
     if find_layout(root) == "prepared":
         raise FsisError(f"{os.fspath(root)}: is a prepared data set already: give the folder with the images")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise FsisError(f"{target}: exists already: delete it or choose another folder")
+    check_unused(target)
     sources = {split: CocoSource(root, split) for split in annotation_files(root)}
     for split, source in sources.items():
         if not re.fullmatch(r"[A-Za-z]\w*", split):

@@ -9,8 +9,6 @@ import itertools
 import json
 import os
 import pathlib
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -23,7 +21,7 @@ from fsis_jax.data.drawing import Drawing, draw
 from fsis_jax.data.looks import FIS_CELL_LOOKS, FOLDS, LOOKS, Look
 from fsis_jax.data.random_looks import crowded_look, flat_look, random_look
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import write_failure
+from fsis_jax.io.files import check_unused, new_folder
 
 SyntheticLayout = Literal["coco", "fis_cell"]
 Split = Literal["train", "val", "test"]
@@ -88,21 +86,10 @@ def generate(
             raise FsisError(f"{count} {kind} categories: give 0 or more, of layout 'coco'")
     if not _SMALLEST_SIDE <= sides[0] <= sides[1]:
         raise FsisError(f"image sides {sides[0]} to {sides[1]}: give {_SMALLEST_SIDE} or more, the smaller first")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise FsisError(f"{target}: exists already: delete it or choose another folder")
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            (temporary / "images").mkdir(parents=True)
-            _write(temporary, layout, seed, images_per_category, two_category_images, sides, drawn)
-            if target.exists():
-                target.rmdir()
-            temporary.rename(target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise write_failure(target, error) from error
+    check_unused(target)
+    with new_folder(target) as folder:
+        (folder / "images").mkdir()
+        _write(folder, layout, seed, images_per_category, two_category_images, sides, drawn)
     return target
 
 

@@ -173,8 +173,8 @@ def segment_targets(
                 seed=seed,
             )
             shown_in = targets if references == "target" else train
-            crops = reference_crops(shown_in, boxes, legacy=legacy)
-            encoded = model.encode_references(crops, stretches=_stretches(model, shown_in, boxes), checked=False)
+            crops, stretches = zip(*(_reference(model, shown_in, box, legacy) for box in boxes), strict=True)
+            encoded = model.encode_references(crops, stretches=stretches, checked=False)
             yield _Episode(read_target(targets, target), encoded, target=target, category=category)
 
     for episode, instances in model.candidates(jobs()):
@@ -187,14 +187,14 @@ def segment_targets(
         )
 
 
-def _stretches(model: Model, source: Source, boxes: Sequence[ReferenceBox]) -> list[Stretch | None]:
-    """How the images that the boxes come from are stretched."""
-
-    def sides(reference: ReferenceBox) -> np.ndarray:
-        x1, y1, x2, y2 = reference.box
-        return np.array([[y2 - y1, x2 - x1]], np.float32)
-
-    return [model.stretch_of(read_target(source, reference.record), sides(reference)) for reference in boxes]
+def _reference(
+    model: Model, source: Source, reference: ReferenceBox, legacy: bool
+) -> tuple[np.ndarray, Stretch | None]:
+    """A box cut out of its image (`legacy` as for `cut_reference`), and how that image is stretched."""
+    image = read_target(source, reference.record)
+    x1, y1, x2, y2 = reference.box
+    sides = np.array([[y2 - y1, x2 - x1]], np.float32)
+    return cut_reference(image, reference.box, legacy=legacy), model.stretch_of(image, sides)
 
 
 def _categories(source: Source) -> set[int]:
@@ -205,8 +205,3 @@ def read_target(source: Source, position: int) -> np.ndarray:
     """The decoded image of a record."""
     record = source[position]
     return decode_image(record.encoded, record.annotations.file_name)
-
-
-def reference_crops(source: Source, boxes: Sequence[ReferenceBox], *, legacy: bool = False) -> list[np.ndarray]:
-    """The boxes cut out of their images; `legacy` as for `cut_reference`."""
-    return [cut_reference(read_target(source, reference.record), reference.box, legacy=legacy) for reference in boxes]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pycocotools.mask
 from ml_collections import ConfigDict
 
 from fsis_jax.data.records import Source
@@ -138,11 +139,11 @@ def _touching(pairs: Sequence[tuple[Instances, Instances]]) -> dict[str, float]:
 
 def _touches(boxes: np.ndarray) -> np.ndarray:
     """(n,) bool, whether the largest IoU of a box (n, 4) with another one is within `TOUCHING`."""
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = np.maximum(high - low, 0).prod(-1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    iou = shared / np.maximum(areas[:, None] + areas - shared, 1e-6)
+    if not len(boxes):
+        return np.zeros(0, bool)
+    corners = boxes.astype(np.float64)
+    measured = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)  # COCO's x, y, width, height
+    iou = np.array(pycocotools.mask.iou(measured, measured, [False] * len(boxes)))
     np.fill_diagonal(iou, 0)
     nearest = iou.max(1, initial=0)
     return np.asarray((nearest >= TOUCHING[0]) & (nearest <= TOUCHING[1]))

@@ -23,7 +23,6 @@ class Settings:
     """As for `Segmenter.candidates`."""
     category: str | None = None
     """Name of what the references show, for COCO and GeoJSON. A plain detector has its own names."""
-
     tidying: Tidying = WHOLE_CELLS
     """What is done to masks, and which cells are left out."""
 

@@ -1,10 +1,11 @@
-"""Writing files so that a reader sees the old file or the whole new one, never a part."""
+"""Writing files and folders so that a reader sees the old one or the whole new one, never a part."""
 
 import contextlib
 import errno
 import os
 import pathlib
 import secrets
+import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -45,6 +46,39 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise write_failure(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if not os.access(place, os.W_OK | os.X_OK):
         raise write_failure(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def check_unused(folder: pathlib.Path) -> None:
+    """Raise FsisError where a folder to make exists already, unless it is an empty one."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FsisError(f"{folder}: exists already: delete it or choose another folder")
+
+
+@contextlib.contextmanager
+def new_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder under another name beside `target`, whose place it takes when the block ends without an exception.
+
+    On any exception it is removed. The block should only write: every OSError in it is taken for a failed write.
+
+    Args:
+        target: not there yet, or an empty folder (`check_unused`).
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            if target.exists():
+                target.rmdir()
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise write_failure(target, error) from error
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ class Reader:
         ]
         sample = next((i for i, size in zip(choice.index[y + 2 :], pixel, strict=False) if size > 1), 0)
         table = _table(series, self._labels)
-        finish = _finish(series, self._labels)
+        finish = _finish(series, table, self._labels)
 
         def read(*window: int) -> np.ndarray:
             if chosen > 1:
@@ -184,12 +184,13 @@ def _table(series: tifffile.TiffPageSeries, labels: bool) -> np.ndarray | None:
     return None if is_for_display(table) else table
 
 
-def _finish(series: tifffile.TiffPageSeries, labels: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """From stored numbers to grey levels or colours."""
+def _finish(
+    series: tifffile.TiffPageSeries, table: np.ndarray | None, labels: bool
+) -> Callable[[np.ndarray], np.ndarray]:
+    """From stored numbers to grey levels or colours, with what `_table` gave."""
     keyframe, bits = series.keyframe, series.keyframe.bitspersample
     if labels:
         return lambda pixels: pixels
-    table = _table(series, labels)
     if table is not None:
         return lambda pixels: table[pixels.astype(np.intp)]
     if series.transform is not None:

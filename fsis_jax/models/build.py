@@ -117,7 +117,7 @@ def build_box_head(config: ConfigDict, channels: int, *, rngs: nnx.Rngs) -> BoxH
         channels=read,
         relation=config.relation,
         boxes=boxes,
-        votes=0 if config.votes.kind == "none" else VOTE_CHANNELS * head.pooled**2,
+        votes=_vote_channels(config) * head.pooled**2,
         dtype=dtype,
         rngs=rngs,
     )
@@ -134,7 +134,7 @@ def build_mask_head(config: ConfigDict, channels: int, box_head: BoxHead, *, rng
         return ConvMaskHead(
             channels,
             relation=relation,
-            votes=0 if config.votes.kind == "none" else VOTE_CHANNELS,
+            votes=_vote_channels(config),
             channels=head.channels,
             convs=head.convs,
             norm=head.norm,
@@ -171,6 +171,11 @@ def outputs_per_roi(config: ConfigDict, class_specific: bool) -> int:
     """Boxes or masks that a head gives of a roi: the background's first, if there is one."""
     foreground = len(config.classes) if config.classes and class_specific else 1
     return foreground + config.background_outputs
+
+
+def _vote_channels(config: ConfigDict) -> int:
+    """What heads read of the votes at each position of a roi; 0 where there are none."""
+    return 0 if config.votes.kind == "none" else VOTE_CHANNELS
 
 
 def _res5(config: ConfigDict, channels: int, pooled: int, rngs: nnx.Rngs) -> Res5:
