@@ -150,7 +150,8 @@ def test_other_errors_name_file_and_remedy(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FsisError, match=r"a\.txt: not a PNG, JPEG or TIFF file: save"):
         decode_image(b"not an image", "a.txt")
     stack = _tiff(_random((5, 40, 50), np.uint8), photometric="minisblack")
-    with pytest.raises(FsisError, match=r"s\.tif: a stack of shape \(5, 40, 50\), axes QYX: save one plane of it, grey or RGB"):
+    told = r"s\.tif: a stack of shape \(5, 40, 50\), axes QYX: save one plane of it, grey or RGB"
+    with pytest.raises(FsisError, match=told):
         decode_image(stack, "s.tif")
     with pytest.raises(FsisError, match=r"c\.tif: pixels of type complex64: save"):
         decode_image(_tiff(np.zeros((4, 4), np.complex64)), "c.tif")
