@@ -213,7 +213,8 @@ def test_backbones_have_torchvisions_names(depth: int, groups: int, group_width:
     assert {name: ca_fsis.their_shape(name, shape) for name, shape in ours.items()} == names
     levels = nnx.eval_shape(lambda net, images: net(images, None), backbone, jnp.zeros((1, 64, 96, 3)))
     assert {level: x.shape for level, x in levels.items()} == {
-        level: (1, 64 // 2**level, 96 // 2**level, 64 * 2**level) for level in (2, 3, 4, 5)
+        1: (1, 32, 48, 64),  # the stem, before it is pooled
+        **{level: (1, 64 // 2**level, 96 // 2**level, 64 * 2**level) for level in (2, 3, 4, 5)},
     }
 
 
