@@ -17,6 +17,7 @@ from benchmarks.matmul import peak
 from benchmarks.measure import Row, best_times, compiled
 from fsis_jax import ops
 from fsis_jax.batch import Batch
+from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.models.detection import View, detect
 from fsis_jax.models.detector import Detector, Matched, Pyramid
 from fsis_jax.models.layers import Training
@@ -24,7 +25,7 @@ from fsis_jax.models.normalise import normalise
 from fsis_jax.models.objective import sampling_settings
 from fsis_jax.models.targets import assign_roles, roi_targets, rpn_targets
 from fsis_jax.training.parallel import DataParallel
-from fsis_jax.training.step import TrainState, new_state
+from fsis_jax.training.step import new_state
 
 
 class _Rows(list[Row]):

@@ -6,12 +6,10 @@ share, config_rules.py which values a key may have.
 """
 
 import dataclasses
-import pathlib
 
 from ml_collections import ConfigDict
 
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.transform_config import TransformConfig
 
 
 def base_config() -> ConfigDict:
@@ -78,8 +76,8 @@ def _data() -> ConfigDict:
     data.aspect_bounds = ()
     # Worker processes of the pipeline; 0: a thread of the main process.
     data.workers = 0
-    # How images and references are scaled, stretched and varied: data/transform_config.py has these keys, their meaning
-    # and their defaults.
+    # How images and references are scaled, stretched and varied: preprocess/transform_config.py has these keys, what
+    # they mean, and their defaults.
     data.transform = _transform()
     return data
 
@@ -327,15 +325,3 @@ def _evaluation() -> ConfigDict:
     # Pictures of what was found, evenly spread over the test images.
     evaluation.overlays = 12
     return evaluation
-
-
-def user_path(path: str) -> pathlib.Path:
-    """A path from a config or the command line: absolute, with ~ expanded.
-
-    Raises:
-        FsisError: ~NAME of a user who is not known.
-    """
-    try:
-        return pathlib.Path(path).expanduser().absolute()
-    except RuntimeError as error:
-        raise FsisError(f"{path}: there is no such user, or no home: give the whole path") from error

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, get_args
 
-from fsis_jax.data.episodes import ReferencesFrom, ReferenceSource
-from fsis_jax.data.transform_config import Intensity, ReferenceStretch, Scale
 from fsis_jax.models.resnet import BLOCKS
 from fsis_jax.ops.deform import OffsetLayout
 from fsis_jax.ops.dispatch import Backend
 from fsis_jax.ops.roi_pool import RoiPoolMethod
 from fsis_jax.ops.soft_nms import SoftNmsMethod, VotingMethod
+from fsis_jax.preprocess.records import ReferencesFrom, ReferenceSource
+from fsis_jax.preprocess.transform_config import Intensity, ReferenceStretch, Scale
 
 
 @dataclasses.dataclass(frozen=True)

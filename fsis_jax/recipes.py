@@ -2,8 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from fsis_jax.coco_names import COCO_CLASSES
 from fsis_jax.config import base_config
-from fsis_jax.data.coco_names import COCO_CLASSES
 
 
 def c4_config() -> ConfigDict:

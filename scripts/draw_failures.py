@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fsis_jax.data.coco import open_source
-from fsis_jax.data.records import Source
+from fsis_jax.data.opening import open_source
 from fsis_jax.evaluation.instance_metrics import matched_pairs
 from fsis_jax.evaluation.predictions import Prediction, pairs_to_test, segment_targets
 from fsis_jax.evaluation.scores import counted
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.files import atomic_write
+from fsis_jax.preprocess.records import Source
 
 OUTPUT = pathlib.Path(__file__).resolve().parent.parent / "docs" / "images" / "failures.png"
 SIDE, MARGIN, TITLE = 330, 8, 26

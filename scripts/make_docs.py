@@ -9,19 +9,19 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from command_line import command_line
 from PIL import Image, ImageDraw, ImageFont
 
 from fsis_jax.cli import run
-from fsis_jax.cli.manual import command_line
 from fsis_jax.cli.parsing import Parser
-from fsis_jax.data.drawing import Drawing, draw
-from fsis_jax.data.from_config import transform_config
-from fsis_jax.data.looks import LOOKS
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.reading import plan_reading
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.files import atomic_write
 from fsis_jax.io.overlay import draw_overlay
+from fsis_jax.preprocess.transform_config import transform_config
+from fsis_jax.synthetic.drawing import Drawing, draw
+from fsis_jax.synthetic.looks import LOOKS
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
 FONT = ImageFont.load_default(size=20)

@@ -67,7 +67,7 @@ def _made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[pat
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Synthetic cells: 9 categories, 33 training and 11 test images of 64 to 96 pixels, some with two categories."""
-    from fsis_jax.data.synthetic import generate
+    from fsis_jax.synthetic.generate import generate
 
     with _made_once(tmp_path_factory, "tiny-data") as (folder, made):
         if not made:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle_masks
 
-from fsis_jax.data.records import Annotations, Record
+from fsis_jax.preprocess.records import Annotations, Record
 
 
 def annotate(

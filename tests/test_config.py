@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
+from fsis_jax.checkpoints.config_file import config_of, plain_config, read_config
 from fsis_jax.config import base_config
 from fsis_jax.config_check import NEEDS, ORDERED, Need, check_config, check_values, value_of
 from fsis_jax.config_rules import RULES
 from fsis_jax.errors import FsisError
 from fsis_jax.ops.soft_nms import SoftNmsMethod
 from fsis_jax.recipes import c4_config, cells_base_config, cells_config, coco_config, compact_config
-from fsis_jax.training.config_file import config_of, plain_config, read_config
 
 BASE = base_config()
 CONFIGS = sorted((pathlib.Path(__file__).resolve().parent.parent / "configs").glob("*.py"))

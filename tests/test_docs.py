@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Iterator
 
 import pytest
+from command_line import PARSERS, command_line
 from ml_collections import ConfigDict
 
-from fsis_jax.cli.manual import PARSERS, command_line
 from fsis_jax.config import base_config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

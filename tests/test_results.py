@@ -1,24 +1,16 @@
 """The tables of README and model card are what docs/results.json says."""
 
-import importlib.util
 import json
 import pathlib
 
+import make_results
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def make_results():
-    spec = importlib.util.spec_from_file_location("make_results", ROOT / "scripts" / "make_results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("name", ["README.md", "docs/model_card.md"])
-def test_tables_are_those_of_the_results(make_results, name):
+def test_tables_are_those_of_the_results(name):
     text = (ROOT / name).read_text()
     results = json.loads((ROOT / "docs" / "results.json").read_text())
     assert "<!-- table " in text
@@ -35,7 +27,7 @@ def _repeat(ap50, of):
     return {f: {**row, "AP_large": None, "categories": {c: dict(row) for c in of}} for f, row in rows.items()}
 
 
-def test_gathering_rounds_and_tables_give_mean_and_spread_over_repeats(make_results, tmp_path):
+def test_gathering_rounds_and_tables_give_mean_and_spread_over_repeats(tmp_path):
     runs = {
         "fold-1": {"unseen-5shot-train": [_repeat(0.2, ["a"]), _repeat(0.4, ["a"])]},
         "fold-2": {"unseen-5shot-train": [_repeat(0.6, ["b"]), _repeat(0.80004, ["b"])]},

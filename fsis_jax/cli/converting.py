@@ -3,14 +3,15 @@
 import hashlib
 from collections.abc import Sequence
 
+from fsis_jax.checkpoints.runs import load_run
+from fsis_jax.checkpoints.weights import SUFFIX, save_weights
 from fsis_jax.cli.parsing import Parser
-from fsis_jax.config import user_path
 from fsis_jax.conversion.convert import convert as convert_file
 from fsis_jax.conversion.convert import to_pytorch
-from fsis_jax.conversion.detectron_yaml import convert_yaml
+from fsis_jax.conversion.detectron.yaml_file import convert_yaml
 from fsis_jax.conversion.sources import KINDS
 from fsis_jax.errors import FsisError
-from fsis_jax.training.weights import SUFFIX, load_run, save_weights
+from fsis_jax.io.files import user_path
 
 
 def convert_parser() -> Parser:

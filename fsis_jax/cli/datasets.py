@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.data.check import check, format_report
 from fsis_jax.data.merging import merge
-from fsis_jax.data.synthetic import generate
+from fsis_jax.synthetic.generate import generate
 
 
 def data_parser() -> Parser:

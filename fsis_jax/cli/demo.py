@@ -16,9 +16,6 @@ import jax
 import numpy as np
 
 from fsis_jax.cli.parsing import Parser
-from fsis_jax.config import user_path
-from fsis_jax.data.sample import KINDS, draw_sample
-from fsis_jax.data.transforms import cut_reference
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.instance_metrics import Matching, match
 from fsis_jax.inference.examples import crop_example, encode_examples
@@ -26,10 +23,12 @@ from fsis_jax.inference.files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.settings import Outcome
 from fsis_jax.io.exports import write_png
-from fsis_jax.io.files import atomic_write, check_folder
+from fsis_jax.io.files import atomic_write, check_folder, user_path
 from fsis_jax.io.images import read_image
 from fsis_jax.io.source import open_image
+from fsis_jax.preprocess.transforms import cut_reference
 from fsis_jax.pretrained import default_weights
+from fsis_jax.synthetic.sample import KINDS, draw_sample
 
 _logger = logging.getLogger(__name__)
 _REPORT = "demo.txt"

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from tqdm import tqdm
 
 from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
-from fsis_jax.config import user_path
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.examples import (
@@ -32,6 +31,7 @@ from fsis_jax.inference.references import SUFFIX, References, load_references
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.settings import Outcome, Settings
 from fsis_jax.inference.tidying import Tidying
+from fsis_jax.io.files import user_path
 from fsis_jax.io.finding import image_files
 from fsis_jax.io.outputs import DEFAULT, FILES, check_results
 from fsis_jax.io.pdf import write_pdf
@@ -178,10 +178,10 @@ def segment(arguments: Sequence[str]) -> None:
         _check_plain(segmenter, options, saved is not None or len(examples) > 0)
     elif saved is None and not examples:
         raise FsisError(_NO_REFERENCE)
-    if options.augment:
-        segmenter.variants = variants(flip=True, scales=segmenter.config.eval.scales)
-    if options.min_score is not None:
-        segmenter.min_score = options.min_score
+    segmenter = segmenter.with_options(
+        min_score=options.min_score,
+        variants=variants(flip=True, scales=segmenter.config.eval.scales) if options.augment else None,
+    )
     references = saved or (encode_examples(segmenter, examples) if examples else None)
     unit = "instances" if segmenter.names else "cells"
     kinds = list(FILES) if "all" in options.save else list(dict.fromkeys(options.save))

@@ -10,9 +10,10 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from fsis_jax.checkpoints.config_file import read_config
+from fsis_jax.checkpoints.weights import SUFFIX
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.cli.spelling import suggestion
-from fsis_jax.config import user_path
 from fsis_jax.config_check import check_config
 from fsis_jax.data.from_config import open_split, seen_and_unseen
 from fsis_jax.data.plain import class_ids
@@ -31,9 +32,8 @@ from fsis_jax.evaluation.protocol import (
 from fsis_jax.evaluation.scores import score, summarise
 from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.training.config_file import read_config
+from fsis_jax.io.files import user_path
 from fsis_jax.training.loop import train_and_evaluate
-from fsis_jax.training.weights import SUFFIX
 
 
 def config_parser(command: str) -> Parser:
@@ -136,9 +136,10 @@ def evaluate(arguments: Sequence[str]) -> None:
     named = options.checkpoint
     model = Segmenter.from_pretrained(named) if named else Segmenter.from_checkpoint(workdir)
     _check_trained(config, model.config, named or str(workdir))
-    model.variants = variants(flip=settings.flip, scales=settings.scales)
-    if jax.local_device_count() > 1:
-        model.use_devices(jax.local_devices())
+    model = model.with_options(
+        variants=variants(flip=settings.flip, scales=settings.scales),
+        devices=jax.local_devices() if jax.local_device_count() > 1 else None,
+    )
     tested = {"weights": named or str(workdir), "fingerprint": model.fingerprint, "min_score": model.min_score}
     # Results of other weights, or of more looks at each image, do not take the place of the run's.
     prefix = f"{user_path(named).name.removesuffix(SUFFIX)}-" if named else ""

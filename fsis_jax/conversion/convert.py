@@ -17,6 +17,8 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from fsis_jax.checkpoints import config_file
+from fsis_jax.checkpoints.runs import FOLDER, Checkpoints, has_checkpoint, open_run
 from fsis_jax.config_check import check_config
 from fsis_jax.conversion import ca_fsis
 from fsis_jax.conversion.momentum import momentum_of, optimizer_arrays, sgd_state
@@ -26,8 +28,6 @@ from fsis_jax.conversion.torch_file import read_file
 from fsis_jax.conversion.torch_writer import write_file
 from fsis_jax.errors import FsisError
 from fsis_jax.models.detector import Detector
-from fsis_jax.training import config_file
-from fsis_jax.training.checkpoint import FOLDER, Checkpoints, has_checkpoint, open_run
 
 UNUSED = "pytorch"
 """Item of a step folder: PyTorch's tensors that no forward pass reads."""

@@ -14,12 +14,13 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.conversion import ca_fsis
 from fsis_jax.conversion.state_dict import is_trained
 from fsis_jax.errors import FsisError
 from fsis_jax.models.detector import Detector
 from fsis_jax.training.schedule import learning_rate
-from fsis_jax.training.step import TrainState, new_state
+from fsis_jax.training.step import new_state
 
 BUFFER = "momentum_buffer"
 

@@ -14,7 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fsis_jax.config import base_config
-from fsis_jax.conversion import ca_fsis, detectron
+from fsis_jax.conversion import ca_fsis
+from fsis_jax.conversion.detectron import weights as detectron
 from fsis_jax.errors import FsisError
 
 KINDS = {

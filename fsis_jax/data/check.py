@@ -15,9 +15,9 @@ from fsis_jax.config import base_config
 from fsis_jax.data.coco_files import annotation_files, find_layout
 from fsis_jax.data.episodes import can_be_shown
 from fsis_jax.data.index import Problem, read_index
-from fsis_jax.data.records import Annotations
 from fsis_jax.errors import FsisError
 from fsis_jax.io.images import decode_image
+from fsis_jax.preprocess.records import Annotations
 
 _T = TypeVar("_T")
 

@@ -1,4 +1,4 @@
-"""A folder with COCO annotations as a source of records, and how any data folder is opened.
+"""A folder with COCO annotations as a source of records.
 
 Annotations are read and checked at once (`index.py`); pixels stay on the disk until a record is asked for.
 """
@@ -8,10 +8,9 @@ import pathlib
 
 from absl import logging
 
-from fsis_jax.data.coco_files import find_layout
 from fsis_jax.data.index import read_index
-from fsis_jax.data.records import Record, Source
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.records import Record
 
 
 class CocoSource:
@@ -60,20 +59,3 @@ class CocoSource:
                 return Record(self.annotations[index], file.read())
         except OSError as error:
             raise FsisError(f"{path}: cannot be read ({error.strerror or error}): restore the image") from error
-
-
-def open_source(root: str | os.PathLike[str], split: str, *, keypoints: bool = False) -> Source:
-    """The records of a split of a folder of any layout.
-
-    Args:
-        split: "train" or "test"; FIS-Cell also has "val" and "train_only".
-        keypoints: of COCO as it comes, take the files with keypoints.
-
-    Raises:
-        FsisError: the folder cannot be used; see `CocoSource`.
-    """
-    if find_layout(root) == "prepared":
-        from fsis_jax.data.prepared import PreparedSource  # tensorflow_datasets takes a second to import
-
-        return PreparedSource(root, split)
-    return CocoSource(root, split, keypoints=keypoints)

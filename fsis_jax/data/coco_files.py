@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from fsis_jax.data import fis_cell
+from fsis_jax import fis_cell
 from fsis_jax.errors import FsisError
 
 Layout = Literal["coco", "fis_cell", "prepared"]

@@ -14,17 +14,12 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from fsis_jax.data.records import Annotations
-from fsis_jax.data.windows import decode_columns
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.records import Annotations, ReferenceSource
+from fsis_jax.preprocess.windows import decode_columns
 
 Kind = Literal["present", "background", "absent", "plain"]
 """Of the references; "plain": there are none (plain.py)."""
-ReferenceSource = Literal["other", "target", "any"]
-"""Of references in training."""
-ReferencesFrom = Literal["train", "target", "wrong"]
-"""Of references in a test; "wrong": the train split's, of a category that the target does not show."""
-
 BACKGROUND_SIDES = (32, 64, 128)
 """Sides of background patches, in pixels of the resized target."""
 BACKGROUND_MARGIN = 2

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsis_jax.data import keypoints as points
-from fsis_jax.data.aspect import bounded_size
 from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.data.plain import class_numbers
-from fsis_jax.data.records import Annotations, Source
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import (
+from fsis_jax.errors import FsisError
+from fsis_jax.io.images import decode_image
+from fsis_jax.io.levels import Stretch
+from fsis_jax.preprocess import keypoints as points
+from fsis_jax.preprocess.aspect import bounded_size
+from fsis_jax.preprocess.records import Annotations, Source
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import (
     Tone,
     cut_reference,
     jitter_intensity,
@@ -26,10 +29,7 @@ from fsis_jax.data.transforms import (
     target_stretch,
     to_levels,
 )
-from fsis_jax.data.windows import Window, limit_window, random_window, visible_instances
-from fsis_jax.errors import FsisError
-from fsis_jax.io.images import decode_image
-from fsis_jax.io.levels import Stretch
+from fsis_jax.preprocess.windows import Window, limit_window, random_window, visible_instances
 
 
 class ImageCache:

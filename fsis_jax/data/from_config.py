@@ -9,16 +9,16 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from fsis_jax.config import user_path
-from fsis_jax.data.coco import open_source
 from fsis_jax.data.episodes import EpisodeSampler
+from fsis_jax.data.opening import open_source
 from fsis_jax.data.pipeline import BatchIterator, make_batches
 from fsis_jax.data.plain import PlainSampler, class_ids
-from fsis_jax.data.records import Annotations, Source, Subset
-from fsis_jax.data.synthetic import generate
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import own_scale
 from fsis_jax.errors import FsisError
+from fsis_jax.io.files import user_path
+from fsis_jax.preprocess.records import Annotations, Source, Subset
+from fsis_jax.preprocess.transform_config import transform_config
+from fsis_jax.preprocess.transforms import own_scale
+from fsis_jax.synthetic.generate import generate
 
 DEBUG_TRAIN, DEBUG_VALIDATION = 8, 4
 """Images of a run with `config.debug`."""
@@ -169,12 +169,6 @@ def _repeated(annotations: Sequence[Annotations], seen: Collection[int], exponen
     most = max(images.values(), default=1)
     times = [max((round((most / images[category]) ** exponent) for category in here), default=1) for here in shown]
     return [position for position, count in enumerate(times) for _ in range(count)]
-
-
-def transform_config(config: ConfigDict) -> TransformConfig:
-    """The transforms of a run; the box convention is the model's."""
-    others = {"box_offset": int(config.model.legacy_boxes), "aspect_bounds": config.data.aspect_bounds}
-    return TransformConfig.from_config({**config.data.transform, **others})
 
 
 def training_batches(config: ConfigDict, splits: Splits, steps: int) -> BatchIterator:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fsis_jax.data import fis_cell
+from fsis_jax import fis_cell
 from fsis_jax.data.coco_files import (
     AS_COCO_COMES,
     annotation_files,
@@ -26,10 +26,10 @@ from fsis_jax.data.coco_files import (
     stated_categories,
 )
 from fsis_jax.data.instance import Instance, read_instance
-from fsis_jax.data.keypoints import read_keypoints, read_names
-from fsis_jax.data.records import Annotations
-from fsis_jax.data.segmentation import InvalidAnnotationError
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.keypoints import read_keypoints, read_names
+from fsis_jax.preprocess.records import Annotations
+from fsis_jax.preprocess.segmentation import InvalidAnnotationError
 
 _MOST_PIXELS = 1 << 31
 """Of an image that run lengths can count."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from fsis_jax.data.segmentation import InvalidAnnotationError, compressed_counts, is_coordinate, polygon_excess
+from fsis_jax.preprocess.segmentation import InvalidAnnotationError, compressed_counts, is_coordinate, polygon_excess
 
 _EXCESS = 1.0
 """Pixels by which a box or polygon may reach outside its image: some tools count from 1."""

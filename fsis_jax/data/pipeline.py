@@ -18,14 +18,14 @@ import numpy as np
 from absl import flags
 
 from fsis_jax.batch import Batch
-from fsis_jax.data.aspect import bounded_size
 from fsis_jax.data.episodes import EpisodeSampler, shuffled
 from fsis_jax.data.examples import ImageCache, training_example
 from fsis_jax.data.plain import PlainSampler
-from fsis_jax.data.records import Source
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import Canvases, choose_canvas, scaled_size, shortest_side_scale
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.aspect import bounded_size
+from fsis_jax.preprocess.records import Source
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import Canvases, choose_canvas, scaled_size, shortest_side_scale
 
 # Streams of random numbers; those of the episodes start at 1 (episodes.py).
 _TRANSFORM_STREAM, _BUCKET_STREAM = 11, 12

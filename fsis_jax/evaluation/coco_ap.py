@@ -21,9 +21,9 @@ import numpy as np
 import pycocotools.mask
 from pycocotools.cocoeval import COCOeval
 
-from fsis_jax.data.keypoints import to_coco
-from fsis_jax.data.records import Annotations
 from fsis_jax.evaluation import keypoint_ap
+from fsis_jax.preprocess.keypoints import to_coco
+from fsis_jax.preprocess.records import Annotations
 
 AREAS = ("all", "small", "medium", "large")
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsis_jax.data.records import Annotations
 from fsis_jax.errors import FsisError
 from fsis_jax.ops import COCO_SIGMAS, oks_sigmas
+from fsis_jax.preprocess.records import Annotations
 
 MAX_DETS = (20,)
 """Detections per image that COCO counts."""

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from fsis_jax.data.records import Annotations, Record, Source
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import to_levels
-from fsis_jax.data.windows import Window, decode_columns, random_window, touching
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.predictions import read_target, shown
+from fsis_jax.preprocess.records import Annotations, Record, Source
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import to_levels
+from fsis_jax.preprocess.windows import Window, decode_columns, random_window, touching
 
 LEAST_VISIBLE = 0.1
 """A cell of which a panel shows a smaller share is not one to find; what is left of it counts as background."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm import tqdm
 
-from fsis_jax.data.records import Source
 from fsis_jax.evaluation.predictions import Model, Prediction, pairs_to_test, read_target, shown
 from fsis_jax.inference.job import Job
+from fsis_jax.preprocess.records import Source
 
 EVERY = -1
 """The category of a prediction that holds the instances of all."""

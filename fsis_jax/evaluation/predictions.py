@@ -14,15 +14,15 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fsis_jax.data.episodes import ReferenceBox, ReferencesFrom, evaluation_references
-from fsis_jax.data.records import Source
-from fsis_jax.data.transforms import cut_reference
+from fsis_jax.data.episodes import ReferenceBox, evaluation_references
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J, Job
 from fsis_jax.inference.references import References
 from fsis_jax.io.images import decode_image
 from fsis_jax.io.levels import Image, Stretch
+from fsis_jax.preprocess.records import ReferencesFrom, Source
+from fsis_jax.preprocess.transforms import cut_reference
 
 # A stream of random numbers of its own; see data/episodes.py for the others.
 _WRONG_STREAM = 21

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from fsis_jax.data.episodes import ReferencesFrom
-from fsis_jax.data.records import Source
 from fsis_jax.evaluation import keypoint_ap
 from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
 from fsis_jax.evaluation.plain import EVERY, by_category, predict_plain
@@ -25,6 +23,7 @@ from fsis_jax.evaluation.selectivity import measure_selectivity
 from fsis_jax.io.exports import write_overlay
 from fsis_jax.io.files import atomic_write
 from fsis_jax.io.images import to_rgb8
+from fsis_jax.preprocess.records import ReferencesFrom, Source
 
 TABLE = (
     *(("mask", name) for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")),

@@ -12,12 +12,12 @@ import numpy as np
 import pycocotools.mask
 from ml_collections import ConfigDict
 
-from fsis_jax.data.records import Source
 from fsis_jax.evaluation import keypoint_ap
 from fsis_jax.evaluation.coco_ap import evaluate
 from fsis_jax.evaluation.instance_metrics import aggregated_jaccard, match, matched_pairs, total
 from fsis_jax.evaluation.predictions import Prediction
 from fsis_jax.inference.instances import Instances
+from fsis_jax.preprocess.records import Source
 
 COCO = {"mask": "segm", "box": "bbox", "mask_box": "mask_bbox", "keypoints": "keypoints"}
 """Our names of what is compared by COCO's measure, and those of `coco_ap.evaluate`."""

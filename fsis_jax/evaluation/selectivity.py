@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsis_jax.data.records import Source, Subset
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.coco_ap import evaluate
 from fsis_jax.evaluation.predictions import Model, Prediction, predict, segment_targets, shown
 from fsis_jax.evaluation.scores import to_coco
 from fsis_jax.inference.instances import Instances
+from fsis_jax.preprocess.records import Source, Subset
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import to_levels
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.reading import Reading
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import to_levels
 
 _logger = logging.getLogger(__name__)
 _MOST_APART = 3.0

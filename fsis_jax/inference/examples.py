@@ -16,7 +16,6 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from fsis_jax.data.transforms import cut_reference
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
@@ -25,6 +24,7 @@ from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.levels import Image, Stretch
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.rois import read_roi_boxes
+from fsis_jax.preprocess.transforms import cut_reference
 
 
 class Opener(Protocol):

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pycocotools.mask
 
-from fsis_jax.data.coco_names import KEYPOINTS
-from fsis_jax.data.keypoints import to_coco
-from fsis_jax.data.windows import decode_columns
+from fsis_jax.coco_names import KEYPOINTS
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.cropped_mask import CroppedMask, Size, encode, largest_part, paste, paste_whole_pixels
 from fsis_jax.inference.neighbours import Neighbours
+from fsis_jax.preprocess.keypoints import to_coco
+from fsis_jax.preprocess.windows import decode_columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -42,8 +42,12 @@ class Work(Generic[J]):
     references: References
     nothing: Instances
     """What a tile without an instance gives."""
-    parts: dict[int, Instances]
-    """What was found in the finished tiles, by number."""
+    parts: dict[int, Instances] = dataclasses.field(default_factory=dict)
+    """What was found in the finished tiles, by number; at first those of the job's journal."""
+
+    def __post_init__(self) -> None:
+        if self.job.journal is not None:
+            self.parts.update(self.job.journal.finished)
 
     @property
     def done(self) -> bool:
@@ -68,6 +72,12 @@ class Work(Generic[J]):
             if chosen and (len(chosen) == size or number == left[-1]):
                 yield chosen, images
                 chosen, images = [], []
+
+    def finish(self, number: int, found: Instances) -> None:
+        """Note what was found in a tile."""
+        self.parts[number] = found
+        if self.job.journal is not None and len(self.reading.tiles) > 1:
+            self.job.journal.add(number, found)
 
     def whole(self, min_score: float) -> Instances:
         """The instances of the image, as far as its tiles are finished."""

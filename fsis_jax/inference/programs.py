@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Sequence
 
 import jax
@@ -48,6 +49,13 @@ class Network:
     def __len__(self) -> int:
         """How many batches can be under way at once."""
         return len(self._replicas)
+
+    def digest(self, described: str) -> str:
+        """SHA-256 of a text and of the parameters, in hexadecimal digits."""
+        found = hashlib.sha256(described.encode())
+        for value in jax.tree.leaves(jax.device_get(self._replicas[0][1])):
+            found.update(np.ascontiguousarray(value).tobytes())
+        return found.hexdigest()
 
     def encode(self, references: np.ndarray) -> Pyramid:
         """As `encode`, by the device that gets the next batch: no other would have to wait for it."""

@@ -18,8 +18,13 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import (
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.augmentation import Variant
+from fsis_jax.inference.instances import Size
+from fsis_jax.inference.tiling import Tile, tiles
+from fsis_jax.io.levels import Image, Stretch, check_shape, coarsest
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import (
     choose_canvas,
     place,
     resize,
@@ -28,12 +33,7 @@ from fsis_jax.data.transforms import (
     target_stretch,
     to_levels,
 )
-from fsis_jax.data.windows import Window
-from fsis_jax.errors import FsisError
-from fsis_jax.inference.augmentation import Variant
-from fsis_jax.inference.instances import Size
-from fsis_jax.inference.tiling import Tile, tiles
-from fsis_jax.io.levels import Image, Stretch, check_shape, coarsest
+from fsis_jax.preprocess.windows import Window
 
 SMALLEST_TILE = 32
 """Pixels of the image."""

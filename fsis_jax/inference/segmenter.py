@@ -12,8 +12,8 @@ turn.
 """
 
 import collections
+import copy
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -22,24 +22,25 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from fsis_jax.config import user_path
-from fsis_jax.data.from_config import transform_config
-from fsis_jax.data.transforms import reference_image
+from fsis_jax.checkpoints.weights import Trained, find_weights, load_weights
 from fsis_jax.inference.augmentation import Variant
-from fsis_jax.inference.causes import check_crop, warn_of_sizes
+from fsis_jax.inference.causes import warn_of_sizes
+from fsis_jax.inference.encoding import encode_crops
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J, Job, TileBatch, Work
+from fsis_jax.inference.pasting import nothing_found, paste_tile
 from fsis_jax.inference.programs import Network
 from fsis_jax.inference.reading import Reading, plan_reading
 from fsis_jax.inference.references import NO_REFERENCES, References, check_encoded, shown_to_plain
 from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
-from fsis_jax.inference.tiling import Tile, near_core
+from fsis_jax.inference.tiling import Tile
+from fsis_jax.io.files import user_path
 from fsis_jax.io.given import ImageLike, as_crops, as_image, known_pixel_size
 from fsis_jax.io.levels import Image, Stretch
 from fsis_jax.models.detection import Detections
 from fsis_jax.models.detector import Detector
+from fsis_jax.preprocess.transform_config import transform_config
 from fsis_jax.pretrained import default_weights
-from fsis_jax.training.weights import Trained, find_weights, load_run, load_weights
 
 DEFAULT_MIN_SCORE = 0.5
 """Used where a checkpoint was never validated."""
@@ -77,7 +78,7 @@ class Segmenter:
         self.variants = tuple(variants)
         self.names: tuple[str, ...] = tuple(config.model.classes)
         """The categories of a plain detector; () of one that is shown references."""
-        self.use_devices(devices)
+        self._network = Network(self._graph, self._state, devices)
         self._transform = transform_config(config)
         self._offset = model.offset
         self._told: set[str] = set()
@@ -89,6 +90,8 @@ class Segmenter:
         Raises:
             FsisError: if nothing is there, or the checkpoint's arrays do not fit its config.
         """
+        from fsis_jax.checkpoints.runs import load_run  # orbax takes a second to import, and weights files need it not
+
         return cls._of(load_run(user_path(os.fspath(path))))
 
     @classmethod
@@ -110,24 +113,33 @@ class Segmenter:
     def _of(cls, trained: Trained) -> "Segmenter":
         return cls(trained.model, trained.config, min_score=trained.validation.get("min_score", DEFAULT_MIN_SCORE))
 
-    def use_devices(self, devices: Sequence[jax.Device]) -> None:
-        """From now on give batches to these devices in turn; (): to JAX's default device."""
-        self._network = Network(self._graph, self._state, devices)
+    def with_options(
+        self,
+        *,
+        min_score: float | None = None,
+        variants: Sequence[Variant] | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> "Segmenter":
+        """The same detector used in another way, as the constructor says; None: as this one, which does not change."""
+        other = copy.copy(self)  # with the fingerprint, which is of none of these
+        if min_score is not None:
+            other.min_score = min_score
+        if variants is not None:
+            other.variants = tuple(variants)
+        if devices is not None:
+            other._network = Network(self._graph, self._state, devices)
+        return other
 
     @property
     def model(self) -> Detector:
         """A detector of the same parameters, to look inside; what is done to it changes nothing here."""
-        model: Detector = nnx.merge(self._graph, self._state)
-        return model
+        return nnx.merge(self._graph, self._state)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """The same for models that see references and images alike: of parameters, architecture and preprocessing."""
         described = [self.config.model.to_json_best_effort(sort_keys=True), repr(self._transform)]
-        state = hashlib.sha256("\n".join(described).encode())
-        for value in jax.tree.leaves(jax.device_get(self._state)):
-            state.update(np.ascontiguousarray(value).tobytes())
-        return state.hexdigest()
+        return self._network.digest("\n".join(described))
 
     def encode_references(
         self,
@@ -157,21 +169,11 @@ class Segmenter:
         """
         if self.names:
             raise shown_to_plain(self.names)
-        crops, pixel_size = as_crops(crops, names), known_pixel_size(None, pixel_size)
-        names = names or [f"reference {number}" for number in range(1, len(crops) + 1)]
-        stretches = stretches or [None] * len(crops)
-        images = np.stack(
-            [
-                reference_image(crop, self._transform, stretch=stretch, name=name)
-                for crop, name, stretch in zip(crops, names, stretches, strict=True)
-            ]
-        )
-        for crop, name in zip(crops, names, strict=True) if checked else ():
-            check_crop(crop, self._transform, name)
-        each = [self._network.encode(image[None, None]) for image in images]
-        features = jax.tree.map(lambda *levels: sum(levels) / len(levels), *each)
+        names, crops = as_crops(crops, names)
+        features, images = encode_crops(self._network, self._transform, crops, names, stretches, checked=checked)
         if sides is None:
             sides = np.array([crop.shape[:2] for crop in crops])
+        pixel_size = known_pixel_size(None, pixel_size)
         encoded = References(features, np.asarray(sides, np.float32), images, pixel_size, self.fingerprint)
         if checked and pixel_size is None:  # else the images' tells their size in these
             warn_of_sizes(encoded.sides, self._transform, self._told, names)
@@ -283,8 +285,6 @@ class Segmenter:
         """The candidates that the journal of an image has; at the borders of the finished tiles they may be cut."""
         return self._work(job, tile).whole(self.min_score)
 
-    # The stages of `candidates`, one by one.
-
     def plan(
         self, image: ImageLike, references: References | None = None, *, pixel_size: float | None = None, tile: int = 0
     ) -> Reading:
@@ -301,31 +301,13 @@ class Segmenter:
 
         Boxes are in pixels of the image, from the corner of the tile; masks are probabilities laid over them.
         """
-        shown = [[image] for image in images]
-        found = self._network.find(reading, shown, references or NO_REFERENCES, [Variant()], len(images))
-        detections: Detections = jax.device_get(found)
-        return detections
+        known = references or NO_REFERENCES
+        found = self._network.find(reading, [[image] for image in images], known, [Variant()], len(images))
+        return jax.device_get(found)
 
     def paste(self, reading: Reading, tile: Tile, detections: Detections, row: int) -> Instances:
         """The instances that a tile answers for, in its pixels; out of all tiles' `tiling.merge` makes the image's."""
-        boxes, scores, valid = (np.asarray(x[row]) for x in (detections.boxes, detections.scores, detections.valid))
-        if len(reading.tiles) > 1:
-            valid = valid & near_core(boxes, tile, reading.margin)
-        found = Instances.from_padded(
-            boxes,
-            scores,
-            valid,
-            None if detections.masks is None else np.asarray(detections.masks[row]),
-            reading.window,
-            offset=self._offset,
-            min_score=self.min_score,
-            legacy=self.config.model.detections.legacy_pasting,
-            classes=np.asarray(detections.classes[row]) - 1 if self.names else None,
-            names=self.names,
-            keypoints=None if detections.keypoints is None else np.asarray(detections.keypoints[row]),
-        )
-        share = self.config.model.detections.mask_nms_threshold
-        return found.without_repeats(share) if share else found
+        return paste_tile(reading, tile, detections, row, self.config, offset=self._offset, min_score=self.min_score)
 
     def _work(self, job: J, tile: int) -> Work[J]:
         references = job.references
@@ -337,14 +319,7 @@ class Segmenter:
         if references.pixel_size is not None:
             sides = references.sides_in(known_pixel_size(reading.image, job.pixel_size))
             warn_of_sizes(sides, self._transform, self._told)
-        keypoints = self.config.model.keypoint_head
-        nothing = Instances.none(
-            reading.window,
-            names=self.names,
-            keypoints=0 if keypoints.kind == "none" else keypoints.keypoints,
-            boxes_only=self.config.model.mask_head.kind == "none",
-        )
-        return Work(job, reading, references, nothing, dict(job.journal.finished) if job.journal is not None else {})
+        return Work(job, reading, references, nothing_found(reading, self.config))
 
     def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[TileBatch[J]]:
         """Batches that the device was given, each prepared when it is asked for."""
@@ -366,9 +341,7 @@ class Segmenter:
         """Wait for a batch and paste its masks; the image's instances if these were its last tiles."""
         work, reading, detections = batch.work, batch.work.reading, jax.device_get(batch.detections)
         for row, number in enumerate(batch.tiles):
-            work.parts[number] = self.paste(reading, reading.tiles[number], detections, row)
-            if work.job.journal is not None and len(reading.tiles) > 1:
-                work.job.journal.add(number, work.parts[number])
+            work.finish(number, self.paste(reading, reading.tiles[number], detections, row))
             if progress is not None:
                 progress(work.job, len(work.parts), len(reading.tiles))
         if work.done:

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsis_jax.data.windows import Window
 from fsis_jax.inference.instances import CroppedMask, Instances, Size
 from fsis_jax.inference.neighbours import Neighbours
+from fsis_jax.preprocess.windows import Window
 
 CUT = 0.25
 """An instance is taken for cut where it ends nearer than this share of the margin to a side of its window."""

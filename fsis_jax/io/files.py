@@ -24,6 +24,18 @@ _REMEDIES = {
 }
 
 
+def user_path(path: str) -> pathlib.Path:
+    """A path from a config or the command line: absolute, with ~ expanded.
+
+    Raises:
+        FsisError: ~NAME of a user who is not known.
+    """
+    try:
+        return pathlib.Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise FsisError(f"{path}: there is no such user, or no home: give the whole path") from error
+
+
 def write_failure(path: str | os.PathLike[str], error: OSError) -> OutputError:
     """The one-line error for an OSError met while writing `path` (a file or a folder)."""
     remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")

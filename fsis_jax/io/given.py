@@ -67,8 +67,8 @@ def _from_pil(image: PIL.Image.Image, name: str) -> np.ndarray:
         raise FsisError(f"{name}: a PIL image that cannot be read ({one_line(error)}): {_REMEDY}") from error
 
 
-def as_crops(given: Sequence[ImageLike], names: Sequence[str] = ()) -> list[np.ndarray]:
-    """Crops of cells as arrays; `names` stand for them in messages.
+def as_crops(given: Sequence[ImageLike], names: Sequence[str] = ()) -> tuple[Sequence[str], list[np.ndarray]]:
+    """Crops of cells as arrays, with their names in messages: `names`, or "reference 1" and so on.
 
     Raises:
         FsisError: none, a single one that is not in a list, or one that is no image.
@@ -81,7 +81,7 @@ def as_crops(given: Sequence[ImageLike], names: Sequence[str] = ()) -> list[np.n
     if not crops:
         raise FsisError("no reference given: give at least one crop of a cell")
     names = names or [f"reference {number}" for number in range(1, len(crops) + 1)]
-    return [np.asarray(as_image(crop, name)) for crop, name in zip(crops, names, strict=True)]
+    return names, [np.asarray(as_image(crop, name)) for crop, name in zip(crops, names, strict=True)]
 
 
 def known_pixel_size(image: Image | None, given: float | None) -> float | None:

@@ -6,10 +6,10 @@ import shutil
 
 from ml_collections import ConfigDict
 
+from fsis_jax.checkpoints import config_file
+from fsis_jax.checkpoints.runs import FOLDER
 from fsis_jax.data.from_config import DEBUG_TRAIN, DEBUG_VALIDATION
 from fsis_jax.errors import FsisError
-from fsis_jax.training import config_file
-from fsis_jax.training.checkpoint import FOLDER
 
 STEPS = 20
 SUFFIX = "-debug"

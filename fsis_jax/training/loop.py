@@ -16,21 +16,22 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fsis_jax.batch import Batch
+from fsis_jax.checkpoints import config_file
+from fsis_jax.checkpoints.runs import Checkpoints, has_checkpoint
+from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.config_check import check_config
 from fsis_jax.data.from_config import Splits, open_splits, training_batches
-from fsis_jax.data.records import Source
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.protocol import validate
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.models.detector import Detector
-from fsis_jax.training import config_file
-from fsis_jax.training.checkpoint import Checkpoints, has_checkpoint
+from fsis_jax.preprocess.records import Source
 from fsis_jax.training.debug import debug_run
+from fsis_jax.training.initialise import initialise_from
 from fsis_jax.training.metrics import MetricWriter
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.schedule import learning_rate, total_steps
-from fsis_jax.training.step import TrainState, merge, new_state
-from fsis_jax.training.weights import initialise_from
+from fsis_jax.training.step import merge, new_state
 
 logger = logging.getLogger("fsis_jax")
 

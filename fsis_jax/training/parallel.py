@@ -16,8 +16,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from fsis_jax.batch import Batch
+from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.errors import FsisError
-from fsis_jax.training.step import AXIS, StepFunction, TrainState
+from fsis_jax.training.step import AXIS, StepFunction
 
 Tree = TypeVar("Tree")
 

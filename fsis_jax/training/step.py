@@ -4,7 +4,6 @@ The loss of a device is its share of the loss of the whole batch (sums here over
 are summed over devices, not averaged.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,28 +14,13 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from fsis_jax.batch import Batch
+from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.models.detector import Detector
 from fsis_jax.models.layers import BatchStatistic
 from fsis_jax.models.objective import training_losses
 from fsis_jax.training.optimizer import make_optimizer, trainable
 
 AXIS = "batch"
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-    """Everything that a step changes, and what it reads of the model."""
-
-    step: jax.Array
-    """Number of steps taken."""
-    params: nnx.State
-    """Trainable parameters."""
-    statistics: nnx.State
-    """Running statistics of batch norms."""
-    frozen: nnx.State
-    """Parameters and statistics that are never changed."""
-    optimizer: optax.OptState
 
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]

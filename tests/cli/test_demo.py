@@ -5,8 +5,8 @@ import shlex
 import numpy as np
 import pytest
 
-from fsis_jax.data.sample import KINDS, draw_sample
 from fsis_jax.io.images import read_image
+from fsis_jax.synthetic.sample import KINDS, draw_sample
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "read_once")
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile", "read_once")
 @pytest.fixture
 def small(monkeypatch):
     """Samples with a few cells of each kind."""
-    monkeypatch.setattr("fsis_jax.data.sample.SIDE", 320)
+    monkeypatch.setattr("fsis_jax.synthetic.sample.SIDE", 320)
 
 
 @pytest.mark.usefixtures("small")

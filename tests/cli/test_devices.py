@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from fsis_jax.checkpoints import weights
 from fsis_jax.data import prepared
 from fsis_jax.inference import references
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.pretrained import DEFAULT_NAME, shipped_file
-from fsis_jax.training import weights
 
 
 def command(*arguments, platform):

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from fsis_jax.conversion.detectron_yaml import import_yaml
-from fsis_jax.data.coco_names import COCO_CLASSES
+from fsis_jax.coco_names import COCO_CLASSES
+from fsis_jax.conversion.detectron.yaml_file import import_yaml
 
 DETECTOR = """
 MODEL: {TYPE: generalized_rcnn, NUM_CLASSES: 81, FASTER_RCNN: True}

@@ -10,18 +10,18 @@ import pytest
 import torch_bytes
 from flax import nnx
 
+from fsis_jax.checkpoints.runs import Checkpoints
 from fsis_jax.config import base_config
 from fsis_jax.conversion.convert import convert
-from fsis_jax.conversion.detectron import PIXEL_MEANS, UNIT_VARIANCE
+from fsis_jax.conversion.detectron.weights import PIXEL_MEANS, UNIT_VARIANCE
 from fsis_jax.conversion.torch_writer import write_file
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.models.detector import Detector
 from fsis_jax.models.layers import EPSILON
 from fsis_jax.models.normalise import normalise
-from fsis_jax.training.checkpoint import Checkpoints
+from fsis_jax.training.initialise import initialise_from
 from fsis_jax.training.step import new_state
-from fsis_jax.training.weights import initialise_from
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

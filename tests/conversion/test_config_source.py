@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fsis_jax.conversion.config_source import config_source
+from fsis_jax.conversion.detectron.config_source import config_source
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2] / "pyproject.toml"
 

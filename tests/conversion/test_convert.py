@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch_bytes
 
+from fsis_jax.checkpoints.config_file import read_config
+from fsis_jax.checkpoints.runs import Checkpoints
 from fsis_jax.conversion import ca_fsis
 from fsis_jax.conversion.convert import convert, to_pytorch
 from fsis_jax.conversion.torch_file import read_file
 from fsis_jax.conversion.torch_writer import write_file
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.training.checkpoint import Checkpoints
-from fsis_jax.training.config_file import read_config
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from detectron_files import AUGMENTED, C5, FPN_MASKS, GROUP_NORM, KEYPOINTS, MASKS, merged, write
 
-from fsis_jax.conversion.detectron_yaml import import_yaml
+from fsis_jax.conversion.detectron.yaml_file import import_yaml
 from fsis_jax.errors import FsisError
 
 

@@ -3,8 +3,8 @@
 import pytest
 from detectron_files import C4_1X, C4_VALUES, FPN_MASKS, HALVED, LONG, PLAIN, merged, values, write
 
-from fsis_jax.conversion.detectron_keys import DEFAULTS, FEW_SHOT, FIXED, IGNORED, RENAMED
-from fsis_jax.conversion.detectron_yaml import import_yaml
+from fsis_jax.conversion.detectron.keys import DEFAULTS, FEW_SHOT, FIXED, IGNORED, RENAMED
+from fsis_jax.conversion.detectron.yaml_file import import_yaml
 
 
 def test_extra_options(tmp_path):

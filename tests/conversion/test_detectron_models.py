@@ -29,8 +29,8 @@ from detectron_files import (
     write,
 )
 
-from fsis_jax.conversion.detectron_yaml import import_yaml
-from fsis_jax.data.coco_names import PERSON
+from fsis_jax.coco_names import PERSON
+from fsis_jax.conversion.detectron.yaml_file import import_yaml
 
 
 def changed(found, start):

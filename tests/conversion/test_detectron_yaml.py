@@ -27,7 +27,7 @@ from detectron_files import (
 )
 
 from fsis_jax.config import base_config
-from fsis_jax.conversion.detectron_yaml import convert_yaml, import_yaml
+from fsis_jax.conversion.detectron.yaml_file import convert_yaml, import_yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KINDS = {

@@ -4,12 +4,12 @@ import narrow_weights
 import numpy as np
 import pytest
 
+from fsis_jax.checkpoints.config_file import read_config
+from fsis_jax.checkpoints.runs import Checkpoints
 from fsis_jax.conversion.convert import convert
 from fsis_jax.conversion.state_dict import is_trained, is_unused
 from fsis_jax.conversion.torch_file import read_file
 from fsis_jax.conversion.torch_writer import write_file
-from fsis_jax.training.checkpoint import Checkpoints
-from fsis_jax.training.config_file import read_config
 from fsis_jax.training.schedule import learning_rate
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compile")]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from memory_source import MemorySource, annotate, disc
 
-from fsis_jax.data.aspect import bounded_size
 from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.data.examples import ImageCache, training_example
 from fsis_jax.data.pipeline import bucket_targets
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import own_scale
+from fsis_jax.preprocess.aspect import bounded_size
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import own_scale
 
 BOUNDS = (0.5, 2.0)
 CONFIG = TransformConfig(

@@ -11,9 +11,10 @@ from coco_folder import annotation, content, square, write_folder, write_json
 
 from fsis_jax.data import prepared
 from fsis_jax.data.check import check
-from fsis_jax.data.coco import CocoSource, open_source
+from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.coco_files import annotation_files, check_same_categories, distinct_names, stated_names
 from fsis_jax.data.from_config import open_split, open_splits, training_batches
+from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
 from fsis_jax.recipes import compact_config
 

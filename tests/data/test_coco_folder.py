@@ -10,8 +10,9 @@ import pytest
 from coco_folder import HEIGHT, WIDTH, annotation, content, square, write_folder, write_json
 from pycocotools import mask as coco_mask
 
-from fsis_jax.data import fis_cell
-from fsis_jax.data.coco import CocoSource, open_source
+from fsis_jax import fis_cell
+from fsis_jax.data.coco import CocoSource
+from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco_mask
 
-from fsis_jax.data.segmentation import InvalidAnnotationError, compressed_counts, decode_counts, polygon_excess
+from fsis_jax.preprocess.segmentation import InvalidAnnotationError, compressed_counts, decode_counts, polygon_excess
 
 
 def _decode(counts: bytes, height: int, width: int) -> np.ndarray:

@@ -12,9 +12,9 @@ from fsis_jax.data.check import check, format_report
 from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.examples import ImageCache
 from fsis_jax.data.prepared import prepare
-from fsis_jax.data.synthetic import generate
-from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.synthetic.generate import generate
 
 
 def test_table(tmp_path: pathlib.Path) -> None:

@@ -7,8 +7,9 @@ from memory_source import MemorySource, annotate, disc, disc_source
 
 from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.data.examples import ImageCache, training_example
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import (
+from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import (
     Tone,
     cut_reference,
     place,
@@ -17,7 +18,6 @@ from fsis_jax.data.transforms import (
     target_scale,
     to_levels,
 )
-from fsis_jax.errors import FsisError
 
 SIZE = (96, 128)
 CONFIG = TransformConfig(

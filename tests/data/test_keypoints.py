@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from coco_folder import annotation, write_folder, write_json
+from figures import KEYPOINTS, generate_figures
 
 from fsis_jax.data import prepared
-from fsis_jax.data.coco import CocoSource, open_source
+from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.data.examples import ImageCache, training_example
-from fsis_jax.data.figures import KEYPOINTS, generate_figures
-from fsis_jax.data.keypoints import mirrored, read_names, to_coco, turned, within
-from fsis_jax.data.records import Source, Subset
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import Orientation
+from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.keypoints import mirrored, read_names, to_coco, turned, within
+from fsis_jax.preprocess.records import Source, Subset
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import Orientation
 
 NAMES = ["nose", "left_eye", "right_eye"]
 CONFIG = TransformConfig(

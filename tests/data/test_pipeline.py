@@ -10,9 +10,9 @@ from memory_source import MemorySource, disc_source
 from fsis_jax.batch import Batch
 from fsis_jax.data.episodes import EpisodeSampler
 from fsis_jax.data.pipeline import BatchOrder, bucket_targets, make_batches
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import own_scale
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import own_scale
 
 CONFIG = TransformConfig(
     scale="reference",
@@ -169,7 +169,7 @@ def test_the_order_uses_every_target_equally_often_whatever_the_buckets():
 
 
 def test_real_images(cells_tiny):
-    from fsis_jax.data.coco import open_source
+    from fsis_jax.data.opening import open_source
 
     source = open_source(cells_tiny, "train")
     config = dataclasses.replace(CONFIG, reference_size=128, mask_size=28)

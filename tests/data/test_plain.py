@@ -13,8 +13,8 @@ from fsis_jax.data.episodes import Episode
 from fsis_jax.data.examples import ImageCache, training_example
 from fsis_jax.data.from_config import open_splits, seen_and_unseen, training_batches
 from fsis_jax.data.plain import PlainSampler, class_ids, class_numbers
-from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.transform_config import TransformConfig
 
 NAMES = {3: "round", 5: "long", 9: "star"}
 

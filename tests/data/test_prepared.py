@@ -11,10 +11,11 @@ import pytest
 from coco_folder import annotation, write_folder, write_json
 
 from fsis_jax.data import prepared
-from fsis_jax.data.coco import CocoSource, open_source
-from fsis_jax.data.records import Source
-from fsis_jax.data.synthetic import generate
+from fsis_jax.data.coco import CocoSource
+from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.records import Source
+from fsis_jax.synthetic.generate import generate
 
 
 def _assert_same(found: Source, expected: Source) -> None:
@@ -59,7 +60,7 @@ def test_empty_image_crowd_and_pickle(tmp_path: pathlib.Path) -> None:
 def test_tensorflow_is_not_imported(tmp_path: pathlib.Path) -> None:
     folder = write_folder(tmp_path / "data", [annotation(1)])
     program = (
-        "import sys; from fsis_jax.data.prepared import prepare; from fsis_jax.data.coco import open_source; "
+        "import sys; from fsis_jax.data.prepared import prepare; from fsis_jax.data.opening import open_source; "
         f"prepare({str(folder)!r}, {str(tmp_path / 'out')!r}); open_source({str(tmp_path / 'out')!r}, 'train')[0]; "
         "assert 'tensorflow' not in sys.modules"
     )

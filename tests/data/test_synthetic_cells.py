@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from fsis_jax.data import fis_cell, synthetic
-from fsis_jax.data.coco import CocoSource, open_source
-from fsis_jax.data.drawing import MIN_VISIBLE, draw
-from fsis_jax.data.looks import FIS_CELL_LOOKS, FOLDS, LOOKS
-from fsis_jax.data.synthetic import generate
+from fsis_jax import fis_cell
+from fsis_jax.data.coco import CocoSource
+from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
+from fsis_jax.synthetic.drawing import MIN_VISIBLE, draw
+from fsis_jax.synthetic.generate import generate
+from fsis_jax.synthetic.looks import FIS_CELL_LOOKS, FOLDS, LOOKS
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_full_disk_leaves_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
     def full(path: pathlib.Path, content: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(synthetic, "_write_json", full)
+    monkeypatch.setattr("fsis_jax.synthetic.generate._write_json", full)
     with pytest.raises(FsisError, match="No space left on device") as caught:
         generate(tmp_path / "cells", images_per_category=2, two_category_images=0)
     assert str(tmp_path / "cells") in str(caught.value)

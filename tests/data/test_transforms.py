@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from memory_source import annotate, disc
 
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import (
+from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import (
     Orientation,
     choose_canvas,
     cut_reference,
@@ -22,7 +23,6 @@ from fsis_jax.data.transforms import (
     target_scale,
     to_levels,
 )
-from fsis_jax.errors import FsisError
 
 PLAIN = TransformConfig(antialias=True)
 STRETCHED = TransformConfig(intensity="percentile", antialias=True)

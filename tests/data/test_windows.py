@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from memory_source import annotate, disc
 
-from fsis_jax.data.windows import Window, decode_columns, limit_window, random_window, touching, visible_instances
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.windows import Window, decode_columns, limit_window, random_window, touching, visible_instances
 
 SIZE = (40, 60)
 WHOLE = Window(0, 0, 60, 40)

@@ -13,8 +13,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fsis_jax.data.records import Annotations
 from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
+from fsis_jax.preprocess.records import Annotations
 
 SIZE = (100, 120)
 Box = tuple[int, int, int, int]

@@ -11,11 +11,11 @@ from memory_source import annotate
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fsis_jax.data.keypoints import to_coco
-from fsis_jax.data.records import Annotations
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
 from fsis_jax.evaluation.keypoint_ap import AREA_SPLITS, MAX_DETS, sigmas
+from fsis_jax.preprocess.keypoints import to_coco
+from fsis_jax.preprocess.records import Annotations
 
 SIZE = (200, 240)
 

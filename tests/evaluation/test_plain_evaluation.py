@@ -7,8 +7,9 @@ import pytest
 import tiny_plain
 from memory_source import MemorySource, annotate, disc
 
-from fsis_jax.data.coco import open_source
+from fsis_jax.checkpoints import runs
 from fsis_jax.data.from_config import Splits
+from fsis_jax.data.opening import open_source
 from fsis_jax.data.plain import class_ids
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.coco_ap import evaluate
@@ -17,7 +18,7 @@ from fsis_jax.evaluation.predictions import Prediction, read_target
 from fsis_jax.evaluation.protocol import format_table, run_plain, validate
 from fsis_jax.evaluation.scores import COCO_AREAS, families_of, score, to_coco
 from fsis_jax.inference.instances import Instances
-from fsis_jax.training import checkpoint, loop
+from fsis_jax.training import loop
 
 SIZE = (96, 128)
 NAMES = ("category 2", "category 1")
@@ -217,8 +218,8 @@ def test_the_best_checkpoint_of_a_model_without_masks_is_chosen_by_boxes(source,
     result = loop._validate(Oracle(source, config), splits, config, tmp_path)
     assert "mask_ap50" not in result
     assert result["box_ap50"] == pytest.approx(1)
-    assert checkpoint._ap50({"box_ap50": 0.25}) == 0.25
-    assert checkpoint._ap50({"box_ap50": 0.25, "mask_ap50": 0.5}) == 0.5
+    assert runs._ap50({"box_ap50": 0.25}) == 0.25
+    assert runs._ap50({"box_ap50": 0.25, "mask_ap50": 0.5}) == 0.5
 
 
 def test_families_follow_the_heads():

@@ -11,9 +11,8 @@ from memory_source import MemorySource, annotate, disc_source
 from oracle import SCORES, Certain, Oracle, of_two_kinds
 from pycocotools import mask as coco_mask
 
-from fsis_jax.data.coco import open_source
 from fsis_jax.data.from_config import held_out
-from fsis_jax.data.records import Subset
+from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation import protocol
 from fsis_jax.evaluation.baselines import otsu_watershed, predict_otsu_watershed
@@ -26,6 +25,7 @@ from fsis_jax.evaluation.protocol import (
 )
 from fsis_jax.evaluation.scores import score, summarise
 from fsis_jax.inference.instances import Instances
+from fsis_jax.preprocess.records import Subset
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,7 @@ import pytest
 from memory_source import MemorySource, annotate, disc, disc_source
 from oracle import Certain, Oracle, of_two_kinds
 
-from fsis_jax.data.coco import open_source
-from fsis_jax.data.records import Subset
-from fsis_jax.data.windows import decode_columns
+from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.mosaics import Mosaics
 from fsis_jax.evaluation.predictions import read_target
@@ -17,6 +15,8 @@ from fsis_jax.evaluation.protocol import (
 )
 from fsis_jax.evaluation.selectivity import measure_selectivity
 from fsis_jax.inference.instances import Instances
+from fsis_jax.preprocess.records import Subset
+from fsis_jax.preprocess.windows import decode_columns
 
 
 @pytest.fixture(scope="module")

@@ -29,14 +29,12 @@ def plain(quick_compile):
 
 @pytest.fixture
 def augmented(plain):
-    """The network with variants, which are taken away after the test."""
+    """The network with variants."""
 
     def choose(*chosen):
-        plain.variants = chosen
-        return plain
+        return plain.with_options(variants=chosen)
 
-    yield choose
-    plain.variants = ()
+    return choose
 
 
 def _flipped(image):
@@ -154,8 +152,7 @@ def test_tiles_are_shown_in_all_ways(plain, augmented):
 
 def test_cells_like_the_references_are_looked_for_in_all_ways(quick_compile):
     """In a few-shot model the scale follows the references, and that of a variant follows the scale."""
-    network = untrained(tiny.get_config())
-    network.variants = (Variant(1.0, True),)
+    network = untrained(tiny.get_config()).with_options(variants=(Variant(1.0, True),))
     image = discs((64, 64))
     crop = image[10:33, 20:44]
     references = network.encode_references([crop])

@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.causes import check_crop, no_cell_causes, size_warnings
 from fsis_jax.inference.instances import CroppedMask, Instances
 from fsis_jax.inference.reading import Reading
 from fsis_jax.inference.tiling import tiles
+from fsis_jax.preprocess.transform_config import TransformConfig
 
 STRETCHED = TransformConfig(
     scale="reference", reference_pixels=28, min_scale=0.125, max_scale=4, intensity="percentile"

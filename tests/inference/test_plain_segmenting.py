@@ -14,7 +14,7 @@ from conftest import TESTS
 from seen import candidates
 from tiny_plain import NAMES, discs, untrained
 
-from fsis_jax.data.windows import Window
+from fsis_jax.checkpoints.weights import Trained, save_weights
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import CroppedMask, Instances
 from fsis_jax.inference.job import Job
@@ -22,7 +22,7 @@ from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.references import NO_REFERENCES
 from fsis_jax.inference.tiling import Tile, merge
 from fsis_jax.io.outputs import FILES, write_outputs
-from fsis_jax.training.weights import Trained, save_weights
+from fsis_jax.preprocess.windows import Window
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

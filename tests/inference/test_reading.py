@@ -10,11 +10,11 @@ import pytest
 import tiny
 
 from fsis_jax.config import base_config
-from fsis_jax.data.from_config import transform_config
-from fsis_jax.data.transforms import resize, to_levels
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.reading import plan_reading
 from fsis_jax.io.levels import find_stretch
+from fsis_jax.preprocess.transform_config import transform_config
+from fsis_jax.preprocess.transforms import resize, to_levels
 from fsis_jax.recipes import compact_config
 
 

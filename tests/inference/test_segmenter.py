@@ -8,6 +8,9 @@ import pytest
 from flax import nnx
 from seen import candidates
 
+from fsis_jax.checkpoints import runs, weights
+from fsis_jax.checkpoints.config_file import config_of
+from fsis_jax.checkpoints.runs import open_run
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import programs as module
 from fsis_jax.inference.job import Job
@@ -17,9 +20,6 @@ from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
 from fsis_jax.inference.tiling import merge
 from fsis_jax.models.detector import Detector
 from fsis_jax.models.normalise import normalise
-from fsis_jax.training import weights
-from fsis_jax.training.checkpoint import open_run
-from fsis_jax.training.config_file import config_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -251,7 +251,7 @@ def test_the_score_threshold_comes_from_the_validation(tiny_run, segmenter):
 
 
 def test_a_threshold_of_its_own_is_kept(tiny_run, tmp_path, monkeypatch):
-    real = weights.open_run
+    real = runs.open_run
 
     def stored(validation):
         def patched(path):
@@ -260,7 +260,7 @@ def test_a_threshold_of_its_own_is_kept(tiny_run, tmp_path, monkeypatch):
             monkeypatch.setattr(checkpoints, "meta", lambda step: {**meta(step), "validation": validation})
             return checkpoints, step
 
-        monkeypatch.setattr(weights, "open_run", patched)
+        monkeypatch.setattr(runs, "open_run", patched)
         return Segmenter.from_checkpoint(tiny_run.workdir).min_score
 
     assert stored({"mask_ap50": 0.7, "min_score": 0.31}) == 0.31
@@ -275,7 +275,7 @@ def test_a_step_can_be_chosen(tiny_run, segmenter, image, crop):
 
 
 def test_a_weights_file_is_the_model_with_rounded_parameters(tiny_run, segmenter, image, crop, tmp_path, monkeypatch):
-    weights.save_weights(tmp_path / "w.npz", weights.load_run(tiny_run.workdir))
+    weights.save_weights(tmp_path / "w.npz", runs.load_run(tiny_run.workdir))
     shipped = Segmenter.from_pretrained(tmp_path / "w.npz")
     model = nnx.merge(
         segmenter._graph, jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), segmenter._state)

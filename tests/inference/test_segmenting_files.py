@@ -22,9 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 @pytest.fixture(scope="module")
 def segmenter(tiny_run, quick_compile):
-    made = Segmenter.from_checkpoint(tiny_run.workdir)
-    made.min_score = 0.0
-    return made
+    return Segmenter.from_checkpoint(tiny_run.workdir).with_options(min_score=0.0)
 
 
 @pytest.fixture

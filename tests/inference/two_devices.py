@@ -11,6 +11,7 @@ from tiny_plain import discs, untrained
 from fsis_jax.inference import programs as module
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
+from fsis_jax.inference.segmenter import Segmenter
 
 SIZES = ((64, 80), (150, 140), (60, 60), (70, 90), (64, 64))
 
@@ -32,7 +33,7 @@ def main() -> None:
 
     module.find = watched
 
-    def run() -> list[Instances]:
+    def run(network: Segmenter) -> list[Instances]:
         used.clear()
         # Some have references of their own, which are encoded beside the images.
         jobs = [Job(image, shared if number % 2 else [crop]) for number, image in enumerate(images)]
@@ -40,10 +41,9 @@ def main() -> None:
         assert [job for job, _ in results] == jobs
         return [found for _, found in results]
 
-    alone = run()
+    alone = run(network)
     assert set(used) == {one}
-    network.use_devices([one, two])
-    both = run()
+    both = run(network.with_options(devices=[one, two]))
     assert len(used) > len(images)  # one of them is in tiles
     assert used == [(one, two)[number % 2] for number in range(len(used))]
     for expected, found in zip(alone, both, strict=True):

@@ -15,8 +15,7 @@ import tifffile
 from pycocotools.coco import COCO
 from skimage.measure import regionprops
 
-from fsis_jax.data.coco_names import KEYPOINTS
-from fsis_jax.data.keypoints import read_names
+from fsis_jax.coco_names import KEYPOINTS
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import CroppedMask, Instances
 from fsis_jax.io import exports
@@ -25,6 +24,7 @@ from fsis_jax.io.geojson import write_geojson
 from fsis_jax.io.images import read_image
 from fsis_jax.io.rois import write_rois
 from fsis_jax.io.table import write_table
+from fsis_jax.preprocess.keypoints import read_names
 
 SIZE = (60, 90)
 

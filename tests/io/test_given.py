@@ -125,7 +125,7 @@ def test_frames_of_pil_are_a_choice(tmp_path):
 def test_crops(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "a.png")
     for given in ([GREY], (GREY,), [GREY.tolist()], [tmp_path / "a.png"], np.stack([GREY]), iter([GREY])):
-        (crop,) = as_crops(given)
+        _, (crop,) = as_crops(given)
         assert type(crop) is np.ndarray
         np.testing.assert_array_equal(crop, GREY)
     for single in GREY, COLOURS, Image.fromarray(GREY), str(tmp_path / "a.png"), pathlib.Path("a.refs"), 3:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import reference_image
 from fsis_jax.io.image_file import ClosedError, ImageFile
 from fsis_jax.io.source import open_image
+from fsis_jax.preprocess.transform_config import TransformConfig
+from fsis_jax.preprocess.transforms import reference_image
 
 
 def _open(folder: pathlib.Path, pixels: np.ndarray) -> ImageFile:

@@ -5,7 +5,7 @@ import shutil
 
 from golden_files import existing
 
-from fsis_jax.data import fis_cell
+from fsis_jax import fis_cell
 from fsis_jax.data.coco import CocoSource
 
 

@@ -11,8 +11,8 @@ from golden_files import Vectors, load
 from parity_table import Figures
 
 from fsis_jax import ops
-from fsis_jax.data.transforms import Orientation
 from fsis_jax.ops import NEGATIVE, POSITIVE
+from fsis_jax.preprocess.transforms import Orientation
 
 FPN_RATIOS = (0.2, 0.5, 1.0, 2.0, 5.0)
 C4_RATIOS = (0.5, 1.0, 2.0)

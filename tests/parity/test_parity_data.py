@@ -12,9 +12,9 @@ from golden_fixture import open_fixture
 from parity_table import Figures
 
 from fsis_jax.data.coco import CocoSource
-from fsis_jax.data.fis_cell import CATEGORIES
 from fsis_jax.data.from_config import held_out
-from fsis_jax.data.transforms import Orientation
+from fsis_jax.fis_cell import CATEGORIES
+from fsis_jax.preprocess.transforms import Orientation
 
 LEAST_AREA = 300
 """Of a reference in the original, pixels."""

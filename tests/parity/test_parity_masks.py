@@ -12,10 +12,10 @@ from parity_table import Figures
 
 from fsis_jax import ops
 from fsis_jax.data.instance import read_instance
-from fsis_jax.data.records import Annotations
-from fsis_jax.data.segmentation import compressed_counts
-from fsis_jax.data.windows import VisibleInstances, Window, decode_columns, visible_instances
 from fsis_jax.inference.instances import Instances
+from fsis_jax.preprocess.records import Annotations
+from fsis_jax.preprocess.segmentation import compressed_counts
+from fsis_jax.preprocess.windows import VisibleInstances, Window, decode_columns, visible_instances
 
 GRID = 56
 """Side of the grid on which a batch holds an instance's mask."""

@@ -14,9 +14,12 @@ from golden_fixture import open_fixture
 from parity_table import Figures
 
 from fsis_jax.config import base_config
-from fsis_jax.data.from_config import transform_config
-from fsis_jax.data.transform_config import TransformConfig
-from fsis_jax.data.transforms import (
+from fsis_jax.io.images import decode_image
+from fsis_jax.models.detector import EXTENT_MULTIPLE
+from fsis_jax.models.extent import Extent
+from fsis_jax.models.normalise import MEAN, STD, normalise
+from fsis_jax.preprocess.transform_config import TransformConfig, transform_config
+from fsis_jax.preprocess.transforms import (
     cut_reference,
     pad_to_square,
     place,
@@ -27,10 +30,6 @@ from fsis_jax.data.transforms import (
     shortest_side_scale,
     to_levels,
 )
-from fsis_jax.io.images import decode_image
-from fsis_jax.models.detector import EXTENT_MULTIPLE
-from fsis_jax.models.extent import Extent
-from fsis_jax.models.normalise import MEAN, STD, normalise
 
 TARGET, REFERENCE = "target pixels, levels of 255", "reference pixels, levels of 255"
 LEVEL = 1.0

@@ -9,9 +9,9 @@ import pytest
 from conftest import TESTS
 
 from fsis_jax import pretrained
+from fsis_jax.checkpoints.weights import load_weights
 from fsis_jax.errors import FsisError
 from fsis_jax.pretrained import FOLDER, SHIPPED, SUMS, default_weights, shipped_file
-from fsis_jax.training.weights import load_weights
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rods import draw_rods
 
-from fsis_jax.data.coco import open_source
+from fsis_jax.data.opening import open_source
 from fsis_jax.evaluation.instance_metrics import match, total
 from fsis_jax.evaluation.predictions import predict
 from fsis_jax.evaluation.scores import score

@@ -10,9 +10,9 @@ import pytest
 import tiny
 from toy import toy  # noqa: F401 (a fixture)
 
+from fsis_jax.checkpoints.config_file import config_of, plain_config, read_config
+from fsis_jax.checkpoints.runs import Checkpoints, has_checkpoint, open_run
 from fsis_jax.errors import FsisError
-from fsis_jax.training.checkpoint import Checkpoints, has_checkpoint, open_run
-from fsis_jax.training.config_file import config_of, plain_config, read_config
 from fsis_jax.training.loop import train_and_evaluate
 from fsis_jax.training.metrics import MetricWriter
 

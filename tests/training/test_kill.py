@@ -8,7 +8,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from conftest import script
 
-from fsis_jax.training.checkpoint import open_run
+from fsis_jax.checkpoints.runs import open_run
 
 
 def _arrays(workdir):

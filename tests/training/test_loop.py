@@ -12,10 +12,10 @@ from flax import nnx
 from toy import ToyDetector, toy  # noqa: F401 (a fixture)
 
 import fsis_jax.training.loop
-from fsis_jax.data.synthetic import generate
+from fsis_jax.checkpoints.config_file import config_of
+from fsis_jax.checkpoints.runs import open_run
 from fsis_jax.errors import FsisError
-from fsis_jax.training.checkpoint import open_run
-from fsis_jax.training.config_file import config_of
+from fsis_jax.synthetic.generate import generate
 from fsis_jax.training.loop import train_and_evaluate
 from fsis_jax.training.parallel import DataParallel
 

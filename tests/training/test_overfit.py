@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from fsis_jax.data.synthetic import generate
+from fsis_jax.synthetic.generate import generate
 from fsis_jax.training.loop import train_and_evaluate
 
 pytestmark = pytest.mark.slow

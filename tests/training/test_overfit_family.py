@@ -5,9 +5,9 @@ import pathlib
 import runpy
 
 import pytest
+from figures import generate_figures
 
-from fsis_jax.data.figures import generate_figures
-from fsis_jax.data.synthetic import generate
+from fsis_jax.synthetic.generate import generate
 from fsis_jax.training.loop import train_and_evaluate
 
 pytestmark = pytest.mark.slow

@@ -3,8 +3,8 @@
 import pytest
 import tiny
 
-from fsis_jax.data.coco import open_source
 from fsis_jax.data.from_config import open_splits
+from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
 
 

@@ -11,11 +11,12 @@ import tiny
 from flax import nnx
 
 from fsis_jax import pretrained
+from fsis_jax.checkpoints.flat import filled, flat_arrays, flat_model
+from fsis_jax.checkpoints.weights import Trained, load_weights, save_weights
 from fsis_jax.errors import FsisError
 from fsis_jax.models.detector import Detector
-from fsis_jax.training.flat import filled, flat_arrays, flat_model
+from fsis_jax.training.initialise import initialise_from
 from fsis_jax.training.step import new_state
-from fsis_jax.training.weights import Trained, initialise_from, load_weights, save_weights
 
 VALIDATION = {"mask_ap50": 0.5, "min_score": 0.31}
 NAME = "backbone/stem/kernel"
@@ -269,7 +270,7 @@ def test_training_starts_from_weights_of_the_package(trained, file, tmp_path, mo
     state, config = _state()
     with pytest.raises(FsisError, match=r"cells-small.npz: its SHA-256 is not that"):
         initialise_from("cells-small", state, config)
-    monkeypatch.setattr("fsis_jax.training.weights.shipped_file", lambda name: tmp_path / f"{name}.npz")
+    monkeypatch.setattr("fsis_jax.checkpoints.weights.shipped_file", lambda name: tmp_path / f"{name}.npz")
     start = flat_model(initialise_from("cells-small", state, config))
     np.testing.assert_array_equal(np.asarray(start[NAME]), _arrays(trained)[NAME].astype(np.float16))
 

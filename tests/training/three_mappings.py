@@ -11,10 +11,10 @@ import numpy as np
 import tiny
 from flax import nnx
 
+from fsis_jax.checkpoints.flat import flat_model
 from fsis_jax.config import base_config
 from fsis_jax.data.from_config import open_splits, training_batches
 from fsis_jax.models.detector import Detector
-from fsis_jax.training.flat import flat_model
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.step import new_state
 

@@ -1,11 +1,10 @@
-"""Trained detectors: of a run, or in one weights file (`NAME.npz`), which is what one gives away.
+"""Trained detectors, and those in one weights file (`NAME.npz`), which is what one gives away.
 
 A weights file is an uncompressed npz archive of plain arrays under flat names (`flat.py`), those of floating point as
 float16, and one JSON text: the config, and the results on the validation images. Reading it runs nothing that is in it,
 and takes no more memory than the file's size tells, since nothing is compressed.
 """
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -20,25 +19,20 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from fsis_jax.config import user_path
+from fsis_jax.checkpoints.config_file import config_of, plain_config
+from fsis_jax.checkpoints.flat import differences, filled, flat_arrays
 from fsis_jax.config_check import check_config
 from fsis_jax.errors import FsisError
 from fsis_jax.io.damage import damage_in
-from fsis_jax.io.files import atomic_write, read_failure
+from fsis_jax.io.files import atomic_write, read_failure, user_path
 from fsis_jax.models.detector import Detector
 from fsis_jax.pretrained import SHIPPED, shipped_file
-from fsis_jax.training.checkpoint import open_run
-from fsis_jax.training.config_file import config_of, plain_config
-from fsis_jax.training.flat import check_same, differences, filled, flat_arrays, flat_model, with_model
-from fsis_jax.training.step import TrainState
 
 logger = logging.getLogger("fsis_jax")
 
 SUFFIX = ".npz"
 _FORMAT = 1
 _META = "meta"
-_SILENT = ("stride_in_1x1", "padded_pool")
-"""Keys of config.model.backbone that change what its weights mean, but neither their names nor shapes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +44,6 @@ class Trained:
     """That it was trained with."""
     validation: dict[str, float]
     """Results on the validation images, with "min_score"; empty if there are none."""
-
-
-def load_run(path: pathlib.Path) -> Trained:
-    """The detector of a run's folder (its best step) or of one of its step folders.
-
-    Raises:
-        FsisError: nothing is there, or the checkpoint is partial, its config cannot work, or its arrays do not fit it.
-    """
-    checkpoints, step = open_run(path)
-    with contextlib.closing(checkpoints):
-        meta = checkpoints.meta(step)
-        config = config_of(meta)
-        check_config(config, path)
-        graph, like = _structure(config)
-        return Trained(nnx.merge(graph, checkpoints.restore_model(step, like)), config, dict(meta["validation"] or {}))
 
 
 def find_weights(source: str | os.PathLike[str]) -> pathlib.Path | None:
@@ -83,45 +62,6 @@ def find_weights(source: str | os.PathLike[str]) -> pathlib.Path | None:
             f"weights that come with the package: {', '.join(SHIPPED)}"
         )
     return path if os.path.isfile(path) else None
-
-
-def initialise_from(source: str | os.PathLike[str], state: TrainState, config: ConfigDict) -> TrainState:
-    """`state` with the model of a weights file or of another run, for fine-tuning.
-
-    Warns where `config` reads the weights of the backbone in another way than they were made for.
-
-    Args:
-        source: as for `find_weights`. Of a run, as `Checkpoints.initialise` does.
-
-    Raises:
-        FsisError: there is no such source, or it is of another architecture.
-    """
-    file = find_weights(source)
-    if file is not None:
-        trained = load_weights(file)
-        arrays = flat_arrays(nnx.state(trained.model))
-        check_same(flat_model(state), arrays, file)
-        _warn_of_silent_keys(file, trained.config, config)
-        return with_model(state, arrays)
-    path = user_path(os.fspath(source))
-    checkpoints, step = open_run(path)
-    with contextlib.closing(checkpoints):
-        _warn_of_silent_keys(path, config_of(checkpoints.meta(step)), config)
-        return checkpoints.initialise(step, state)
-
-
-def _warn_of_silent_keys(path: pathlib.Path, made: ConfigDict, config: ConfigDict) -> None:
-    theirs, ours = made.model.backbone, config.model.backbone
-    for key in _SILENT:
-        if theirs[key] != ours[key]:
-            logger.warning(
-                "config.model.backbone.%s is %s, but the weights of %s are made for %s; consider "
-                "--config.model.backbone.%s=%s",
-                *(key, ours[key], path, theirs[key], key, theirs[key]),
-            )
-
-
-# -- the file -----------------------------------------------------------------------------------------------------
 
 
 def save_weights(path: pathlib.Path, trained: Trained) -> None:
@@ -164,7 +104,7 @@ def load_weights(path: pathlib.Path) -> Trained:
         validation = {name: float(value) for name, value in meta["validation"].items()}
     # From here on it is JAX that may fail.
     check_config(config, path)
-    graph, like = _structure(config)
+    graph, like = structure(config)
     wanted = flat_arrays(like)
     found = differences(wanted, stored)
     types = [name for name in wanted if name in stored and stored[name].dtype != _stored_type(wanted[name].dtype)]
@@ -191,7 +131,7 @@ def _read(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, Any], dict[str
     return meta, {name: _array(archive, member) for name, member in members.items()}
 
 
-def _structure(config: ConfigDict) -> tuple[nnx.GraphDef, nnx.State]:
+def structure(config: ConfigDict) -> tuple[nnx.GraphDef, nnx.State]:
     """A detector without values."""
     graph, like = nnx.split(nnx.eval_shape(lambda: Detector(config.model, rngs=nnx.Rngs(0))))
     return graph, like

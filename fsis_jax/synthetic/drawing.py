@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from fsis_jax.data.looks import Background, Look
+from fsis_jax.synthetic.looks import Background, Look
 
 MIN_VISIBLE = 12
 """Pixels of which an instance must show to be annotated."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from fsis_jax.conversion.detectron_keys import DEFAULTS, FEW_SHOT, FIXED, IGNORED, RENAMED, SWITCHES, Value
+from fsis_jax.conversion.detectron.keys import DEFAULTS, FEW_SHOT, FIXED, IGNORED, RENAMED, SWITCHES, Value
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import read_failure
 

@@ -6,9 +6,14 @@ same records. Boxes are (x1, y1, x2, y2) = (x, y, x + w, y + h) in pixels of the
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+
+ReferenceSource = Literal["other", "target", "any"]
+"""Of references in training."""
+ReferencesFrom = Literal["train", "target", "wrong"]
+"""Of references in a test; "wrong": the train split's, of a category that the target does not show."""
 
 
 @dataclasses.dataclass(frozen=True)

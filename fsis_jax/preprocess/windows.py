@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsis_jax.data.records import Annotations
-from fsis_jax.data.segmentation import decode_counts
 from fsis_jax.errors import FsisError
+from fsis_jax.preprocess.records import Annotations
+from fsis_jax.preprocess.segmentation import decode_counts
 
 _SMALLEST_WINDOW = 8
 _REMEMBERED = 1 << 14

@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any, get_args
 
-from fsis_jax.conversion.detectron_settings import Settings
+from fsis_jax.conversion.detectron.settings import Settings
 from fsis_jax.ops.soft_nms import VotingMethod
 
 Values = dict[str, Any]

@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from fsis_jax.data import fis_cell
-from fsis_jax.data.drawing import Drawing, draw
-from fsis_jax.data.looks import FIS_CELL_LOOKS, FOLDS, LOOKS, Look
-from fsis_jax.data.random_looks import crowded_look, flat_look, random_look
+from fsis_jax import fis_cell
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import check_unused, new_folder
+from fsis_jax.synthetic.drawing import Drawing, draw
+from fsis_jax.synthetic.looks import FIS_CELL_LOOKS, FOLDS, LOOKS, Look
+from fsis_jax.synthetic.random_looks import crowded_look, flat_look, random_look
 
 SyntheticLayout = Literal["coco", "fis_cell"]
 Split = Literal["train", "val", "test"]

@@ -11,8 +11,8 @@ from typing import Protocol
 import jax
 from flax import nnx
 
+from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.errors import FsisError
-from fsis_jax.training.step import TrainState
 
 Arrays = dict[str, jax.Array]
 

@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 
 from fsis_jax.config import base_config
 from fsis_jax.config_check import check_config
-from fsis_jax.conversion.config_source import config_source
-from fsis_jax.conversion.detectron_heads import Values
-from fsis_jax.conversion.detectron_settings import Settings, read_settings
-from fsis_jax.conversion.detectron_values import model_values, read_body
+from fsis_jax.conversion.detectron.config_source import config_source
+from fsis_jax.conversion.detectron.heads import Values
+from fsis_jax.conversion.detectron.settings import Settings, read_settings
+from fsis_jax.conversion.detectron.values import model_values, read_body
 from fsis_jax.errors import FsisError
 from fsis_jax.io.files import atomic_write
 

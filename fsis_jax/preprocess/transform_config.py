@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ml_collections import ConfigDict
+
 from fsis_jax.errors import FsisError
 
 Scale = Literal["shortest_side", "reference"]
@@ -88,6 +90,12 @@ class TransformConfig:
         unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise FsisError(
-                f"config.data.transform has an unknown key {unknown[0]!r}; data/transform_config.py lists the keys"
+                f"config.data.transform has an unknown key {unknown[0]!r}; transform_config.py lists the keys"
             )
         return cls(**values)
+
+
+def transform_config(config: ConfigDict) -> TransformConfig:
+    """The transforms of a run; the box convention is the model's."""
+    others = {"box_offset": int(config.model.legacy_boxes), "aspect_bounds": config.data.aspect_bounds}
+    return TransformConfig.from_config({**config.data.transform, **others})

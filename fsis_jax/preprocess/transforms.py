@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from fsis_jax.data.aspect import bounded_size
-from fsis_jax.data.records import Annotations
-from fsis_jax.data.transform_config import TransformConfig
 from fsis_jax.errors import FsisError
 from fsis_jax.io.content import Content
 from fsis_jax.io.images import to_rgb8
 from fsis_jax.io.levels import Image, Stretch, find_stretch
+from fsis_jax.preprocess.aspect import bounded_size
+from fsis_jax.preprocess.records import Annotations
+from fsis_jax.preprocess.transform_config import TransformConfig
 
 Canvases = Sequence[tuple[int, int]]
 """Allowed canvas shapes (height, width)."""

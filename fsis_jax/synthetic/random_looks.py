@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from fsis_jax.data.looks import Background, Colour, Look, Range
+from fsis_jax.synthetic.looks import Background, Colour, Look, Range
 
 _BACKGROUNDS: tuple[Background, ...] = ("dark", "tissue", "grey")
 _SHARES = (0.5, 0.3, 0.2)

@@ -5,11 +5,11 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fsis_jax.data import coco_names
+from fsis_jax import coco_names
 
 WIDTH = 120
 _NAMED = {coco_names.COCO_CLASSES: "COCO_CLASSES", coco_names.PERSON: "PERSON"}
-"""Tuples that are imported rather than spelt out -> their names in data/coco_names.py."""
+"""Tuples that are imported rather than spelt out -> their names in coco_names.py."""
 
 
 def config_source(about: str, values: Mapping[str, Any], notes: Sequence[str]) -> str:
@@ -30,7 +30,7 @@ def config_source(about: str, values: Mapping[str, Any], notes: Sequence[str]) -
     body = "\n\n".join("\n".join(lines) for lines in groups.values())
     names = sorted(_NAMED[value] for value in values.values() if isinstance(value, tuple) and value in _NAMED)
     imports = ["from ml_collections import ConfigDict\n", "from fsis_jax.config import base_config"]
-    imports += [f"from fsis_jax.data.coco_names import {', '.join(names)}"] if names else []
+    imports += [f"from fsis_jax.coco_names import {', '.join(names)}"] if names else []
     parts = [f"{_docstring(about)}\n", "\n".join(imports)]
     if notes:
         parts.append("\n" + "\n".join(_comment(note) for note in notes))

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fsis_jax.data.segmentation import InvalidAnnotationError
-from fsis_jax.data.transforms import Orientation
+from fsis_jax.preprocess.segmentation import InvalidAnnotationError
+from fsis_jax.preprocess.transforms import Orientation
 
 HALF_PIXEL = 0.5
 """What is added to COCO's coordinates."""

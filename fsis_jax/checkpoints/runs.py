@@ -24,10 +24,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
-from fsis_jax.errors import FsisError
-from fsis_jax.io.files import write_failure
-from fsis_jax.training.config_file import plain_config
-from fsis_jax.training.flat import (
+from fsis_jax.checkpoints.config_file import config_of, plain_config
+from fsis_jax.checkpoints.flat import (
     Arrays,
     check_same,
     filled,
@@ -37,7 +35,11 @@ from fsis_jax.training.flat import (
     with_model,
     with_optimizer,
 )
-from fsis_jax.training.step import TrainState
+from fsis_jax.checkpoints.train_state import TrainState
+from fsis_jax.checkpoints.weights import Trained, structure
+from fsis_jax.config_check import check_config
+from fsis_jax.errors import FsisError
+from fsis_jax.io.files import write_failure
 
 Items = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
 """Item of a step folder -> flat name -> array."""
@@ -231,6 +233,21 @@ def open_run(path: pathlib.Path) -> tuple[Checkpoints, int]:
             f"{path}: no complete checkpoint; train first, by `fsis train --config FILE --workdir {workdir}`"
         )
     return checkpoints, step
+
+
+def load_run(path: pathlib.Path) -> Trained:
+    """The detector of a run's folder (its best step) or of one of its step folders.
+
+    Raises:
+        FsisError: nothing is there, or the checkpoint is partial, its config cannot work, or its arrays do not fit it.
+    """
+    checkpoints, step = open_run(path)
+    with contextlib.closing(checkpoints):
+        meta = checkpoints.meta(step)
+        config = config_of(meta)
+        check_config(config, path)
+        graph, like = structure(config)
+        return Trained(nnx.merge(graph, checkpoints.restore_model(step, like)), config, dict(meta["validation"] or {}))
 
 
 def _stored_name(name: str, stored: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fsis_jax.data.drawing import draw
-from fsis_jax.data.looks import LOOKS
+from fsis_jax.synthetic.drawing import draw
+from fsis_jax.synthetic.looks import LOOKS
 
 KINDS: Mapping[str, str] = {"nuclei": "fluo_discs", "membranes": "fluo_membranes"}
 """What a sample shows -> its look; of fluorescence, and so grey."""

@@ -9,9 +9,9 @@ import itertools
 import math
 import re
 
-from fsis_jax.conversion.detectron_heads import ROI_METHODS, Values, box_head, detections, keypoint_head, mask_head
-from fsis_jax.conversion.detectron_settings import Settings
-from fsis_jax.data.coco_names import COCO_CLASSES, PERSON
+from fsis_jax.coco_names import COCO_CLASSES, PERSON
+from fsis_jax.conversion.detectron.heads import ROI_METHODS, Values, box_head, detections, keypoint_head, mask_head
+from fsis_jax.conversion.detectron.settings import Settings
 
 Canvases = tuple[tuple[int, int], ...]
 _BODY = re.compile(r"(?:\w+\.)?(?:add_)?(fpn_)?ResNet(50|101|152)_conv([45])(_P2only)?_body")

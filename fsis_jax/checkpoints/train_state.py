@@ -1,0 +1,23 @@
+"""The state of a training: all that a checkpoint keeps of it, and all that a step reads and changes."""
+
+import dataclasses
+
+import jax
+import optax
+from flax import nnx
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a step changes, and what it reads of the model."""
+
+    step: jax.Array
+    """Number of steps taken."""
+    params: nnx.State
+    """Trainable parameters."""
+    statistics: nnx.State
+    """Running statistics of batch norms."""
+    frozen: nnx.State
+    """Parameters and statistics that are never changed."""
+    optimizer: optax.OptState

@@ -1,0 +1,1 @@
+"""Detectron: the weights of its Caffe2 models, and its YAML files."""

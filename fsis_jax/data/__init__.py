@@ -1,0 +1,1 @@
+"""Data sets as records, episodes out of them, and batches for training."""

@@ -1,0 +1,1 @@
+"""Drawn cells: their looks, the drawing, and data sets of them."""

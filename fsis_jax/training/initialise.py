@@ -1,0 +1,57 @@
+"""Where a training starts from: the model of a weights file, or of another run."""
+
+import contextlib
+import logging
+import os
+import pathlib
+
+from flax import nnx
+from ml_collections import ConfigDict
+
+from fsis_jax.checkpoints.config_file import config_of
+from fsis_jax.checkpoints.flat import check_same, flat_arrays, flat_model, with_model
+from fsis_jax.checkpoints.runs import open_run
+from fsis_jax.checkpoints.train_state import TrainState
+from fsis_jax.checkpoints.weights import find_weights, load_weights
+from fsis_jax.io.files import user_path
+
+logger = logging.getLogger("fsis_jax")
+
+_SILENT = ("stride_in_1x1", "padded_pool")
+"""Keys of config.model.backbone that change what its weights mean, but neither their names nor shapes."""
+
+
+def initialise_from(source: str | os.PathLike[str], state: TrainState, config: ConfigDict) -> TrainState:
+    """`state` with the model of a weights file or of another run, for fine-tuning.
+
+    Warns where `config` reads the weights of the backbone in another way than they were made for.
+
+    Args:
+        source: as for `find_weights`. Of a run, as `Checkpoints.initialise` does.
+
+    Raises:
+        FsisError: there is no such source, or it is of another architecture.
+    """
+    file = find_weights(source)
+    if file is not None:
+        trained = load_weights(file)
+        arrays = flat_arrays(nnx.state(trained.model))
+        check_same(flat_model(state), arrays, file)
+        _warn_of_silent_keys(file, trained.config, config)
+        return with_model(state, arrays)
+    path = user_path(os.fspath(source))
+    checkpoints, step = open_run(path)
+    with contextlib.closing(checkpoints):
+        _warn_of_silent_keys(path, config_of(checkpoints.meta(step)), config)
+        return checkpoints.initialise(step, state)
+
+
+def _warn_of_silent_keys(path: pathlib.Path, made: ConfigDict, config: ConfigDict) -> None:
+    theirs, ours = made.model.backbone, config.model.backbone
+    for key in _SILENT:
+        if theirs[key] != ours[key]:
+            logger.warning(
+                "config.model.backbone.%s is %s, but the weights of %s are made for %s; consider "
+                "--config.model.backbone.%s=%s",
+                *(key, ours[key], path, theirs[key], key, theirs[key]),
+            )
