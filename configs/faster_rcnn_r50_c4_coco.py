@@ -1,4 +1,4 @@
-"""Faster R-CNN R50-C4 on COCO (80 categories, no references): a plain detector of boxes, without a pyramid.
+"""Faster R-CNN R50-C4 on COCO (80 categories, no references): a closed-set detector of boxes, without a pyramid.
 
 Command:  python scripts/train.py --config configs/faster_rcnn_r50_c4_coco.py --workdir runs/faster_rcnn
 Needs:    COCO as it comes (train2017/, val2017/, annotations/) under data/coco (`--config.data.root=...` for another

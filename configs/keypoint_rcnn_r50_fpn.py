@@ -1,4 +1,4 @@
-"""Keypoint R-CNN R50-FPN on COCO (persons and their 17 keypoints, no references): a plain detector.
+"""Keypoint R-CNN R50-FPN on COCO (persons and their 17 keypoints, no references): a closed-set detector.
 
 Command:  python scripts/train.py --config configs/keypoint_rcnn_r50_fpn.py --workdir runs/keypoint_rcnn
 Needs:    COCO as it comes (train2017/, val2017/, annotations/) under data/coco (`--config.data.root=...` for another

@@ -1,4 +1,4 @@
-"""Mask R-CNN R50-FPN on COCO (80 categories, no references): a plain detector.
+"""Mask R-CNN R50-FPN on COCO (80 categories, no references): a closed-set detector.
 
 Command:  python scripts/train.py --config configs/mask_rcnn_r50_fpn_coco.py --workdir runs/mask_rcnn
 Needs:    COCO as it comes (train2017/, val2017/, annotations/) under data/coco (`--config.data.root=...` for another

@@ -1,4 +1,4 @@
-"""A check that a plain detector learns: memorises a few images and tells three categories apart, on two CPU cores.
+"""A check that a closed-set detector learns: memorises a few images and tells three categories apart, on two CPU cores.
 
 Command:  python scripts/train.py --config configs/overfit_classes.py --config.data.root=DIR --workdir runs/overfit
 Needs:    images of the three kinds of `fsis data synthetic` that are named below; others are left out.

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from fsis_jax.inference.job import Job
     from fsis_jax.inference.references import References
     from fsis_jax.inference.segmenter import Segmenter
-    from fsis_jax.io.images import overview
+    from fsis_jax.io.decoding import overview
+    from fsis_jax.io.opening import open_image
     from fsis_jax.io.outputs import write_outputs
     from fsis_jax.io.overlay import draw_overlay
-    from fsis_jax.io.source import open_image
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,8 +39,8 @@ _HOMES = {
     "References": "fsis_jax.inference.references",
     "Segmenter": "fsis_jax.inference.segmenter",
     "draw_overlay": "fsis_jax.io.overlay",
-    "open_image": "fsis_jax.io.source",
-    "overview": "fsis_jax.io.images",
+    "open_image": "fsis_jax.io.opening",
+    "overview": "fsis_jax.io.decoding",
     "write_outputs": "fsis_jax.io.outputs",
 }
 """Name -> its module, imported when it is first asked for: JAX and what reads images take seconds to import."""

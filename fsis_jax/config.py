@@ -51,7 +51,7 @@ def _data() -> ConfigDict:
     # image once, 1 each category alike.
     data.repeat_rare = 0.0
     # Also show each target references of another category, and train the box head to tell the two apart (the two-way
-    # contrastive training of Fan et al. 2020). Teaches to heed the references; makes a step a little longer.
+    # contrastive training of Fan et al. 2020). Teaches to follow the references; makes a step a little longer.
     data.contrast = False
     # Probability that targets of other categories are shown beside the target, in a mosaic of two or four.
     data.mosaic = 0.0
@@ -95,7 +95,7 @@ def _model() -> ConfigDict:
     # What the detector reads: "fpn", a feature pyramid; "p2", the finest level of one; "c4" or "c5", that level of the
     # backbone alone.
     model.architecture = "fpn"
-    # Names of the categories of a plain detector, which is shown no references (with model.matching.kind and
+    # Names of the categories of a closed-set detector, which is shown no references (with model.matching.kind and
     # model.relation "none"). (): few-shot, the cells like the references.
     model.classes = ()
     # How heads take features of a roi: "align", "pool" (its maximum in each cell) or "crop" (one bilinear sample each).
@@ -222,7 +222,7 @@ def _model() -> ConfigDict:
     model.mask_head.pooled = 14
 
     model.keypoint_head = ConfigDict()
-    # "convs": 3x3 convolutions and a heat map per keypoint (a plain detector only); "none": no keypoints.
+    # "convs": 3x3 convolutions and a heat map per keypoint (a closed-set detector only); "none": no keypoints.
     model.keypoint_head.kind = "none"
     model.keypoint_head.keypoints = 17
     model.keypoint_head.channels = 512

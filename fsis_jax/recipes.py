@@ -90,7 +90,7 @@ def compact_config() -> ConfigDict:
 
 
 def cells_config() -> ConfigDict:
-    """The recipe of `cells-small`: the compact detector, taught to heed its references by mosaics and contrast."""
+    """The recipe of `cells-small`: the compact detector, taught to follow its references by mosaics and contrast."""
     config = compact_config()
     config.data.contrast = True
     config.data.mosaic = 0.3
@@ -169,7 +169,7 @@ def overfit_config(side: int, classes: tuple[str, ...] = ()) -> ConfigDict:
 
     Args:
         side: to which their longest side is brought, pixels.
-        classes: of a plain detector, which is shown no references.
+        classes: of a closed-set detector, which is shown no references.
     """
     config = compact_config()
     config.data.validation_fraction = 0.0

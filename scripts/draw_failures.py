@@ -18,7 +18,7 @@ from fsis_jax.evaluation.instance_metrics import matched_pairs
 from fsis_jax.evaluation.predictions import Prediction, pairs_to_test, segment_targets
 from fsis_jax.evaluation.scores import counted
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.atomic import atomic_write
 from fsis_jax.preprocess.records import Source
 
 OUTPUT = pathlib.Path(__file__).resolve().parent.parent / "docs" / "images" / "failures.png"

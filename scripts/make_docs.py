@@ -15,13 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 from fsis_jax.cli import run
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.reading import plan_reading
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.io.files import atomic_write
+from fsis_jax.inference.tile_plan import plan_tiles
+from fsis_jax.io.atomic import atomic_write
 from fsis_jax.io.overlay import draw_overlay
 from fsis_jax.preprocess.transform_config import transform_config
+from fsis_jax.synthetic.appearances import APPEARANCES
 from fsis_jax.synthetic.drawing import Drawing, draw
-from fsis_jax.synthetic.looks import LOOKS
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
 FONT = ImageFont.load_default(size=20)
@@ -72,15 +72,15 @@ def _tiles(segmenter: Segmenter) -> Image.Image:
     """A piece of tissue on glass: the tiles that it is read in, and those that show nothing."""
     image, box = _tissue_on_glass()
     side = np.array([[box[3] - box[1], box[2] - box[0]]])
-    reading = plan_reading(image, side, segmenter.config, transform_config(segmenter.config))
+    plan = plan_tiles(image, side, segmenter.config, transform_config(segmenter.config))
     found = _segment(segmenter, image, box)
     picture = image.copy()
     for crop in found.masks:
         part = picture[crop.slices]
         part[crop.mask] = 0.3 * part[crop.mask] + 0.7 * np.array(FOUND)
     layers, unread = np.zeros(image.shape[:2], int), np.ones(image.shape[:2], bool)
-    windows = [(t.window.x0, t.window.y0, t.window.x1, t.window.y1) for t in reading.tiles]
-    left_out = [reading.prepare(tile) is None for tile in reading.tiles]
+    windows = [(t.window.x0, t.window.y0, t.window.x1, t.window.y1) for t in plan.tiles]
+    left_out = [plan.prepare(tile) is None for tile in plan.tiles]
     for (x1, y1, x2, y2), empty in zip(windows, left_out, strict=True):
         layers[y1:y2, x1:x2] += 1
         unread[y1:y2, x1:x2] &= empty
@@ -96,15 +96,15 @@ def _tiles(segmenter: Segmenter) -> Image.Image:
     return _captioned(drawn, f"{tiles}. Found: {len(found)} cells")
 
 
-def _drawing(seed: int, *looks: str) -> Drawing:
-    return draw(np.random.default_rng(seed), [LOOKS[look] for look in looks], 320, 400)
+def _drawing(seed: int, *appearances: str) -> Drawing:
+    return draw(np.random.default_rng(seed), [APPEARANCES[appearance] for appearance in appearances], 320, 400)
 
 
 def _tissue_on_glass() -> tuple[np.ndarray, Box]:
     """An image (H, W, 3) uint8, larger than a tile, and the box of a nucleus."""
     height, width = 544, 1000
     rng = np.random.default_rng(3)
-    tissue = draw(rng, [LOOKS["tissue_nuclei"]] * 9, height, width)
+    tissue = draw(rng, [APPEARANCES["tissue_nuclei"]] * 9, height, width)
     glass = 243 + rng.normal(0, 1.5, (height, width, 1))
     y, x = np.mgrid[:height, :width]
     angle = np.arctan2(y - 270, x - 330)
@@ -121,9 +121,9 @@ def _example(drawing: Drawing, kind: int) -> Box:
     height, width = drawing.pixels.shape[:2]
     covered = np.any(drawing.masks, axis=0)
     ranked: list[tuple[bool, int, Box]] = []
-    for mask, look in zip(drawing.masks, drawing.looks, strict=True):
+    for mask, appearance in zip(drawing.masks, drawing.appearances, strict=True):
         x1, y1, x2, y2 = box = _box(mask)
-        if look == kind and x1 > 10 and y1 > 10 and x2 < width - 70 and y2 < height - 10:
+        if appearance == kind and x1 > 10 and y1 > 10 and x2 < width - 70 and y2 < height - 10:
             others = (covered & ~mask)[y1 - 8 : y2 + 8, x1 - 8 : x2 + 8]
             ranked.append((not others.any(), int(np.count_nonzero(mask)), box))
     return max(ranked)[2]

@@ -17,9 +17,9 @@ from fsis_jax.data.from_config import held_out, open_split
 from fsis_jax.evaluation.predictions import read_target, segment_targets
 from fsis_jax.evaluation.selectivity import measure_selectivity
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.io.exports import write_png
-from fsis_jax.io.images import to_rgb8
+from fsis_jax.io.decoding import to_rgb8
 from fsis_jax.io.overlay import draw_overlay
+from fsis_jax.io.writers import write_png
 
 CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
 WORKDIR = pathlib.Path("runs/quickstart")

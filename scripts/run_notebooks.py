@@ -18,7 +18,7 @@ from nbclient.exceptions import CellExecutionError
 from fsis_jax.cli import run
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.atomic import atomic_write
 
 NOTEBOOKS = pathlib.Path(__file__).resolve().parent.parent / "notebooks"
 _SECONDS = 900

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import write_failure
+from fsis_jax.io.atomic import write_failure
 
 KEYPOINTS = ("head", "hip", "left_hand", "right_hand", "left_foot", "right_foot")
 _SMALLEST_SIDE = 64

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from fsis_jax.config import base_config
 from fsis_jax.config_check import check_values
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.atomic import atomic_write
 
 NAME = "config.json"
 

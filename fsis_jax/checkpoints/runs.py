@@ -39,12 +39,12 @@ from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.checkpoints.weights import Trained, structure
 from fsis_jax.config_check import check_config
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import write_failure
+from fsis_jax.io.atomic import write_failure
 
 Items = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
 """Item of a step folder -> flat name -> array."""
 
-FOLDER = "checkpoints"
+CHECKPOINTS = "checkpoints"
 OVERHEAD_BYTES = 1 << 20
 """Upper limit of what a checkpoint takes besides its arrays."""
 TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
@@ -64,10 +64,10 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path, *, read_only: bool = False) -> None:
         # What Orbax logs it also raises, except warnings about saves without metrics, which are intended.
         logging.getLogger("absl").addFilter(_not_orbax)
-        self.folder = workdir.absolute() / FOLDER
+        self.folder = workdir.absolute() / CHECKPOINTS
         self._read_only = read_only
         if read_only and not self.folder.is_dir():
-            raise FsisError(f"{workdir}: no folder {FOLDER!r} in it; give the folder of a training run")
+            raise FsisError(f"{workdir}: no folder {CHECKPOINTS!r} in it; give the folder of a training run")
         keep_best = checkpoint_managers.BestN(n=1, get_metric_fn=_ap50, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(1), keep_best]),
@@ -210,7 +210,7 @@ class Checkpoints:
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
     """Whether a run has a complete checkpoint; unlike `Checkpoints`, makes no folder."""
-    return any(path.name.isdigit() for path in (workdir / FOLDER).glob("*"))
+    return any(path.name.isdigit() for path in (workdir / CHECKPOINTS).glob("*"))
 
 
 def open_run(path: pathlib.Path) -> tuple[Checkpoints, int]:
@@ -220,7 +220,7 @@ def open_run(path: pathlib.Path) -> tuple[Checkpoints, int]:
         FsisError: if nothing is there.
     """
     path = path.absolute()
-    if path.parent.name == FOLDER and path.name.isdigit():
+    if path.parent.name == CHECKPOINTS and path.name.isdigit():
         workdir, step = path.parent.parent, int(path.name)
     else:
         workdir, step = path, None

@@ -23,14 +23,14 @@ from fsis_jax.checkpoints.config_file import config_of, plain_config
 from fsis_jax.checkpoints.flat import differences, filled, flat_arrays
 from fsis_jax.config_check import check_config
 from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import atomic_write, read_failure, user_path
 from fsis_jax.io.damage import damage_in
-from fsis_jax.io.files import atomic_write, read_failure, user_path
 from fsis_jax.models.detector import Detector
 from fsis_jax.pretrained import SHIPPED, shipped_file
 
 logger = logging.getLogger("fsis_jax")
 
-SUFFIX = ".npz"
+WEIGHTS_SUFFIX = ".npz"
 _FORMAT = 1
 _META = "meta"
 

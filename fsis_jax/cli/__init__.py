@@ -15,7 +15,7 @@ from fsis_jax import __version__
 from fsis_jax.cli.spelling import suggestion
 from fsis_jax.cli.streams import open_streams
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import write_failure
+from fsis_jax.io.atomic import write_failure
 
 Command = Callable[[Sequence[str]], None]
 

@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Sequence
 
 from fsis_jax.checkpoints.runs import load_run
-from fsis_jax.checkpoints.weights import SUFFIX, save_weights
+from fsis_jax.checkpoints.weights import WEIGHTS_SUFFIX, save_weights
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.conversion.convert import convert as convert_file
 from fsis_jax.conversion.convert import to_pytorch
 from fsis_jax.conversion.detectron.yaml_file import convert_yaml
 from fsis_jax.conversion.sources import KINDS
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import user_path
+from fsis_jax.io.atomic import user_path
 
 
 def convert_parser() -> Parser:
@@ -68,7 +68,7 @@ def export_parser() -> Parser:
     )
     parser.add_argument("run", metavar="RUN", help="the --workdir of a training run (its best step), or a step folder")
     parser.add_argument(
-        "--output", "-o", required=True, metavar="FILE", help=f"name of the weights file, such as cells{SUFFIX}"
+        "--output", "-o", required=True, metavar="FILE", help=f"name of the weights file, such as cells{WEIGHTS_SUFFIX}"
     )
     return parser
 
@@ -77,8 +77,11 @@ def export(arguments: Sequence[str]) -> None:
     """`export RUN --output FILE.npz`; prints the file's size and its line for `sha256sum -c`."""
     options = export_parser().parse_args(arguments)
     file = user_path(options.output)
-    if file.suffix != SUFFIX:
-        raise FsisError(f"{options.output}: give a name that ends in {SUFFIX}, such as {file.stem or 'cells'}{SUFFIX}")
+    if file.suffix != WEIGHTS_SUFFIX:
+        raise FsisError(
+            f"{options.output}: give a name that ends in {WEIGHTS_SUFFIX}, "
+            f"such as {file.stem or 'cells'}{WEIGHTS_SUFFIX}"
+        )
     save_weights(file, load_run(user_path(options.run)))
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     print(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")

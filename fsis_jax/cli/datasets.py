@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.data.check import check, format_report
-from fsis_jax.data.merging import merge
+from fsis_jax.data.merging import merge_folders
 from fsis_jax.synthetic.generate import generate
 
 
@@ -63,7 +63,7 @@ def data(arguments: Sequence[str]) -> None:
         )
         print(made)
     elif options.action == "merge":
-        print(merge(options.roots, options.output, folds=options.folds))
+        print(merge_folders(options.roots, options.output, folds=options.folds))
     else:
         from fsis_jax.data.prepared import prepare  # tensorflow-datasets takes seconds to import
 

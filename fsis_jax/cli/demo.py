@@ -18,14 +18,14 @@ import numpy as np
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.instance_metrics import Matching, match
-from fsis_jax.inference.examples import crop_example, encode_examples
-from fsis_jax.inference.files import segment_files
+from fsis_jax.inference.example_cells import crop_example, encode_examples
+from fsis_jax.inference.output_settings import Outcome
+from fsis_jax.inference.segment_files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.settings import Outcome
-from fsis_jax.io.exports import write_png
-from fsis_jax.io.files import atomic_write, check_folder, user_path
-from fsis_jax.io.images import read_image
-from fsis_jax.io.source import open_image
+from fsis_jax.io.atomic import atomic_write, check_folder, user_path
+from fsis_jax.io.decoding import read_image
+from fsis_jax.io.opening import open_image
+from fsis_jax.io.writers import write_png
 from fsis_jax.preprocess.transforms import cut_reference
 from fsis_jax.pretrained import default_weights
 from fsis_jax.synthetic.sample import KINDS, draw_sample

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from fsis_jax.cli.spelling import suggestion
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.reading import SMALLEST_TILE
+from fsis_jax.inference.tile_plan import SMALLEST_TILE
 from fsis_jax.io.pixel_size import LARGEST, SMALLEST, micrometres
 
 

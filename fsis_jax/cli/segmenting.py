@@ -17,7 +17,7 @@ from tqdm import tqdm
 from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.augmentation import variants
-from fsis_jax.inference.examples import (
+from fsis_jax.inference.example_cells import (
     Example,
     Opener,
     box_example,
@@ -26,16 +26,16 @@ from fsis_jax.inference.examples import (
     label_examples,
     outlined_examples,
 )
-from fsis_jax.inference.files import segment_files
-from fsis_jax.inference.references import SUFFIX, References, load_references
+from fsis_jax.inference.output_settings import Outcome, OutputSettings
+from fsis_jax.inference.references import REFERENCES_SUFFIX, References, load_references
+from fsis_jax.inference.segment_files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.settings import Outcome, Settings
 from fsis_jax.inference.tidying import Tidying
-from fsis_jax.io.files import user_path
+from fsis_jax.io.atomic import user_path
 from fsis_jax.io.finding import image_files
+from fsis_jax.io.opening import open_image
 from fsis_jax.io.outputs import DEFAULT, FILES, check_results
 from fsis_jax.io.pdf import write_pdf
-from fsis_jax.io.source import open_image
 from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights
 
 _logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def references_parser() -> Parser:
     parser = Parser(prog="fsis references", description="Encode references once, to segment with them again and again.")
     _add_references(parser)
     parser.add_argument(
-        "--output", "-o", required=True, metavar="FILE", help=f"name of the new file, such as nuclei{SUFFIX}"
+        "--output", "-o", required=True, metavar="FILE", help=f"name of the new file, such as nuclei{REFERENCES_SUFFIX}"
     )
     return parser
 
@@ -129,7 +129,7 @@ def _add_references(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="CROP",
-        help=f"crops of one cell each, without much margin; or one {SUFFIX} file of `fsis references`",
+        help=f"crops of one cell each, without much margin; or one {REFERENCES_SUFFIX} file of `fsis references`",
     )
     group.add_argument(
         "--reference",
@@ -175,7 +175,7 @@ def segment(arguments: Sequence[str]) -> None:
     saved, examples = _read_examples(options, only)
     segmenter = _load_model(options.checkpoint)
     if segmenter.names:
-        _check_plain(segmenter, options, saved is not None or len(examples) > 0)
+        _check_closed_set(segmenter, options, saved is not None or len(examples) > 0)
     elif saved is None and not examples:
         raise FsisError(_NO_REFERENCE)
     segmenter = segmenter.with_options(
@@ -188,7 +188,7 @@ def segment(arguments: Sequence[str]) -> None:
     if options.pdf and "overlay" not in kinds:
         kinds.append("overlay")
     output = user_path(options.output)
-    settings = Settings(
+    settings = OutputSettings(
         save=tuple(kinds),
         channel=options.channel,
         page=options.page,
@@ -254,7 +254,7 @@ def _ends_as_by_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check_plain(segmenter: Segmenter, options: argparse.Namespace, referenced: bool) -> None:
+def _check_closed_set(segmenter: Segmenter, options: argparse.Namespace, referenced: bool) -> None:
     """Raise FsisError where a model of named categories is asked for what only references do."""
     known = ", ".join(segmenter.names[:5]) + ", ..." * (len(segmenter.names) > 5)
     name = options.checkpoint or default_weights()
@@ -280,8 +280,11 @@ def references(arguments: Sequence[str]) -> None:
     """`references --references CROP... --output FILE.refs`."""
     options = references_parser().parse_args(arguments)
     file = user_path(options.output)
-    if file.suffix != SUFFIX:
-        raise FsisError(f"{options.output}: give a name that ends in {SUFFIX}, such as {file.stem or 'nuclei'}{SUFFIX}")
+    if file.suffix != REFERENCES_SUFFIX:
+        raise FsisError(
+            f"{options.output}: give a name that ends in {REFERENCES_SUFFIX}, "
+            f"such as {file.stem or 'nuclei'}{REFERENCES_SUFFIX}"
+        )
     saved, examples = _read_examples(options, None)
     if saved is not None:
         raise FsisError(f"{options.references[0]}: these references are encoded already")
@@ -307,7 +310,7 @@ def _read_examples(options: argparse.Namespace, only: str | None) -> tuple[Refer
     Args:
         only: the one image that is segmented, which a mask or outlines belong to if nothing else is said.
     """
-    encoded = [path for path in options.references if path.lower().endswith(SUFFIX)]
+    encoded = [path for path in options.references if path.lower().endswith(REFERENCES_SUFFIX)]
     others = [options.reference, options.reference_mask, options.reference_outlines]
     if options.reference_image and not any(others[1:]):
         raise FsisError("--reference-image alone: give a mask or outlines too, or --reference IMAGE:x1,y1,x2,y2")

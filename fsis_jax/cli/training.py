@@ -11,19 +11,19 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsis_jax.checkpoints.config_file import read_config
-from fsis_jax.checkpoints.weights import SUFFIX
+from fsis_jax.checkpoints.weights import WEIGHTS_SUFFIX
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.cli.spelling import suggestion
 from fsis_jax.config_check import check_config
+from fsis_jax.data.closed_set import class_ids
 from fsis_jax.data.from_config import open_split, seen_and_unseen
-from fsis_jax.data.plain import class_ids
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.baselines import predict_otsu_watershed
 from fsis_jax.evaluation.mosaics import Mosaics
 from fsis_jax.evaluation.protocol import (
     format_selectivity,
     format_table,
-    run_plain,
+    run_closed_set,
     run_protocol,
     run_selectivity,
     save_overlays,
@@ -32,7 +32,7 @@ from fsis_jax.evaluation.protocol import (
 from fsis_jax.evaluation.scores import score, summarise
 from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.io.files import user_path
+from fsis_jax.io.atomic import user_path
 from fsis_jax.training.loop import train_and_evaluate
 
 
@@ -123,7 +123,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     settings = config.eval
     targets = open_split(config, "test")
     seen, unseen = seen_and_unseen(config, targets)
-    # A fold holds out none of the categories of a plain detector.
+    # A fold holds out none of the categories of a closed-set detector.
     split = "all" if config.model.classes else settings.split
     categories = {"seen": seen, "unseen": unseen, "all": seen + unseen}[split]
     folder = workdir / "evaluation"
@@ -142,12 +142,12 @@ def evaluate(arguments: Sequence[str]) -> None:
     )
     tested = {"weights": named or str(workdir), "fingerprint": model.fingerprint, "min_score": model.min_score}
     # Results of other weights, or of more looks at each image, do not take the place of the run's.
-    prefix = f"{user_path(named).name.removesuffix(SUFFIX)}-" if named else ""
+    prefix = f"{user_path(named).name.removesuffix(WEIGHTS_SUFFIX)}-" if named else ""
     prefix += "augmented-" if model.variants else ""
     if model.names:
         name = f"{prefix}plain-all"
         categories = class_ids(targets.categories, model.names)
-        results = run_plain(model, targets, categories, settings=settings, overlays=folder / name)
+        results = run_closed_set(model, targets, categories, settings=settings, overlays=folder / name)
         _report(folder / f"{name}.json", config, tested, results, format_table)
         return
     train = open_split(config, "train")

@@ -18,11 +18,11 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from fsis_jax.checkpoints import config_file
-from fsis_jax.checkpoints.runs import FOLDER, Checkpoints, has_checkpoint, open_run
+from fsis_jax.checkpoints.runs import CHECKPOINTS, Checkpoints, has_checkpoint, open_run
 from fsis_jax.config_check import check_config
 from fsis_jax.conversion import ca_fsis
 from fsis_jax.conversion.momentum import momentum_of, optimizer_arrays, sgd_state
-from fsis_jax.conversion.sources import KINDS, Source, read_source
+from fsis_jax.conversion.sources import KINDS, SourceWeights, read_source
 from fsis_jax.conversion.state_dict import is_alias, is_unused, state_dict_names
 from fsis_jax.conversion.torch_file import read_file
 from fsis_jax.conversion.torch_writer import write_file
@@ -37,7 +37,7 @@ UNUSED = "pytorch"
 class Converted:
     """What became of a file."""
 
-    source: Source
+    source: SourceWeights
     step: int
     """Steps taken; 0 unless training goes on."""
     whole: bool
@@ -59,7 +59,7 @@ class Converted:
         for what, names in (("left out", self.source.left_out), ("missing", self.missing)):
             if names:
                 lines.append(f"{what}: {', '.join(names)}")
-        folder = output / FOLDER / str(self.step)
+        folder = output / CHECKPOINTS / str(self.step)
         lines.append(f"{self.arrays} arrays written to {folder}, the config to {output / config_file.NAME}")
         if not self.whole:
             lines.append(f"train with: --config {output / config_file.NAME} --config.init_from={output} --workdir RUN")
@@ -121,7 +121,7 @@ def convert(
     return Converted(source, step, whole, len(arrays), missing)
 
 
-def _training(source: Source, path: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
+def _training(source: SourceWeights, path: pathlib.Path) -> tuple[int, dict[str, np.ndarray]]:
     """Steps taken, and the optimiser's arrays; the batch size and the shots of the run go to the config."""
     if source.kind != "ca_fsis" or "optimizer" not in source.training:
         raise FsisError(f"{path}: {KINDS[source.kind]} without an optimiser; convert without --resume")
@@ -159,7 +159,7 @@ def _whole_number(values: Mapping[str, Any], name: str, path: pathlib.Path) -> i
 # -- what must be there -------------------------------------------------------------------------------------------
 
 
-def _check(source: Source, allow_missing: Sequence[str], path: pathlib.Path) -> list[str]:
+def _check(source: SourceWeights, allow_missing: Sequence[str], path: pathlib.Path) -> list[str]:
     """The names of tensors that may be missing and are; raises for every other problem, all at once."""
     expected = _expected(source)
     absent: dict[bool, list[str]] = {True: [], False: []}
@@ -199,7 +199,7 @@ def _check(source: Source, allow_missing: Sequence[str], path: pathlib.Path) -> 
     return absent[True]
 
 
-def _expected(source: Source) -> dict[str, tuple[int, ...]]:
+def _expected(source: SourceWeights) -> dict[str, tuple[int, ...]]:
     """CA_FSIS_Cell's name -> shape of every tensor that is used; of a partial source, of the modules in it."""
     _graph, state = nnx.split(nnx.eval_shape(lambda: Detector(source.config.model, rngs=nnx.Rngs(0))))
     shapes = {"/".join(map(str, path)): variable.shape for path, variable in nnx.to_flat_state(state)}

@@ -30,7 +30,7 @@ BODY = "Conv_Body.conv_body"
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class SourceWeights:
     """Weights of another project."""
 
     kind: str
@@ -51,7 +51,7 @@ class Source:
     """What is stored beside the weights: "optimizer", "step", "batch_size" ..."""
 
 
-def read_source(content: Any, kind: str, path: pathlib.Path) -> Source:
+def read_source(content: Any, kind: str, path: pathlib.Path) -> SourceWeights:
     """Sort the content of a file out.
 
     Args:
@@ -102,9 +102,9 @@ def _stripped(tensors: dict[Any, Any], path: pathlib.Path) -> dict[str, Any]:
     return stripped
 
 
-def _ca_fsis(tensors: dict[str, Any], content: dict[str, Any]) -> Source:
+def _ca_fsis(tensors: dict[str, Any], content: dict[str, Any]) -> SourceWeights:
     known = {name: value for name, value in tensors.items() if _is_known(name)}
-    return Source(
+    return SourceWeights(
         kind="ca_fsis",
         tensors=known,
         config=ca_fsis.model_config(_shapes(tensors)),
@@ -119,7 +119,7 @@ def _ca_fsis(tensors: dict[str, Any], content: dict[str, Any]) -> Source:
 _TORCHVISION = re.compile(r"(conv1|bn1|layer([1-4]))\.(.+)$")
 
 
-def _torchvision(tensors: dict[str, Any], content: dict[str, Any]) -> Source:
+def _torchvision(tensors: dict[str, Any], content: dict[str, Any]) -> SourceWeights:
     """The stride sits on the 3x3 convolutions, and the stem's pool is padded."""
     source = _resnet("torchvision", tensors)
     source.config.model.backbone.stride_in_1x1 = False
@@ -127,12 +127,12 @@ def _torchvision(tensors: dict[str, Any], content: dict[str, Any]) -> Source:
     return source
 
 
-def _oneshot(tensors: dict[str, Any], content: dict[str, Any]) -> Source:
+def _oneshot(tensors: dict[str, Any], content: dict[str, Any]) -> SourceWeights:
     """A ResNet in Caffe's style, as the PyTorch project's own: stride on the 1x1 convolutions, no padding."""
     return _resnet("oneshot", tensors)
 
 
-def _resnet(kind: str, tensors: dict[str, Any]) -> Source:
+def _resnet(kind: str, tensors: dict[str, Any]) -> SourceWeights:
     renamed: dict[str, Any] = {}
     unknown: list[str] = []
     left_out: list[str] = []
@@ -148,7 +148,7 @@ def _resnet(kind: str, tensors: dict[str, Any]) -> Source:
             unknown.append(name)
     config = base_config()
     ca_fsis.backbone_config(config.model, _shapes(renamed), BODY)
-    return Source(
+    return SourceWeights(
         kind=kind,
         tensors=renamed,
         config=config,
@@ -165,7 +165,7 @@ def _torchvision_name(name: str) -> str:
     return rest if stage == "1" else f"layer{int(stage) - 1}.{rest}"
 
 
-def _detectron(tensors: dict[str, Any], content: dict[str, Any]) -> Source:
+def _detectron(tensors: dict[str, Any], content: dict[str, Any]) -> SourceWeights:
     names = detectron.Names(tensors)
     renamed: dict[str, Any] = {}
     unknown: list[str] = []
@@ -179,7 +179,7 @@ def _detectron(tensors: dict[str, Any], content: dict[str, Any]) -> Source:
     unfit = detectron.unfit(_shapes(renamed))
     left_out += [name for name in tensors if (names.ca_fsis(name) or "").rpartition(".")[0] in unfit]
     renamed = {name: value for name, value in renamed.items() if name.rpartition(".")[0] not in unfit}
-    return Source(
+    return SourceWeights(
         kind="detectron",
         tensors=detectron.as_read_here(renamed),
         config=detectron.model_config(_shapes(renamed)),
@@ -191,7 +191,7 @@ def _detectron(tensors: dict[str, Any], content: dict[str, Any]) -> Source:
     )
 
 
-_READERS: dict[tuple[str, str], Callable[[dict[str, Any], dict[str, Any]], Source]] = {
+_READERS: dict[tuple[str, str], Callable[[dict[str, Any], dict[str, Any]], SourceWeights]] = {
     ("ca_fsis", "ca_fsis"): _ca_fsis,
     ("torchvision", "torchvision"): _torchvision,
     ("oneshot", "oneshot"): _oneshot,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fsis_jax.conversion.stand_ins import STORAGES
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.atomic import atomic_write
 
 _FOLDER = "archive"
 _STORAGE_OF = {dtype: name for name, dtype in STORAGES.items()}

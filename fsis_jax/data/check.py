@@ -16,7 +16,7 @@ from fsis_jax.data.coco_files import annotation_files, find_layout
 from fsis_jax.data.episodes import can_be_shown
 from fsis_jax.data.index import Problem, read_index
 from fsis_jax.errors import FsisError
-from fsis_jax.io.images import decode_image
+from fsis_jax.io.decoding import decode_image
 from fsis_jax.preprocess.records import Annotations
 
 _T = TypeVar("_T")

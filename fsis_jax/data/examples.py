@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fsis_jax.data.closed_set import class_numbers
 from fsis_jax.data.episodes import Episode, ReferenceBox
-from fsis_jax.data.plain import class_numbers
 from fsis_jax.errors import FsisError
-from fsis_jax.io.images import decode_image
-from fsis_jax.io.levels import Stretch
+from fsis_jax.io.decoding import decode_image
+from fsis_jax.io.intensity import Stretch
 from fsis_jax.preprocess import keypoints as points
 from fsis_jax.preprocess.aspect import bounded_size
 from fsis_jax.preprocess.records import Annotations, Source
@@ -27,7 +27,7 @@ from fsis_jax.preprocess.transforms import (
     resize,
     target_scale,
     target_stretch,
-    to_levels,
+    to_8bit,
 )
 from fsis_jax.preprocess.windows import Window, limit_window, random_window, visible_instances
 
@@ -58,11 +58,11 @@ class ImageCache:
                 )
         return self._keep((record, False), image)
 
-    def levels(self, record: int) -> np.ndarray:
-        """The image as the network sees it (`transforms.to_levels`)."""
+    def stretched(self, record: int) -> np.ndarray:
+        """The image as the network sees it (`transforms.to_8bit`)."""
         image = self._images.get((record, True))
         if image is None:
-            image = to_levels(self.raw(record), self._config, self.stretch(record))
+            image = to_8bit(self.raw(record), self._config, self.stretch(record))
         return self._keep((record, True), image)
 
     def stretch(self, record: int) -> Stretch | None:
@@ -97,7 +97,7 @@ def training_example(
     episode's other targets: half of the time at the target's scale, else at that where their cells have the size of
     the references. Ignored instances: crowds, categories that are not `trainable`, those of which the crop shows less
     than `min_visible`, and those narrower than a pixel of the canvas. Categories, whose ids may be large, are numbered
-    from 1 on in the order of `trainable` (`plain.class_numbers`); in a "plain" episode whatever has such a number is a
+    from 1 on in the order of `trainable` (`closed_set.class_numbers`); in a "plain" episode whatever has such a number is a
     match.
     """
     record = cache.annotations[episode.target]
@@ -208,7 +208,7 @@ def _crop(
     window = random_window(rng, whole, (extent[0], extent[1]), anchor)
     window = limit_window(window, record.boxes, limit, anchor=anchor, name=record.file_name)
 
-    stored = cache.levels(target)[window.y0 : window.y1, window.x0 : window.x1]
+    stored = cache.stretched(target)[window.y0 : window.y1, window.x0 : window.x1]
     image = jitter_intensity(rng, tone(resize(stored, scale, antialias=config.antialias)), config)
     height, width = image.shape[:2]
     orientation = random_orientation(rng, config, (height, width), size)

@@ -9,12 +9,12 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from fsis_jax.data.closed_set import ClosedSetSampler, class_ids
 from fsis_jax.data.episodes import EpisodeSampler
 from fsis_jax.data.opening import open_source
 from fsis_jax.data.pipeline import BatchIterator, make_batches
-from fsis_jax.data.plain import PlainSampler, class_ids
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import user_path
+from fsis_jax.io.atomic import user_path
 from fsis_jax.preprocess.records import Annotations, Source, Subset
 from fsis_jax.preprocess.transform_config import transform_config
 from fsis_jax.preprocess.transforms import own_scale
@@ -31,7 +31,7 @@ class Splits:
     """The data of one run."""
 
     seen: tuple[int, ...]
-    """Ids of the categories that may be learnt; of a plain detector in the order of its classes."""
+    """Ids of the categories that may be learnt; of a closed-set detector in the order of its classes."""
     unseen: tuple[int, ...]
     """Ids of the held-out ones."""
     train: Source
@@ -54,7 +54,7 @@ def held_out(source: Source, fold: int) -> tuple[tuple[int, ...], tuple[int, ...
 def seen_and_unseen(config: ConfigDict, source: Source) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Ids of the categories that a run learns, and of those that its fold holds out.
 
-    Of a plain detector those of its classes, in their order, and none.
+    Of a closed-set detector those of its classes, in their order, and none.
 
     Raises:
         FsisError: the data set has no such fold, or not all of the classes.
@@ -92,8 +92,8 @@ def open_split(config: ConfigDict, split: str) -> Source:
 def open_splits(config: ConfigDict) -> Splits:
     """Open the training images and set the validation images apart, at random by `config.seed`.
 
-    Images that show cells of held-out categories only are left out of both; for a plain detector, all that show none of
-    its classes. With `config.debug` a few of each are taken.
+    Images that show cells of held-out categories only are left out of both; for a closed-set detector, all that
+    show none of its classes. With `config.debug` a few of each are taken.
 
     Raises:
         FsisError: if no image is left to train on.
@@ -176,7 +176,7 @@ def training_batches(config: ConfigDict, splits: Splits, steps: int) -> BatchIte
     transform = transform_config(config)
     targets: Sequence[int] = range(len(splits.train))
     if config.model.classes:
-        sampler: EpisodeSampler | PlainSampler = PlainSampler(targets)
+        sampler: EpisodeSampler | ClosedSetSampler = ClosedSetSampler(targets)
     else:
         sampler = EpisodeSampler(
             splits.train.annotations,

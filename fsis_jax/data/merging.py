@@ -19,14 +19,14 @@ from typing import Any
 from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.index import annotation_files, find_layout
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import check_unused, new_folder
+from fsis_jax.io.atomic import check_unused, new_folder
 
 Path = str | os.PathLike[str]
 _SORTS = {"images": "image_id", "annotations": "annotation_id", "categories": "category_id", "licenses": "license"}
 """Of rows that have ids, and the key that refers to them."""
 
 
-def merge(folders: Sequence[Path], output: Path, *, folds: Path | None = None) -> pathlib.Path:
+def merge_folders(folders: Sequence[Path], output: Path, *, folds: Path | None = None) -> pathlib.Path:
     """Make one COCO folder of several; each must have the same splits.
 
     Args:

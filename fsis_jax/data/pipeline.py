@@ -18,9 +18,9 @@ import numpy as np
 from absl import flags
 
 from fsis_jax.batch import Batch
+from fsis_jax.data.closed_set import ClosedSetSampler
 from fsis_jax.data.episodes import EpisodeSampler, shuffled
 from fsis_jax.data.examples import ImageCache, training_example
-from fsis_jax.data.plain import PlainSampler
 from fsis_jax.errors import FsisError
 from fsis_jax.preprocess.aspect import bounded_size
 from fsis_jax.preprocess.records import Source
@@ -94,7 +94,7 @@ class _BatchSource:
     def __init__(
         self,
         source: Source,
-        sampler: EpisodeSampler | PlainSampler,
+        sampler: EpisodeSampler | ClosedSetSampler,
         order: BatchOrder,
         config: TransformConfig,
         *,
@@ -204,7 +204,7 @@ class BatchIterator(Iterator[Batch]):
 
 def make_batches(
     source: Source,
-    sampler: EpisodeSampler | PlainSampler,
+    sampler: EpisodeSampler | ClosedSetSampler,
     config: TransformConfig,
     *,
     trainable: Collection[int],
@@ -218,8 +218,8 @@ def make_batches(
     """Batches 0 ... steps - 1 of training on the sampler's targets.
 
     Args:
-        trainable: ids of the categories that may be learnt, for a plain detector in the order of its classes; instances
-            of others are ignored.
+        trainable: ids of the categories that may be learnt, for a closed-set detector in the order of its classes;
+            instances of others are ignored.
         canvases: see `bucket_targets`.
         workers: processes; 0 makes the batches in a thread of this one.
         cache_bytes: decoded images that each worker keeps.

@@ -20,8 +20,8 @@ import tensorflow_datasets as tfds
 from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.coco_files import annotation_files, check_same_categories, find_layout, stated_names
 from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import check_unused, write_failure
 from fsis_jax.io.damage import damage_in
-from fsis_jax.io.files import check_unused, write_failure
 from fsis_jax.preprocess.records import Annotations, Record, Source
 
 _REMAKE = "make it again with `fsis data prepare`"

@@ -11,7 +11,7 @@ import numpy as np
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.predictions import Prediction, pairs_to_test, read_target
 from fsis_jax.inference.instances import Instances
-from fsis_jax.io.images import to_rgb8
+from fsis_jax.io.decoding import to_rgb8
 from fsis_jax.preprocess.records import Source
 
 LEAST_AREA = 9

@@ -22,7 +22,7 @@ import pycocotools.mask
 from pycocotools.cocoeval import COCOeval
 
 from fsis_jax.evaluation import keypoint_ap
-from fsis_jax.preprocess.keypoints import to_coco
+from fsis_jax.preprocess.keypoints import keypoints_to_coco
 from fsis_jax.preprocess.records import Annotations
 
 AREAS = ("all", "small", "medium", "large")
@@ -32,7 +32,7 @@ Detection = Mapping[str, Any]
 (x, y, width, height), segmentation (compressed run lengths), keypoints (x, y, score, x, y, score ...)."""
 
 
-def evaluate(
+def coco_evaluate(
     ground_truth: Sequence[Annotations],
     detections: Sequence[Detection],
     *,
@@ -205,7 +205,7 @@ class _Evaluator(COCOeval):
                     {
                         "segmentation": {"size": size, "counts": record.rles[row]} if masks else None,
                         "bbox": [x1, y1, x2 - x1, y2 - y1],
-                        "keypoints": to_coco(record.keypoints[row : row + 1])[0] if keypoints else None,
+                        "keypoints": keypoints_to_coco(record.keypoints[row : row + 1])[0] if keypoints else None,
                         "area": float(record.areas[row]),
                         "iscrowd": bool(record.crowd[row]),
                         "ignore": bool(record.crowd[row] or ignored[row] or hopeless),

@@ -1,4 +1,4 @@
-"""What COCO's average precision of keypoints needs beside `coco_ap.evaluate` with iou_type "keypoints".
+"""What COCO's average precision of keypoints needs beside `coco_ap.coco_evaluate` with iou_type "keypoints".
 
 The similarity of keypoints (OKS) takes the place of the intersection over union: the mean over the labelled keypoints
 of exp(-d^2 / (2 area (2 sigma)^2)), where d is their distance in pixels, area that of the instance, and sigma how far

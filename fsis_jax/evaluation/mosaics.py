@@ -16,7 +16,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.predictions import read_target, shown
 from fsis_jax.preprocess.records import Annotations, Record, Source
 from fsis_jax.preprocess.transform_config import TransformConfig
-from fsis_jax.preprocess.transforms import to_levels
+from fsis_jax.preprocess.transforms import to_8bit
 from fsis_jax.preprocess.windows import Window, decode_columns, random_window, touching
 
 LEAST_VISIBLE = 0.1
@@ -73,7 +73,7 @@ class Mosaics:
             record = source.annotations[position]
             anchor = record.boxes[rng.integers(len(record.boxes))]
             window = random_window(rng, (record.height, record.width), (side, side), anchor)
-            levels = to_levels(read_target(source, position), TransformConfig(intensity="percentile"))
+            levels = to_8bit(read_target(source, position), TransformConfig(intensity="percentile"))
             panel = levels[window.y0 : window.y1, window.x0 : window.x1]
             pixels[y : y + side, x : x + side] = panel if panel.ndim == 3 else panel[..., None]
             parts.append(_instances(record, window, (y, x), pixels.shape[:2]))

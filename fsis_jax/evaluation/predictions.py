@@ -1,7 +1,7 @@
 """What a model finds on test images: every target, with references of every category to evaluate.
 
 References come from other images (the category's train split, what users do), from the target itself (what the
-PyTorch project's test does), or, as a control, from other images of a wrong category: a model that heeds its references
+PyTorch project's test does), or, as a control, from other images of a wrong category: a model that follows its references
 should then find little.
 """
 
@@ -19,8 +19,8 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J, Job
 from fsis_jax.inference.references import References
-from fsis_jax.io.images import decode_image
-from fsis_jax.io.levels import Image, Stretch
+from fsis_jax.io.decoding import decode_image
+from fsis_jax.io.intensity import Image, Stretch
 from fsis_jax.preprocess.records import ReferencesFrom, Source
 from fsis_jax.preprocess.transforms import cut_reference
 

@@ -2,7 +2,7 @@
 
 For every target and every evaluated category in it the model is shown k references (`predictions.py`), and its
 instances are compared with the cells of that category (`scores.py`). Numbers are the mean over categories; the spread
-is that over repeats with other references. A plain detector looks at every target once (`plain.py`).
+is that over repeats with other references. A closed-set detector looks at every target once (`closed_set.py`).
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fsis_jax.evaluation import keypoint_ap
-from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
-from fsis_jax.evaluation.plain import EVERY, by_category, predict_plain
+from fsis_jax.evaluation.closed_set import EVERY, by_category, predict_closed_set
+from fsis_jax.evaluation.coco_ap import best_f1_score, coco_evaluate
 from fsis_jax.evaluation.predictions import Model, Prediction, predict, read_target
-from fsis_jax.evaluation.scores import COCO_AREAS, families_of, score, summarise, to_coco
+from fsis_jax.evaluation.scores import COCO_AREAS, families_of, predictions_to_coco, score, summarise
 from fsis_jax.evaluation.selectivity import measure_selectivity
-from fsis_jax.io.exports import write_overlay
-from fsis_jax.io.files import atomic_write
-from fsis_jax.io.images import to_rgb8
+from fsis_jax.io.atomic import atomic_write
+from fsis_jax.io.decoding import to_rgb8
+from fsis_jax.io.writers import write_overlay
 from fsis_jax.preprocess.records import ReferencesFrom, Source
 
 TABLE = (
@@ -86,11 +86,11 @@ def run_protocol(
     return summarise(results)
 
 
-def run_plain(
+def run_closed_set(
     model: Model, targets: Source, categories: Sequence[int], *, settings: ConfigDict, overlays: pathlib.Path
 ) -> dict[str, Any]:
-    """One test of a plain detector, as `run_protocol`; small and large are what COCO calls so."""
-    found = predict_plain(model, targets, categories, max_images=settings.max_images, progress="testing")
+    """One test of a closed-set detector, as `run_protocol`; small and large are what COCO calls so."""
+    found = predict_closed_set(model, targets, categories, max_images=settings.max_images, progress="testing")
     save_overlays(overlays, targets, found, settings.overlays)
     parted = by_category(targets, found, categories)
     families = families_of(model.config.model)
@@ -126,7 +126,7 @@ def write_results(
     Args:
         path: of the file.
         config: of the test.
-        results: of `run_protocol`, `run_plain` or `run_selectivity`.
+        results: of `run_protocol`, `run_closed_set` or `run_selectivity`.
         model: what was tested: "weights" as they were named, "fingerprint" and "min_score"; None: no model.
     """
     content = {"config": json.loads(config.to_json_best_effort()), "model": model, **results}
@@ -183,26 +183,28 @@ def validate(
     """AP of masks (where the model gives them), boxes and keypoints, and the score threshold with the best F1.
 
     Args:
-        model: few-shot, or a plain detector, which is shown no references.
+        model: few-shot, or a closed-set detector, which is shown no references.
         shots, seed: of the references.
     """
     if model.config.model.classes:
-        shown = predict_plain(model, targets, categories)
+        shown = predict_closed_set(model, targets, categories)
         predictions = by_category(targets, shown, categories)
     else:
         shown = predictions = predict(model, targets, train, categories, shots=shots, references="train", seed=seed)
-    found, families = to_coco(predictions), families_of(model.config.model)
+    found, families = predictions_to_coco(predictions), families_of(model.config.model)
     counted: dict[str, Any] = {"images": {p.image_id for p in predictions}, "categories": categories}
     result: dict[str, float] = {}
     if "mask" in families:
-        masks = evaluate(targets.annotations, found, iou_type="segm", **counted)
+        masks = coco_evaluate(targets.annotations, found, iou_type="segm", **counted)
         result |= {"mask_ap50": masks["AP50"], "mask_ap": masks["AP"]}
-    boxes = evaluate(targets.annotations, found, iou_type="bbox", **counted)
+    boxes = coco_evaluate(targets.annotations, found, iou_type="bbox", **counted)
     result["box_ap50"] = boxes["AP50"]
     if "mask" not in families:
         result["box_ap"] = boxes["AP"]
     if "keypoints" in families:
-        points = evaluate(targets.annotations, found, iou_type="keypoints", max_dets=keypoint_ap.MAX_DETS, **counted)
+        points = coco_evaluate(
+            targets.annotations, found, iou_type="keypoints", max_dets=keypoint_ap.MAX_DETS, **counted
+        )
         result |= {"keypoint_ap50": points["AP50"], "keypoint_ap": points["AP"]}
     kind = "segm" if "mask" in families else "bbox"
     min_score, f1 = best_f1_score(targets.annotations, found, iou_type=kind, **counted)

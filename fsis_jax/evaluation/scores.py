@@ -13,20 +13,20 @@ import pycocotools.mask
 from ml_collections import ConfigDict
 
 from fsis_jax.evaluation import keypoint_ap
-from fsis_jax.evaluation.coco_ap import evaluate
+from fsis_jax.evaluation.coco_ap import coco_evaluate
 from fsis_jax.evaluation.instance_metrics import aggregated_jaccard, match, matched_pairs, total
 from fsis_jax.evaluation.predictions import Prediction
 from fsis_jax.inference.instances import Instances
 from fsis_jax.preprocess.records import Source
 
 COCO = {"mask": "segm", "box": "bbox", "mask_box": "mask_bbox", "keypoints": "keypoints"}
-"""Our names of what is compared by COCO's measure, and those of `coco_ap.evaluate`."""
+"""Our names of what is compared by COCO's measure, and those of `coco_ap.coco_evaluate`."""
 OF_MASKS = ("mask", "box", "mask_box", "bioimage", "histology", "touching")
 """Families of measures of a model that gives masks."""
 CELL_AREAS = (16**2, 64**2)
 """Bounds of medium cells, pixels: those of the PyTorch project."""
 COCO_AREAS = (32**2, 96**2)
-"""Bounds of medium instances, pixels: COCO's, which plain detectors are known by."""
+"""Bounds of medium instances, pixels: COCO's, which closed-set detectors are known by."""
 TOUCHING = (0.2, 0.35)
 """IoU of a cell's box with that of its nearest neighbour, where the two touch or nearly do."""
 THRESHOLDS = (0.5, 0.75)
@@ -51,7 +51,7 @@ def score(
 
     Args:
         families: as `families_of`.
-        area_splits: as for `coco_ap.evaluate`; keypoints have bounds of their own.
+        area_splits: as for `coco_ap.coco_evaluate`; keypoints have bounds of their own.
 
     Returns:
         COCO's families "mask", "box", "mask_box" and "keypoints" {"AP", "AP50", "AP75", "AP_small", ..., "AR@500"};
@@ -61,7 +61,7 @@ def score(
         the categories, and has the same for each of `categories` by its name under "categories". What does not exist
         is NaN.
     """
-    detections = to_coco(predictions)
+    detections = predictions_to_coco(predictions)
     images = {prediction.image_id for prediction in predictions}
     result: dict[str, Any] = {}
     for name in (family for family in families if family in COCO):
@@ -69,7 +69,7 @@ def score(
         if name == "keypoints":
             options = {"area_splits": keypoint_ap.AREA_SPLITS, "max_dets": keypoint_ap.MAX_DETS}
         options |= {"iou_type": COCO[name], "images": images, "categories": categories}
-        scores = evaluate(targets.annotations, detections, **options)
+        scores = coco_evaluate(targets.annotations, detections, **options)
         by_id = scores.pop("categories")
         result[name] = {**scores, "categories": {targets.categories[key]: value for key, value in by_id.items()}}
     others = [family for family in families if family not in COCO]
@@ -87,7 +87,7 @@ def score(
     return result
 
 
-def to_coco(predictions: Sequence[Prediction]) -> list[Any]:
+def predictions_to_coco(predictions: Sequence[Prediction]) -> list[Any]:
     """COCO's results format."""
     return [row for p in predictions for row in p.instances.to_coco(p.image_id, p.category)]
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.evaluation.coco_ap import evaluate
+from fsis_jax.evaluation.coco_ap import coco_evaluate
 from fsis_jax.evaluation.predictions import Model, Prediction, predict, segment_targets, shown
-from fsis_jax.evaluation.scores import to_coco
+from fsis_jax.evaluation.scores import predictions_to_coco
 from fsis_jax.inference.instances import Instances
 from fsis_jax.preprocess.records import Source, Subset
 
@@ -125,7 +125,9 @@ def measure_selectivity(
 def _ap50(targets: Source, predictions: Sequence[Prediction], categories: Sequence[int]) -> float:
     """Mask AP50 on the images that have predictions."""
     images = {prediction.image_id for prediction in predictions}
-    scores = evaluate(targets.annotations, to_coco(predictions), iou_type="segm", images=images, categories=categories)
+    scores = coco_evaluate(
+        targets.annotations, predictions_to_coco(predictions), iou_type="segm", images=images, categories=categories
+    )
     return float(scores["AP50"])
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.reading import Reading
+from fsis_jax.inference.tile_plan import TilePlan
 from fsis_jax.preprocess.transform_config import TransformConfig
-from fsis_jax.preprocess.transforms import to_levels
+from fsis_jax.preprocess.transforms import to_8bit
 
 _logger = logging.getLogger(__name__)
 _MOST_APART = 3.0
@@ -26,8 +26,8 @@ def check_crop(crop: np.ndarray, transform: TransformConfig, name: str) -> None:
     Args:
         name: of the crop, for messages.
     """
-    levels = to_levels(crop, transform)
-    if np.ptp(levels, axis=(0, 1)).any():
+    pixels8 = to_8bit(crop, transform)
+    if np.ptp(pixels8, axis=(0, 1)).any():
         return
     why = "all its pixels have one value" if np.isfinite(crop).any() else "none of its pixels has a value"
     raise FsisError(f"{name}: shows nothing, {why}: give a crop of a cell, from the channel and page that show it")
@@ -73,27 +73,27 @@ def warn_of_sizes(sides: np.ndarray, transform: TransformConfig, told: set[str],
         told.add(warning)
 
 
-def no_cell_causes(candidates: Instances, min_score: float, reading: Reading, sides: np.ndarray) -> tuple[str, ...]:
+def no_cell_causes(candidates: Instances, min_score: float, plan: TilePlan, sides: np.ndarray) -> tuple[str, ...]:
     """The two likeliest reasons why nothing counts in an image, measured, the likelier first.
 
     Args:
         candidates: what was found, of any score.
         reading: how the image was read.
-        sides: (k, 2) of the references, in pixels of the image; (0, 2) of a plain detector.
+        sides: (k, 2) of the references, in pixels of the image; (0, 2) of a closed-set detector.
     """
     best = float(candidates.scores.max(initial=0))
     if not len(sides):
         return _score_cause(candidates, min_score), f"categories: this model finds {', '.join(candidates.names)} alone"
     side = float(np.median(np.sqrt(np.prod(sides, axis=1, dtype=np.float64))))
-    height, width = reading.size
-    wanted = reading.transform.reference_pixels if reading.transform.scale == "reference" else side * reading.scale
+    height, width = plan.size
+    wanted = plan.transform.reference_pixels if plan.transform.scale == "reference" else side * plan.scale
     scale = (
         f"scale: the references are {side:.3g} pixels large, the image {width}x{height}; the network saw cells of that "
-        f"size {side * reading.scale:.3g} pixels large, best are {wanted:.3g}. Cells of other sizes are missed: give a "
+        f"size {side * plan.scale:.3g} pixels large, best are {wanted:.3g}. Cells of other sizes are missed: give a "
         "tight box around one in this image, or check --pixel-size and --reference-pixel-size"
     )
     causes = _score_cause(candidates, min_score), scale
-    near = best >= min_score / 2 and abs(side * reading.scale / wanted - 1) < 0.1
+    near = best >= min_score / 2 and abs(side * plan.scale / wanted - 1) < 0.1
     return causes if near else causes[::-1]
 
 

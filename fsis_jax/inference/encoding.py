@@ -7,7 +7,7 @@ import numpy as np
 
 from fsis_jax.inference.causes import check_crop
 from fsis_jax.inference.programs import Network
-from fsis_jax.io.levels import Stretch
+from fsis_jax.io.intensity import Stretch
 from fsis_jax.preprocess.transform_config import TransformConfig
 from fsis_jax.preprocess.transforms import reference_image
 

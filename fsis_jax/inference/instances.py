@@ -16,7 +16,7 @@ from fsis_jax.coco_names import KEYPOINTS
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.cropped_mask import CroppedMask, Size, encode, largest_part, paste, paste_whole_pixels
 from fsis_jax.inference.neighbours import Neighbours
-from fsis_jax.preprocess.keypoints import to_coco
+from fsis_jax.preprocess.keypoints import keypoints_to_coco
 from fsis_jax.preprocess.windows import decode_columns
 
 
@@ -41,7 +41,7 @@ class Instances:
     classes: np.ndarray | None = None
     """(N,) int32, of each instance the row of its category in `names`; None with references."""
     names: tuple[str, ...] = ()
-    """The categories that a plain detector knows; () with references."""
+    """The categories that a closed-set detector knows; () with references."""
     keypoints: np.ndarray | None = None
     """(N, P, 3) float32 x, y and score, pixels of the image; None where none were looked for."""
     boxes_only: bool = False
@@ -263,8 +263,8 @@ class Instances:
         again it changes nothing, and `min_score` becomes the field's, so that `labels` numbers just these. The memory
         that it takes depends on the instances, not on the size of the image.
 
-        Instances of a plain detector may lie on those of another class, and may overlap freely where the masks are but
-        their boxes.
+        Instances of a closed-set detector may lie on those of another class, and may overlap freely where the masks are
+        but their boxes.
         """
         if min_score is None:
             min_score = self.min_score
@@ -324,7 +324,7 @@ class Instances:
         bboxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
         parts: list[dict[str, Any]] = [{}] * len(self)
         if self.keypoints is not None:
-            parts = [{"keypoints": row} for row in to_coco(self.keypoints)]
+            parts = [{"keypoints": row} for row in keypoints_to_coco(self.keypoints)]
         return [
             {
                 "image_id": image_id,

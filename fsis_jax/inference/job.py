@@ -9,9 +9,9 @@ import numpy as np
 from fsis_jax.inference.augmentation import Variant
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.journal import Journal
-from fsis_jax.inference.reading import Reading
 from fsis_jax.inference.references import References
-from fsis_jax.inference.tiling import merge
+from fsis_jax.inference.tile_plan import TilePlan
+from fsis_jax.inference.tiling import merge_tiles
 from fsis_jax.io.given import ImageLike
 from fsis_jax.models.detection import Detections
 
@@ -23,7 +23,7 @@ class Job:
     image: ImageLike
     """As `Segmenter.segment` takes it."""
     references: References | Sequence[ImageLike] | None = None
-    """Encoded, or crops; None for a plain detector."""
+    """Encoded, or crops; None for a closed-set detector."""
     pixel_size: float | None = None
     """Micrometres per pixel of the image; None: as it says itself. It counts where the references have theirs too."""
     journal: Journal | None = None
@@ -38,7 +38,7 @@ class Work(Generic[J]):
     """An image that is being segmented."""
 
     job: J
-    reading: Reading
+    plan: TilePlan
     references: References
     nothing: Instances
     """What a tile without an instance gives."""
@@ -51,7 +51,7 @@ class Work(Generic[J]):
 
     @property
     def done(self) -> bool:
-        return len(self.parts) == len(self.reading.tiles)
+        return len(self.parts) == len(self.plan.tiles)
 
     def prepared(self, size: int, variants: Sequence[Variant]) -> Iterator[tuple[list[int], list[list[np.ndarray]]]]:
         """The tiles that are left, up to `size` at once: their numbers, and each as it is and in the `variants`.
@@ -60,15 +60,15 @@ class Work(Generic[J]):
         """
         chosen: list[int] = []
         images: list[list[np.ndarray]] = []
-        left = [number for number in range(len(self.reading.tiles)) if number not in self.parts]
+        left = [number for number in range(len(self.plan.tiles)) if number not in self.parts]
         for number in left:
-            tile = self.reading.tiles[number]
-            pixels = self.reading.prepare(tile)
+            tile = self.plan.tiles[number]
+            pixels = self.plan.prepare(tile)
             if pixels is None:
                 self.parts[number] = self.nothing
             else:
                 chosen.append(number)
-                images.append([pixels, *(self.reading.prepare_variant(tile, variant) for variant in variants)])
+                images.append([pixels, *(self.plan.prepare_variant(tile, variant) for variant in variants)])
             if chosen and (len(chosen) == size or number == left[-1]):
                 yield chosen, images
                 chosen, images = [], []
@@ -76,14 +76,14 @@ class Work(Generic[J]):
     def finish(self, number: int, found: Instances) -> None:
         """Note what was found in a tile."""
         self.parts[number] = found
-        if self.job.journal is not None and len(self.reading.tiles) > 1:
+        if self.job.journal is not None and len(self.plan.tiles) > 1:
             self.job.journal.add(number, found)
 
     def whole(self, min_score: float) -> Instances:
         """The instances of the image, as far as its tiles are finished."""
-        reading = self.reading
-        parts = [self.parts.get(number, self.nothing) for number in range(len(reading.tiles))]
-        found = parts[0] if len(parts) == 1 else merge(parts, reading.tiles, reading.size, reading.margin)
+        plan = self.plan
+        parts = [self.parts.get(number, self.nothing) for number in range(len(plan.tiles))]
+        found = parts[0] if len(parts) == 1 else merge_tiles(parts, plan.tiles, plan.size, plan.margin)
         names, boxes_only = self.nothing.names, self.nothing.boxes_only
         return dataclasses.replace(found, min_score=min_score, names=names, boxes_only=boxes_only)
 

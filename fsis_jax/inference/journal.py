@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from fsis_jax.inference.instances import CroppedMask, Instances, Size
-from fsis_jax.io.files import write_failure
+from fsis_jax.io.atomic import write_failure
 
 _MAGIC = b"fsis tiles 1\n"
 _RECORD = struct.Struct("<QI")

@@ -16,7 +16,7 @@ import time
 from typing import Self
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import write_failure
+from fsis_jax.io.atomic import write_failure
 
 _PATIENCE = 1.0
 """Seconds for which a file that says nothing is taken for one that is being written."""

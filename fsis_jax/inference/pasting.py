@@ -4,13 +4,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.reading import Reading
+from fsis_jax.inference.tile_plan import TilePlan
 from fsis_jax.inference.tiling import Tile, near_core
 from fsis_jax.models.detection import Detections
 
 
 def paste_tile(
-    reading: Reading, tile: Tile, detections: Detections, row: int, config: ConfigDict, *, offset: int, min_score: float
+    plan: TilePlan, tile: Tile, detections: Detections, row: int, config: ConfigDict, *, offset: int, min_score: float
 ) -> Instances:
     """The instances that a tile answers for, in its pixels.
 
@@ -25,14 +25,14 @@ def paste_tile(
     """
     names = tuple(config.model.classes)
     boxes, scores, valid = (np.asarray(x[row]) for x in (detections.boxes, detections.scores, detections.valid))
-    if len(reading.tiles) > 1:
-        valid = valid & near_core(boxes, tile, reading.margin)
+    if len(plan.tiles) > 1:
+        valid = valid & near_core(boxes, tile, plan.margin)
     found = Instances.from_padded(
         boxes,
         scores,
         valid,
         None if detections.masks is None else np.asarray(detections.masks[row]),
-        reading.window,
+        plan.window,
         offset=offset,
         min_score=min_score,
         legacy=config.model.detections.legacy_pasting,
@@ -44,11 +44,11 @@ def paste_tile(
     return found.without_repeats(share) if share else found
 
 
-def nothing_found(reading: Reading, config: ConfigDict) -> Instances:
+def nothing_found(plan: TilePlan, config: ConfigDict) -> Instances:
     """No instances, of the kind that the detector of a config finds."""
     keypoints = config.model.keypoint_head
     return Instances.none(
-        reading.window,
+        plan.window,
         names=tuple(config.model.classes),
         keypoints=0 if keypoints.kind == "none" else keypoints.keypoints,
         boxes_only=config.model.mask_head.kind == "none",

@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 
 from fsis_jax.inference.augmentation import Variant
-from fsis_jax.inference.reading import Reading
 from fsis_jax.inference.references import References
+from fsis_jax.inference.tile_plan import TilePlan
 from fsis_jax.models.detection import Detections, View, detect
 from fsis_jax.models.detector import Detector, Pyramid
 from fsis_jax.models.normalise import normalise
@@ -63,7 +63,7 @@ class Network:
 
     def find(
         self,
-        reading: Reading,
+        plan: TilePlan,
         images: Sequence[Sequence[np.ndarray]],
         references: References,
         variants: Sequence[Variant],
@@ -72,7 +72,7 @@ class Network:
         """Give tiles of an image to the next device, which is not waited for.
 
         Args:
-            images: of each tile what `Reading` prepared for each of the `variants`.
+            images: of each tile what `TilePlan` prepared for each of the `variants`.
             size: of the batch: the last tile is repeated where there are fewer.
         """
         device, state = self._replicas[0]
@@ -82,11 +82,11 @@ class Network:
         views = [
             View(
                 put(np.stack(pixels)),
-                put(np.array([reading.extent_of(variant)] * size, np.int32)),
-                put(np.array([reading.scale * variant.times] * size, np.float32)),
+                put(np.array([plan.extent_of(variant)] * size, np.int32)),
+                put(np.array([plan.scale * variant.times] * size, np.float32)),
                 variant.flipped,
             )
             for pixels, variant in zip(zip(*rows, strict=True), variants, strict=True)
         ]
-        windows = np.array([reading.window] * size, np.int32)
+        windows = np.array([plan.window] * size, np.int32)
         return find(self._graph, state, put(references.features), put(windows), views)

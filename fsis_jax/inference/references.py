@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import atomic_write, read_failure
 from fsis_jax.io.damage import damage_in
-from fsis_jax.io.files import atomic_write, read_failure
 from fsis_jax.models.detector import Pyramid
 
-SUFFIX = ".refs"
+REFERENCES_SUFFIX = ".refs"
 _FORMAT = 1
 
 
@@ -72,7 +72,7 @@ class References:
 
 
 NO_REFERENCES = References({}, np.zeros((0, 2), np.float32), np.zeros((0, 1, 1, 3), np.uint8))
-"""What a plain detector is shown."""
+"""What a closed-set detector is shown."""
 
 
 def check_encoded(references: References | None, names: tuple[str, ...], model: str) -> None:
@@ -84,7 +84,7 @@ def check_encoded(references: References | None, names: tuple[str, ...], model: 
     """
     given = references is not None and len(references.sides) > 0
     if names and given:
-        raise shown_to_plain(names)
+        raise shown_to_closed_set(names)
     if not names and not given:
         raise FsisError("no reference given: this model finds the cells that it is shown; give at least one crop")
     if references is not None and references.model not in ("", model):
@@ -94,7 +94,7 @@ def check_encoded(references: References | None, names: tuple[str, ...], model: 
         )
 
 
-def shown_to_plain(names: tuple[str, ...]) -> FsisError:
+def shown_to_closed_set(names: tuple[str, ...]) -> FsisError:
     """The error for references that are shown to a model of named categories."""
     known = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
     return FsisError(f"references given, but this model finds categories that it knows ({known}): leave them out")

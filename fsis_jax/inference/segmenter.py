@@ -4,11 +4,10 @@
     references = segmenter.encode_references([crop])
     instances = segmenter.segment(image, references)
 
-References are encoded once and reused for any number of images and tiles. A plain detector (`config.model.classes`)
-takes none: `segmenter.segment(image)` finds the instances of all its categories. A large image is read in tiles
-(`tiling.py`). Host and device work at the same time, over the tiles of an image and over images: the device is given
-one batch ahead (JAX returns at once), and the host reads, resizes and pastes meanwhile. Several devices take batches in
-turn.
+References are encoded once and reused for any number of images and tiles. A closed-set detector
+(`config.model.classes`) takes none: `segmenter.segment(image)` finds the instances of all its categories. A large image
+is read in tiles (`tiling.py`). Host and device work at the same time, over tiles and images: the device is given one
+batch ahead (JAX returns at once), and the host reads, resizes and pastes meanwhile. Several devices take turns.
 """
 
 import collections
@@ -30,13 +29,13 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J, Job, TileBatch, Work
 from fsis_jax.inference.pasting import nothing_found, paste_tile
 from fsis_jax.inference.programs import Network
-from fsis_jax.inference.reading import Reading, plan_reading
-from fsis_jax.inference.references import NO_REFERENCES, References, check_encoded, shown_to_plain
+from fsis_jax.inference.references import NO_REFERENCES, References, check_encoded, shown_to_closed_set
 from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
+from fsis_jax.inference.tile_plan import TilePlan, plan_tiles
 from fsis_jax.inference.tiling import Tile
-from fsis_jax.io.files import user_path
+from fsis_jax.io.atomic import user_path
 from fsis_jax.io.given import ImageLike, as_crops, as_image, known_pixel_size
-from fsis_jax.io.levels import Image, Stretch
+from fsis_jax.io.intensity import Image, Stretch
 from fsis_jax.models.detection import Detections
 from fsis_jax.models.detector import Detector
 from fsis_jax.preprocess.transform_config import transform_config
@@ -77,7 +76,7 @@ class Segmenter:
         self.tile_batch = tile_batch or (1 if jax.default_backend() == "cpu" else GPU_TILE_BATCH)
         self.variants = tuple(variants)
         self.names: tuple[str, ...] = tuple(config.model.classes)
-        """The categories of a plain detector; () of one that is shown references."""
+        """The categories of a closed-set detector; () of one that is shown references."""
         self._network = Network(self._graph, self._state, devices)
         self._transform = transform_config(config)
         self._offset = model.offset
@@ -165,10 +164,10 @@ class Segmenter:
                 False takes what a data set has.
 
         Raises:
-            FsisError: no crop, or one that shows nothing or has less than 2x2 pixels, or a plain detector.
+            FsisError: no crop, or one that shows nothing or has less than 2x2 pixels, or a closed-set detector.
         """
         if self.names:
-            raise shown_to_plain(self.names)
+            raise shown_to_closed_set(self.names)
         names, crops = as_crops(crops, names)
         features, images = encode_crops(self._network, self._transform, crops, names, stretches, checked=checked)
         if sides is None:
@@ -191,7 +190,7 @@ class Segmenter:
         """
         if not self.compares_brightness:
             return None
-        return plan_reading(image, sides, self.config, self._transform, 0).stretch
+        return plan_tiles(image, sides, self.config, self._transform, 0).stretch
 
     def check_references(self, references: References | None) -> None:
         """Raise FsisError if another model encoded them, or they are there or not against the model's nature."""
@@ -212,7 +211,7 @@ class Segmenter:
         Args:
             image: (H, W) or (H, W, 3 or 4), any dtype; an array, what is read when it is sliced (`open_image`), a
                 nested list, a PIL image or a path.
-            references: from `encode_references`, or crops; None for a plain detector.
+            references: from `encode_references`, or crops; None for a closed-set detector.
             pixel_size: micrometres per pixel of the image, None: as it says itself, if it is of `open_image`; counts
                 where the references have theirs too.
             tile: as for `candidates`.
@@ -287,27 +286,25 @@ class Segmenter:
 
     def plan(
         self, image: ImageLike, references: References | None = None, *, pixel_size: float | None = None, tile: int = 0
-    ) -> Reading:
-        """How an image is read: its scale and its tiles, which `Reading.prepare` reads. As for `segment`."""
+    ) -> TilePlan:
+        """How an image is read: its scale and its tiles, which `TilePlan.prepare` reads. As for `segment`."""
         self.check_references(references)
         image = as_image(image)
         sides = (references or NO_REFERENCES).sides_in(known_pixel_size(image, pixel_size))
-        return plan_reading(image, sides, self.config, self._transform, tile)
+        return plan_tiles(image, sides, self.config, self._transform, tile)
 
-    def detect(
-        self, reading: Reading, images: Sequence[np.ndarray], references: References | None = None
-    ) -> Detections:
+    def detect(self, plan: TilePlan, images: Sequence[np.ndarray], references: References | None = None) -> Detections:
         """What the network finds in prepared tiles of an image, without `variants`: numpy arrays, a row for each tile.
 
         Boxes are in pixels of the image, from the corner of the tile; masks are probabilities laid over them.
         """
         known = references or NO_REFERENCES
-        found = self._network.find(reading, [[image] for image in images], known, [Variant()], len(images))
+        found = self._network.find(plan, [[image] for image in images], known, [Variant()], len(images))
         return jax.device_get(found)
 
-    def paste(self, reading: Reading, tile: Tile, detections: Detections, row: int) -> Instances:
-        """The instances that a tile answers for, in its pixels; out of all tiles' `tiling.merge` makes the image's."""
-        return paste_tile(reading, tile, detections, row, self.config, offset=self._offset, min_score=self.min_score)
+    def paste(self, plan: TilePlan, tile: Tile, detections: Detections, row: int) -> Instances:
+        """The instances that a tile answers for, in its pixels; `tiling.merge_tiles` joins those of all."""
+        return paste_tile(plan, tile, detections, row, self.config, offset=self._offset, min_score=self.min_score)
 
     def _work(self, job: J, tile: int) -> Work[J]:
         references = job.references
@@ -315,21 +312,21 @@ class Segmenter:
             references = NO_REFERENCES
         elif not isinstance(references, References):
             references = self.encode_references(references)
-        reading = self.plan(job.image, references, pixel_size=job.pixel_size, tile=tile)
+        plan = self.plan(job.image, references, pixel_size=job.pixel_size, tile=tile)
         if references.pixel_size is not None:
-            sides = references.sides_in(known_pixel_size(reading.image, job.pixel_size))
+            sides = references.sides_in(known_pixel_size(plan.image, job.pixel_size))
             warn_of_sizes(sides, self._transform, self._told)
-        return Work(job, reading, references, nothing_found(reading, self.config))
+        return Work(job, plan, references, nothing_found(plan, self.config))
 
     def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[TileBatch[J]]:
         """Batches that the device was given, each prepared when it is asked for."""
         for job in jobs:
             work = self._work(job, tile)
             # An image that is read whole is a batch of its own: one alone and one of many run the same program.
-            size = self.tile_batch if len(work.reading.tiles) > 1 else 1
+            size = self.tile_batch if len(work.plan.tiles) > 1 else 1
             given = False
             for tiles, images in work.prepared(size, self.variants):
-                found = self._network.find(work.reading, images, work.references, (Variant(), *self.variants), size)
+                found = self._network.find(work.plan, images, work.references, (Variant(), *self.variants), size)
                 yield TileBatch(work, tiles, found)
                 given = True
             if not given:
@@ -339,11 +336,11 @@ class Segmenter:
         self, batch: TileBatch[J], progress: Callable[[J, int, int], object] | None
     ) -> Iterator[tuple[J, Instances]]:
         """Wait for a batch and paste its masks; the image's instances if these were its last tiles."""
-        work, reading, detections = batch.work, batch.work.reading, jax.device_get(batch.detections)
+        work, plan, detections = batch.work, batch.work.plan, jax.device_get(batch.detections)
         for row, number in enumerate(batch.tiles):
-            work.finish(number, self.paste(reading, reading.tiles[number], detections, row))
+            work.finish(number, self.paste(plan, plan.tiles[number], detections, row))
             if progress is not None:
-                progress(work.job, len(work.parts), len(reading.tiles))
+                progress(work.job, len(work.parts), len(plan.tiles))
         if work.done:
             whole = work.whole(self.min_score)
             work.parts.clear()  # whoever gets the result may take its time

@@ -74,7 +74,7 @@ def near_core(boxes: np.ndarray, tile: Tile, margin: float) -> np.ndarray:
     return np.asarray(np.all((centres >= low) & (centres <= high), axis=1))
 
 
-def merge(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, margin: float) -> Instances:
+def merge_tiles(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, margin: float) -> Instances:
     """The instances of an image, each cell once, out of those of its tiles.
 
     Args:

@@ -15,7 +15,7 @@ MOST_COLOURS = 256
 """No program reduces a picture to more."""
 
 
-def to_levels(table: np.ndarray) -> np.ndarray:
+def table_to_8bit(table: np.ndarray) -> np.ndarray:
     """(n, 3) uint8, of a TIFF's (3, n): of 16 bits, but some writers use only the lower 8."""
     return np.ascontiguousarray((table >> 8 if table.max(initial=0) > 255 else table).T.astype(np.uint8))
 

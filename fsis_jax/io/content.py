@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from fsis_jax.io.levels import Image, without_alpha
+from fsis_jax.io.intensity import Image, without_alpha
 
 _PARTS = 16
 """Parts of a square along each side."""

@@ -17,7 +17,7 @@ from types import ModuleType
 import tifffile
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import read_failure
+from fsis_jax.io.atomic import read_failure
 
 CUT_OFF = "copy or export the file again"
 """The remedy for damaged files."""

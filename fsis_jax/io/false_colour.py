@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fsis_jax.io.levels import Image, coarsest
+from fsis_jax.io.intensity import Image, coarsest
 
 _NAMES = ("red", "green", "blue")
 _ROOM = 512

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.exports import Result
-from fsis_jax.io.files import atomic_write, read_failure
+from fsis_jax.io.atomic import atomic_write, read_failure
 from fsis_jax.io.outlines import Box, box_around, outlines
 from fsis_jax.io.overlay import PALETTE
+from fsis_jax.io.writers import Result
 
 _COLOUR = (74, 222, 128)
 _EXPORT = "export the objects as GeoJSON again"
@@ -89,7 +89,7 @@ def _features(file_name: str, result: Result) -> Iterator[dict[str, Any]]:
 
 
 def _colour(result: Result, row: int) -> Sequence[int]:
-    """One for each category, of which a plain detector has several."""
+    """One for each category, of which a closed-set detector has several."""
     return _COLOUR if result.classes is None else PALETTE[result.classes[row] % len(PALETTE)].tolist()
 
 

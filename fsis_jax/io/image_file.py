@@ -16,7 +16,7 @@ _READ_AS = {"b1": "u1", "f2": "f4"}
 
 ReadWindow = Callable[[int, int, int, int], np.ndarray]
 """read(top, bottom, left, right): the pixels of a window that lies in the plane and is not empty."""
-Window = slice | tuple[slice, slice]
+Slices = slice | tuple[slice, slice]
 """Rows, or rows and columns."""
 
 
@@ -54,7 +54,7 @@ class Plane:
         self._name = name
         self._read: ReadWindow | None = read
 
-    def __getitem__(self, window: Window, /) -> np.ndarray:
+    def __getitem__(self, window: Slices, /) -> np.ndarray:
         """The pixels of a window, clipped as numpy does.
 
         Raises:
@@ -93,7 +93,7 @@ class Plane:
         return self._read
 
 
-def _slices(window: Window) -> tuple[slice, slice]:
+def _slices(window: Slices) -> tuple[slice, slice]:
     """Rows and columns of a window, all columns where it names none."""
     both = window if isinstance(window, tuple) else (window, slice(None))
     if len(both) != 2 or not all(isinstance(limits, slice) for limits in both):
@@ -128,7 +128,7 @@ class ImageFile:
         self.shape, self.ndim, self.dtype = self._plane.shape, self._plane.ndim, self._plane.dtype
         self._close = close
 
-    def __getitem__(self, window: Window, /) -> np.ndarray:
+    def __getitem__(self, window: Slices, /) -> np.ndarray:
         return self._plane[window]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:

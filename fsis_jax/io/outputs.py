@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.exports import Result, write_coco, write_labels, write_overlay
+from fsis_jax.io.decoding import overview
 from fsis_jax.io.geojson import write_geojson
 from fsis_jax.io.given import ImageLike, as_image, known_pixel_size
-from fsis_jax.io.images import overview
 from fsis_jax.io.ome_zarr import is_zarr
 from fsis_jax.io.rois import write_rois
 from fsis_jax.io.table import write_table
+from fsis_jax.io.writers import Result, write_coco, write_labels, write_overlay
 
 FILES = {
     "labels": "{}-labels.tif",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from PIL import Image, ImageDraw, ImageFont
 
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.atomic import atomic_write
 
 _CAPTION = 34
 """Pixels above a picture."""

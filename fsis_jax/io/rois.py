@@ -14,10 +14,10 @@ import numpy as np
 from roifile import ROI_TYPE, ImagejRoi
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import atomic_write
 from fsis_jax.io.damage import damage_in
-from fsis_jax.io.exports import Result
-from fsis_jax.io.files import atomic_write
 from fsis_jax.io.outlines import Box, Polygon, box_around, outlines
+from fsis_jax.io.writers import Result
 
 _LARGEST = 16 << 20
 """Bytes of one ROI: a million corners."""
@@ -33,7 +33,7 @@ def write_rois(path: str | os.PathLike[str], result: Result) -> None:
 
     Names are number-y-x, as ImageJ makes them of a ROI's centre; the numbers count from 1 in the order of `result`
     (ids of `Instances.labels`, if these are `Instances.without_overlaps`). The property "score" holds the score, and of
-    a plain detector "category" the category. An empty mask has no ROI.
+    a closed-set detector "category" the category. An empty mask has no ROI.
 
     Raises:
         FsisError: the file cannot be written.

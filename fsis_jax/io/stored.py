@@ -10,8 +10,8 @@ import weakref
 import numpy as np
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import read_failure
 from fsis_jax.io.damage import CUT_OFF
-from fsis_jax.io.files import read_failure
 
 _PART = 8 << 20
 """Bytes that are read at once."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from fsis_jax.io.exports import Result
-from fsis_jax.io.files import atomic_write
-from fsis_jax.io.levels import Image, check_shape, without_alpha
+from fsis_jax.io.atomic import atomic_write
+from fsis_jax.io.intensity import Image, check_shape, without_alpha
 from fsis_jax.io.overlay import Mask
+from fsis_jax.io.writers import Result
 
 _BLOCK = 256
 """Rows of pixels within which cells are read from the left to the right."""
@@ -26,8 +26,8 @@ def write_table(path: str | os.PathLike[str], result: Result, image: Image, pixe
     """A CSV (UTF-8, one line of names) with one row per instance, in the order of `result`.
 
     Columns: label (from 1, the id in `Instances.labels` if these are `Instances.without_overlaps`), category (of a
-    plain detector only), score, x1, y1, x2, y2 (bounds of the mask), centroid_x, centroid_y, area_px, eccentricity (of
-    the ellipse with the same second moments, as scikit-image defines it), mean_intensity or mean_red, mean_green,
+    closed-set detector only), score, x1, y1, x2, y2 (bounds of the mask), centroid_x, centroid_y, area_px, eccentricity
+    (of the ellipse with the same second moments, as scikit-image defines it), mean_intensity or mean_red, mean_green,
     mean_blue. Values that are not finite do not count; a mean of none is left empty, as are all columns of an empty
     mask but label, category, score and area.
 

@@ -12,7 +12,7 @@ import tifffile
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.chunks import ChunkCache, Chunks, check_chunk
-from fsis_jax.io.colour_maps import MOST_COLOURS, is_for_display, is_grey, to_levels
+from fsis_jax.io.colour_maps import MOST_COLOURS, is_for_display, is_grey, table_to_8bit
 from fsis_jax.io.damage import CUT_OFF
 from fsis_jax.io.image_file import Plane, ReadWindow, check_size
 from fsis_jax.io.planes import Choice
@@ -176,7 +176,7 @@ def _table(series: tifffile.TiffPageSeries, labels: bool) -> np.ndarray | None:
     keyframe = series.keyframe
     if labels or keyframe.photometric != _PHOTOMETRIC.PALETTE or keyframe.colormap is None:
         return None
-    table = to_levels(np.asarray(keyframe.colormap))
+    table = table_to_8bit(np.asarray(keyframe.colormap))
     if series.kind in _MICROSCOPES or len(table) > MOST_COLOURS:
         return None
     if is_grey(table):

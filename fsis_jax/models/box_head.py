@@ -7,7 +7,7 @@ hidden layer also sees the absolute difference of the two embeddings, so that th
 references from another. "compare_bags" compares in the same way what occurs in the two maps wherever it is (bags of
 features), since cells lie turned and the mean of several references blurs where things are. `relation="none"` is the
 original's ablation, blind to the references. The reference side is computed once per level, not once per roi.
-`ClassBoxHead` is that of a plain detector: C categories, no references.
+`ClassBoxHead` is that of a closed-set detector: C categories, no references.
 
 Both sides pass the same embedding: two fully connected layers, convolutions and one, or a stage of the backbone.
 """
@@ -120,7 +120,7 @@ class Convolutions(nnx.Module):
 
 
 class ClassBoxHead(nnx.Module):
-    """Of a plain detector: Fast R-CNN's two outputs (fast_rcnn_outputs of modeling/fast_rcnn_heads.py).
+    """Of a closed-set detector: Fast R-CNN's two outputs (fast_rcnn_outputs of modeling/fast_rcnn_heads.py).
 
     Args:
         embedding: of pooled features.

@@ -29,7 +29,7 @@ class Detections:
     valid: jax.Array
     """(B, D) bool."""
     classes: jax.Array
-    """(B, D) int32, 1 to C of a plain detector; 1 with references."""
+    """(B, D) int32, 1 to C of a closed-set detector; 1 with references."""
     masks: jax.Array | None
     """(B, D, M, M) probabilities over each instance's own box; None without a mask head."""
     keypoints: jax.Array | None = None
@@ -68,12 +68,12 @@ class _Seen:
 def detect(
     model: Detector, views: Sequence[View], references: Pyramid, *, original_sizes: jax.Array | None = None
 ) -> Detections:
-    """Find and segment the cells like the references, or the instances of all classes of a plain detector.
+    """Find and segment the cells like the references, or the instances of all classes of a closed-set detector.
 
     Args:
         model: the detector.
         views: one or several of the same images; keypoints are those of the first, which is not flipped.
-        references: from `encode_references`; a batch axis of 1 serves all images. Empty for a plain detector.
+        references: from `encode_references`; a batch axis of 1 serves all images. Empty for a closed-set detector.
         original_sizes: (B, 2) int32, of the images before they were scaled; those of the first view if None.
     """
     sizes = views[0].image_sizes if original_sizes is None else original_sizes

@@ -112,7 +112,7 @@ class Detector(nnx.Module):
     ) -> Matched:
         """Matching on every level from the coarsest to the finest, then the RPN on all levels.
 
-        `references` is empty for a plain detector.
+        `references` is empty for a closed-set detector.
         """
         matches = self.match_levels(pyramid, references, extent, training)
         read = {level: matches[level].rpn if level in matches else x for level, x in _searched(pyramid).items()}

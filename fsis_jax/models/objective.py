@@ -42,7 +42,7 @@ def training_losses(
     image_sizes = jnp.asarray(batch.image_sizes)
     extent = model.extent(image_sizes)
     pyramid = model.pyramid(normalise(batch.images, image_sizes), extent)
-    # A plain detector is shown none.
+    # A closed-set detector is shown none.
     references = model.encode_references(normalise(batch.references)) if batch.references.shape[1] else {}
     matched = model.match(pyramid, references, extent, training)
     roles = assign_roles(

@@ -56,7 +56,7 @@ def read_keypoints(value: object, count: int) -> np.ndarray:
     return scaled(keypoints, 1.0, (HALF_PIXEL, HALF_PIXEL))
 
 
-def to_coco(keypoints: np.ndarray) -> list[list[float]]:
+def keypoints_to_coco(keypoints: np.ndarray) -> list[list[float]]:
     """(N, P, 3) as the flat lists x, y, v, x, y, v ... of COCO's files, where v may also be a score."""
     moved = np.asarray(keypoints, np.float64) - (HALF_PIXEL, HALF_PIXEL, 0)
     return [row.ravel().tolist() for row in moved]

@@ -15,8 +15,8 @@ import numpy as np
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.content import Content
-from fsis_jax.io.images import to_rgb8
-from fsis_jax.io.levels import Image, Stretch, find_stretch
+from fsis_jax.io.decoding import to_rgb8
+from fsis_jax.io.intensity import Image, Stretch, find_stretch
 from fsis_jax.preprocess.aspect import bounded_size
 from fsis_jax.preprocess.records import Annotations
 from fsis_jax.preprocess.transform_config import TransformConfig
@@ -86,20 +86,20 @@ def place(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
     return placed
 
 
-def to_levels(image: np.ndarray, config: TransformConfig, stretch: Stretch | None = None) -> np.ndarray:
+def to_8bit(image: np.ndarray, config: TransformConfig, stretch: Stretch | None = None) -> np.ndarray:
     """A decoded image of any dtype as uint8: (h, w) if its channels are equal, else (h, w, 3).
 
     Args:
         stretch: `target_stretch` of the whole image, where this is a part of it.
     """
     wanted = config.intensity == "percentile" if stretch is None else stretch
-    levels = to_rgb8(image, stretch=wanted, percentiles=config.percentiles)
-    grey = image.ndim == 2 or np.array_equal(levels[..., :2], levels[..., 1:])
-    return np.ascontiguousarray(levels[..., 0]) if grey else levels
+    pixels8 = to_rgb8(image, stretch=wanted, percentiles=config.percentiles)
+    grey = image.ndim == 2 or np.array_equal(pixels8[..., :2], pixels8[..., 1:])
+    return np.ascontiguousarray(pixels8[..., 0]) if grey else pixels8
 
 
 def target_stretch(image: Image, config: TransformConfig, *, grain: float = 0.0) -> Stretch | None:
-    """How `to_levels` stretches an image; None if it does not.
+    """How `to_8bit` stretches an image; None if it does not.
 
     Args:
         grain: pixels of a quarter of a cell, to leave out what is empty of a large image (`io/content.py`); 0: nothing.
@@ -152,12 +152,12 @@ def reference_image(
         raise FsisError(
             f"{name}: a reference of {crop.shape[1]}x{crop.shape[0]} pixels shows no cell; give a crop around one cell"
         )
-    levels = to_levels(crop, config, stretch)
+    pixels8 = to_8bit(crop, config, stretch)
     if tone is not None:
-        levels = tone(levels)
+        pixels8 = tone(pixels8)
     if rng is not None:
-        levels = jitter_intensity(rng, levels, config)
-    square = pad_to_square(levels, legacy=config.legacy_reference_crop)
+        pixels8 = jitter_intensity(rng, pixels8, config)
+    square = pad_to_square(pixels8, legacy=config.legacy_reference_crop)
     square = resize_square(square, config.reference_size, antialias=config.antialias)
     if rng is not None:
         square = random_orientation(rng, config, square.shape[:2], square.shape[:2]).image(square)
@@ -237,13 +237,13 @@ class Tone:
 
 def jitter_intensity(rng: np.random.Generator, image: np.ndarray, config: TransformConfig) -> np.ndarray:
     """Random gamma, contrast, brightness, colour and noise, as the config says; of the same shape."""
-    levels = np.arange(256, dtype=np.float32) / 255
+    pixels8 = np.arange(256, dtype=np.float32) / 255
     exponent = config.gamma ** rng.uniform(-1, 1)
     contrast = 1 + config.contrast * rng.uniform(-1, 1)
     shift = config.brightness * rng.uniform(-1, 1)
     gains = 1 + config.colour * rng.uniform(-1, 1, 3 if image.ndim == 3 else 1)
     sigma = config.noise * rng.random()
-    table = ((levels**exponent - 0.5) * contrast + 0.5 + shift)[:, None] * (gains if image.ndim == 3 else 1.0)
+    table = ((pixels8**exponent - 0.5) * contrast + 0.5 + shift)[:, None] * (gains if image.ndim == 3 else 1.0)
     if sigma == 0:
         codes = np.rint(255 * np.clip(table, 0, 1)).astype(np.uint8)
         return cv2.LUT(image, codes.reshape(1, 256, -1))

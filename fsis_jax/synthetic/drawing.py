@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from fsis_jax.synthetic.looks import Background, Look
+from fsis_jax.synthetic.appearances import Appearance, Background
 
 MIN_VISIBLE = 12
 """Pixels of which an instance must show to be annotated."""
@@ -30,38 +30,38 @@ class Drawing:
     """(H, W, 3) uint8 RGB."""
     masks: list[np.ndarray]
     """Visible part of each instance, (H, W) bool."""
-    looks: list[int]
+    appearances: list[int]
     """Position of the look of each instance."""
 
 
-def draw(rng: np.random.Generator, looks: Sequence[Look], height: int, width: int) -> Drawing:
+def draw(rng: np.random.Generator, appearances: Sequence[Appearance], height: int, width: int) -> Drawing:
     """An image with cells of all the given looks, which share a background, at least three of each if they fit."""
-    image = _background(rng, looks[0].background, height, width)
-    if looks[0].debris[1] or looks[0].lines:
-        _litter(rng, image, looks[0])
+    image = _background(rng, appearances[0].background, height, width)
+    if appearances[0].debris[1] or appearances[0].lines:
+        _litter(rng, image, appearances[0])
     owner = np.full((height, width), -1, np.int32)
     grain = {scale: _noise(rng, 256, 256, scale) for scale in (2, 3, 5)}
     drawn: list[int] = []
-    for position in _order(rng, looks, height * width):
-        look = looks[position]
-        outline = _outline(rng, look)
-        placed = _place(rng, outline, owner, look)
+    for position in _order(rng, appearances, height * width):
+        appearance = appearances[position]
+        outline = _outline(rng, appearance)
+        placed = _place(rng, outline, owner, appearance)
         if placed is not None:
-            _paint(rng, image, owner, placed, look, grain[look.texture_scale], len(drawn))
+            _paint(rng, image, owner, placed, appearance, grain[appearance.texture_scale], len(drawn))
             drawn.append(position)
-    pixels = _expose(rng, image, looks[0].background)
+    pixels = _expose(rng, image, appearances[0].background)
     masks = [owner == instance for instance in range(len(drawn))]
     kept = [i for i, mask in enumerate(masks) if np.count_nonzero(mask) >= MIN_VISIBLE]
     return Drawing(pixels, [masks[i] for i in kept], [drawn[i] for i in kept])
 
 
-def _order(rng: np.random.Generator, looks: Sequence[Look], pixels: int) -> list[int]:
+def _order(rng: np.random.Generator, appearances: Sequence[Appearance], pixels: int) -> list[int]:
     """The looks of the cells to draw, one after the other: enough to cover the share of the image that they ask for."""
     order: list[int] = []
-    for position, look in enumerate(looks):
-        area = math.pi * np.mean(look.radius) ** 2
-        covered = rng.uniform(*look.coverage) * pixels / len(looks)
-        most = round(_MOST_CELLS * look.coverage[1] / 0.40)
+    for position, appearance in enumerate(appearances):
+        area = math.pi * np.mean(appearance.radius) ** 2
+        covered = rng.uniform(*appearance.coverage) * pixels / len(appearances)
+        most = round(_MOST_CELLS * appearance.coverage[1] / 0.40)
         order += [position] * int(np.clip(round(covered / area), 3, most))
     return rng.permutation(order).tolist()
 
@@ -93,22 +93,23 @@ def _background(rng: np.random.Generator, kind: Background, height: int, width: 
     return (colour - shade).astype(np.float32)
 
 
-def _outline(rng: np.random.Generator, look: Look) -> np.ndarray:
+def _outline(rng: np.random.Generator, appearance: Appearance) -> np.ndarray:
     """(P, 2) float64 x, y of an outline around the origin."""
-    radius, elongation = rng.uniform(*look.radius), math.sqrt(rng.uniform(*look.elongation))
+    radius, elongation = rng.uniform(*appearance.radius), math.sqrt(rng.uniform(*appearance.elongation))
     angles = np.linspace(0, 2 * math.pi, 72, endpoint=False)
-    if look.elongation[0] >= 2.0:  # a rod: straight sides, round ends
+    if appearance.elongation[0] >= 2.0:  # a rod: straight sides, round ends
         half, cap = radius * elongation, radius / elongation
         points = np.stack((np.cos(angles), np.sin(angles)), axis=1) * cap
         points[:, 0] += np.sign(points[:, 0]) * (half - cap)
         along = points[:, 0] / half
         points[:, 1] = (
-            points[:, 1] * (1 - look.taper * np.abs(along)) + rng.uniform(-2, 2) * look.bend * half * along**2
+            points[:, 1] * (1 - appearance.taper * np.abs(along))
+            + rng.uniform(-2, 2) * appearance.bend * half * along**2
         )
     else:
         points = np.stack((np.cos(angles) * elongation, np.sin(angles) / elongation), axis=1) * radius
     waves = sum(
-        rng.normal(0, look.irregularity / order**0.5) * np.cos(order * angles + rng.uniform(0, 2 * math.pi))
+        rng.normal(0, appearance.irregularity / order**0.5) * np.cos(order * angles + rng.uniform(0, 2 * math.pi))
         for order in range(2, 6)
     )
     points *= 1 + np.clip(waves, -0.35, 0.35)[:, None]
@@ -126,10 +127,10 @@ class _Placed:
     """(h, w) bool; the window starts at (x, y), which may be negative, and has a margin around the cell."""
 
 
-def _litter(rng: np.random.Generator, image: np.ndarray, look: Look) -> None:
+def _litter(rng: np.random.Generator, image: np.ndarray, appearance: Appearance) -> None:
     """What is no cell: the lines of a counting chamber, and specks of one to a few pixels, lighter or darker."""
     height, width = image.shape[:2]
-    if rng.random() < look.lines:
+    if rng.random() < appearance.lines:
         level, angle = float(rng.uniform(-0.3, 0.3)), rng.uniform(0, math.pi)
         drawn = np.zeros((height, width), np.float32)
         across, along = np.array((math.sin(angle), -math.cos(angle))), np.array((math.cos(angle), math.sin(angle)))
@@ -140,7 +141,7 @@ def _litter(rng: np.random.Generator, image: np.ndarray, look: Look) -> None:
             cv2.line(drawn, begin, end, 1.0, int(rng.integers(1, 3)))
         image += level * cv2.GaussianBlur(drawn, (0, 0), 0.7)[..., None]
     rows, columns = np.ogrid[:height, :width]
-    for _ in range(int(rng.integers(look.debris[0], look.debris[1] + 1))):
+    for _ in range(int(rng.integers(appearance.debris[0], appearance.debris[1] + 1))):
         y, x, radius = rng.uniform(0, height), rng.uniform(0, width), math.exp(rng.uniform(0, math.log(4)))
         turn, squeeze = rng.uniform(0, math.pi), rng.uniform(0.4, 1)
         u = (columns - x) * math.cos(turn) + (rows - y) * math.sin(turn)
@@ -151,7 +152,7 @@ def _litter(rng: np.random.Generator, image: np.ndarray, look: Look) -> None:
     np.clip(image, 0, 1, out=image)
 
 
-def _place(rng: np.random.Generator, outline: np.ndarray, owner: np.ndarray, look: Look) -> _Placed | None:
+def _place(rng: np.random.Generator, outline: np.ndarray, owner: np.ndarray, appearance: Appearance) -> _Placed | None:
     """A place with little overlap; None if there is none after some attempts."""
     height, width = owner.shape
     low = np.floor(outline.min(axis=0)).astype(int) - _MARGIN
@@ -161,18 +162,18 @@ def _place(rng: np.random.Generator, outline: np.ndarray, owner: np.ndarray, loo
     mask = canvas.astype(bool)
     reach = 0.5 * (mask.sum() ** 0.5)
     for _ in range(_ATTEMPTS):
-        taken = np.flatnonzero(owner.ravel() >= 0) if rng.random() < look.clustering else ()
+        taken = np.flatnonzero(owner.ravel() >= 0) if rng.random() < appearance.clustering else ()
         if len(taken):
             near, angle = int(rng.choice(taken)), rng.uniform(0, 2 * math.pi)
             # Pushed against it: the nearest place on a ray that begins inside the other one.
-            distances = np.arange(0, 4 * reach) if look.contact else (1.6 * reach,)
+            distances = np.arange(0, 4 * reach) if appearance.contact else (1.6 * reach,)
             x, y = near % width, near // width
             places = [(x + distance * math.cos(angle), y + distance * math.sin(angle)) for distance in distances]
-            if look.contact:
+            if appearance.contact:
                 places = [(x, y) for x, y in places if 0 <= x < width and 0 <= y < height]
         else:
             places = [(rng.uniform(0, width), rng.uniform(0, height))]
-        most = _MAX_CONTACT if look.contact else _MAX_OVERLAP
+        most = _MAX_CONTACT if appearance.contact else _MAX_OVERLAP
         for x, y in places:
             placed = _Placed(round(x) + int(low[0]), round(y) + int(low[1]), mask)
             inside, window = _clip(placed, height, width)
@@ -197,7 +198,7 @@ def _paint(
     image: np.ndarray,
     owner: np.ndarray,
     placed: _Placed,
-    look: Look,
+    appearance: Appearance,
     grain: np.ndarray,
     instance: int,
 ) -> None:
@@ -207,35 +208,35 @@ def _paint(
     depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
     under = np.zeros((*mask.shape, 3), np.float32)
     under[inside] = image[window]
-    gain = rng.uniform(1 - look.variation, 1 + look.variation)
-    if look.halo is not None:
+    gain = rng.uniform(1 - appearance.variation, 1 + appearance.variation)
+    if appearance.halo is not None:
         distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
-        glow = np.exp(-((distance / look.halo_width) ** 2))[..., None] * 0.9
-        under += glow * (np.array(look.halo, np.float32) - under)
-    body = np.array(look.body, np.float32) * gain * np.ones((*mask.shape, 1), np.float32)
-    if look.texture:
+        glow = np.exp(-((distance / appearance.halo_width) ** 2))[..., None] * 0.9
+        under += glow * (np.array(appearance.halo, np.float32) - under)
+    body = np.array(appearance.body, np.float32) * gain * np.ones((*mask.shape, 1), np.float32)
+    if appearance.texture:
         top, left = rng.integers(0, np.array(grain.shape) - mask.shape)
         patch = grain[top : top + mask.shape[0], left : left + mask.shape[1]]
-        body *= 1 + look.texture * np.clip(patch, -1.6, 1.6)[..., None] * 0.6
-    if look.dome:
-        body += (look.dome * (1 - np.clip(depth / depth.max(), 0, 1)))[..., None] * (under - body)
-    for _ in range(int(rng.integers(look.spots[0], look.spots[1] + 1))):
-        _add_spot(rng, body, depth, look)
-    if look.membrane is not None:
-        ring = np.clip(1.5 - depth / look.membrane_width, 0, 1)[..., None]
-        body += ring * (np.array(look.membrane, np.float32) * gain - body)
-    alpha = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6)[..., None] * look.opacity
+        body *= 1 + appearance.texture * np.clip(patch, -1.6, 1.6)[..., None] * 0.6
+    if appearance.dome:
+        body += (appearance.dome * (1 - np.clip(depth / depth.max(), 0, 1)))[..., None] * (under - body)
+    for _ in range(int(rng.integers(appearance.spots[0], appearance.spots[1] + 1))):
+        _add_spot(rng, body, depth, appearance)
+    if appearance.membrane is not None:
+        ring = np.clip(1.5 - depth / appearance.membrane_width, 0, 1)[..., None]
+        body += ring * (np.array(appearance.membrane, np.float32) * gain - body)
+    alpha = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.6)[..., None] * appearance.opacity
     image[window] = (under + alpha * (body - under))[inside]
     owner[window][mask[inside]] = instance
 
 
-def _add_spot(rng: np.random.Generator, body: np.ndarray, depth: np.ndarray, look: Look) -> None:
-    radius = max(0.8, look.spot_radius * float(np.mean(look.radius)) * rng.uniform(0.7, 1.3))
+def _add_spot(rng: np.random.Generator, body: np.ndarray, depth: np.ndarray, appearance: Appearance) -> None:
+    radius = max(0.8, appearance.spot_radius * float(np.mean(appearance.radius)) * rng.uniform(0.7, 1.3))
     places = np.argwhere(depth > min(1.5 * radius + 1, 0.7 * depth.max()))
     y, x = places[rng.integers(len(places))]
     rows, columns = np.ogrid[: depth.shape[0], : depth.shape[1]]
     strength = np.clip(radius + 0.5 - np.hypot(rows - y, columns - x), 0, 1)[..., None]
-    body += strength.astype(np.float32) * (np.array(look.spot, np.float32) - body)
+    body += strength.astype(np.float32) * (np.array(appearance.spot, np.float32) - body)
 
 
 def _expose(rng: np.random.Generator, image: np.ndarray, kind: Background) -> np.ndarray:

@@ -18,10 +18,10 @@ from pycocotools import mask as coco_mask
 
 from fsis_jax import fis_cell
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import check_unused, new_folder
+from fsis_jax.io.atomic import check_unused, new_folder
+from fsis_jax.synthetic.appearances import APPEARANCES, FIS_CELL_APPEARANCES, FOLDS, Appearance
 from fsis_jax.synthetic.drawing import Drawing, draw
-from fsis_jax.synthetic.looks import FIS_CELL_LOOKS, FOLDS, LOOKS, Look
-from fsis_jax.synthetic.random_looks import crowded_look, flat_look, random_look
+from fsis_jax.synthetic.random_appearances import crowded_appearance, flat_appearance, random_appearance
 
 SyntheticLayout = Literal["coco", "fis_cell"]
 Split = Literal["train", "val", "test"]
@@ -29,7 +29,11 @@ Split = Literal["train", "val", "test"]
 _SMALLEST_SIDE = 64
 # Streams of random numbers beside those of the images, which are their numbers.
 _LOOK_STREAM, _PAIR_STREAM = 1 << 32, 2 << 32
-_DRAWN_LOOKS = {"random": (_LOOK_STREAM, random_look), "crowded": (3 << 32, crowded_look), "flat": (4 << 32, flat_look)}
+_DRAWN_LOOKS = {
+    "random": (_LOOK_STREAM, random_appearance),
+    "crowded": (3 << 32, crowded_appearance),
+    "flat": (4 << 32, flat_appearance),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +67,8 @@ def generate(
         two_category_images: images with two categories in the whole data set.
         sides: least and largest height and width of an image; landscape, portrait and square all occur.
         random_categories: further ones of layout "coco", of looks drawn at random, spread over the folds.
-        crowded_categories: further ones of cells that touch, many of them long (`random_looks.crowded_look`).
-        flat_categories: further ones of spread cells in transmitted light, among debris (`random_looks.flat_look`).
+        crowded_categories: further ones of cells that touch, many of them long (`crowded_appearance`).
+        flat_categories: further ones of spread cells in transmitted light, among debris (`flat_appearance`).
 
     Raises:
         FsisError: `output` exists, cannot be written, or a number makes no sense.
@@ -103,21 +107,21 @@ def _write(
     drawn: Mapping[str, int],
 ) -> None:
     if layout == "coco":
-        named = dict(LOOKS)
-        for kind, (stream, look) in _DRAWN_LOOKS.items():
+        named = dict(APPEARANCES)
+        for kind, (stream, appearance) in _DRAWN_LOOKS.items():
             for number in range(1, drawn[kind] + 1):
-                named[f"{kind}_{number:03d}"] = look(np.random.default_rng((seed, stream, number)))
-        looks: Mapping[int, Look] = dict(enumerate(named.values(), start=1))
+                named[f"{kind}_{number:03d}"] = appearance(np.random.default_rng((seed, stream, number)))
+        appearances: Mapping[int, Appearance] = dict(enumerate(named.values(), start=1))
         names: Mapping[int, str] = dict(enumerate(named, start=1))
     else:
-        looks, names = FIS_CELL_LOOKS, fis_cell.CATEGORIES
+        appearances, names = FIS_CELL_APPEARANCES, fis_cell.CATEGORIES
     images: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
     annotations: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
-    plans = _plan(looks, images_per_category, two_category_images, seed, with_validation=layout == "fis_cell")
+    plans = _plan(appearances, images_per_category, two_category_images, seed, with_validation=layout == "fis_cell")
     annotation_ids = itertools.count(1)
     for image_id, plan in enumerate(plans, start=1):
         rng = np.random.default_rng((seed, image_id))
-        drawing = draw(rng, [looks[category] for category in plan.categories], *_size(rng, sides))
+        drawing = draw(rng, [appearances[category] for category in plan.categories], *_size(rng, sides))
         name = f"{'_'.join(names[category] for category in plan.categories)}_{image_id:04d}.png"
         (folder / "images" / name).write_bytes(_png(drawing.pixels))
         height, width = drawing.pixels.shape[:2]
@@ -145,25 +149,32 @@ def _write(
             },
             "images": [row for split in splits for row in images[split]],
             "annotations": [row for split in splits for row in annotations[split]],
-            "categories": [{"id": i, "name": names[i], "supercategory": "cell"} for i in looks],
+            "categories": [{"id": i, "name": names[i], "supercategory": "cell"} for i in appearances],
         }
         _write_json(folder / file, content)
     if layout == "coco":
-        further = range(len(LOOKS) + 1, len(looks) + 1)
+        further = range(len(APPEARANCES) + 1, len(appearances) + 1)
         folds = {str(fold): [*ids, *(i for i in further if i % 3 + 1 == fold)] for fold, ids in FOLDS.items()}
         _write_json(folder / "folds.json", folds)
 
 
 def _plan(
-    looks: Mapping[int, Look], images_per_category: int, two_category_images: int, seed: int, *, with_validation: bool
+    appearances: Mapping[int, Appearance],
+    images_per_category: int,
+    two_category_images: int,
+    seed: int,
+    *,
+    with_validation: bool,
 ) -> list[_Plan]:
     """Which categories each image shows, and its split: every fourth image of a group is for testing."""
     pairs = [
-        pair for pair in itertools.combinations(looks, 2) if looks[pair[0]].background == looks[pair[1]].background
+        pair
+        for pair in itertools.combinations(appearances, 2)
+        if appearances[pair[0]].background == appearances[pair[1]].background
     ]
     if len(pairs) > two_category_images:
         pairs = [pairs[i] for i in np.random.default_rng((seed, _PAIR_STREAM)).permutation(len(pairs))]
-    groups: list[tuple[tuple[int, ...], int]] = [((category,), images_per_category) for category in looks]
+    groups: list[tuple[tuple[int, ...], int]] = [((category,), images_per_category) for category in appearances]
     # Pairs take turns, so that a few images already show many of them.
     shares = [len(range(position, two_category_images, len(pairs))) for position in range(len(pairs))]
     groups += list(zip(pairs, shares, strict=True))
@@ -198,12 +209,12 @@ def _png(pixels: np.ndarray) -> bytes:
 def _rows(drawing: Drawing, categories: Sequence[int], *, polygons: bool) -> list[dict[str, Any]]:
     """COCO annotations without their ids."""
     rows = []
-    for mask, look in zip(drawing.masks, drawing.looks, strict=True):
+    for mask, appearance in zip(drawing.masks, drawing.appearances, strict=True):
         rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
         outline = _polygons(mask, rle) if polygons else None
         rows.append(
             {
-                "category_id": categories[look],
+                "category_id": categories[appearance],
                 "iscrowd": 0,
                 "area": int(np.count_nonzero(mask)),
                 "bbox": [float(value) for value in coco_mask.toBbox(rle)],

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fsis_jax.synthetic.appearances import APPEARANCES
 from fsis_jax.synthetic.drawing import draw
-from fsis_jax.synthetic.looks import LOOKS
 
 KINDS: Mapping[str, str] = {"nuclei": "fluo_discs", "membranes": "fluo_membranes"}
 """What a sample shows -> its look; of fluorescence, and so grey."""
@@ -54,10 +54,12 @@ class Sample:
 
 def draw_sample(number: int = 0) -> Sample:
     """Sample 0, 1, 2, ...: each the same whenever it is drawn."""
-    drawing = draw(np.random.default_rng(_SEED + number), [LOOKS[look] for look in KINDS.values()], SIDE, SIDE)
+    drawing = draw(
+        np.random.default_rng(_SEED + number), [APPEARANCES[appearance] for appearance in KINDS.values()], SIDE, SIDE
+    )
     labels = {kind: np.zeros((SIDE, SIDE), np.int32) for kind in KINDS}
     kinds = list(KINDS)
-    for mask, look in zip(drawing.masks, drawing.looks, strict=True):
-        image = labels[kinds[look]]
+    for mask, appearance in zip(drawing.masks, drawing.appearances, strict=True):
+        image = labels[kinds[appearance]]
         image[mask] = image.max() + 1
     return Sample(drawing.pixels[..., 0], labels)

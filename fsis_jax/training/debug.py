@@ -7,12 +7,12 @@ import shutil
 from ml_collections import ConfigDict
 
 from fsis_jax.checkpoints import config_file
-from fsis_jax.checkpoints.runs import FOLDER
+from fsis_jax.checkpoints.runs import CHECKPOINTS
 from fsis_jax.data.from_config import DEBUG_TRAIN, DEBUG_VALIDATION
 from fsis_jax.errors import FsisError
 
 STEPS = 20
-SUFFIX = "-debug"
+DEBUG_SUFFIX = "-debug"
 
 logger = logging.getLogger("fsis_jax")
 
@@ -27,11 +27,11 @@ def debug_run(config: ConfigDict, workdir: pathlib.Path) -> tuple[ConfigDict, pa
     config.training.steps = STEPS
     config.training.checkpoint_every = STEPS * config.optimizer.accumulate
     config.training.validate_every = 1
-    workdir = workdir.with_name(workdir.name + SUFFIX)
+    workdir = workdir.with_name(workdir.name + DEBUG_SUFFIX)
     if (workdir / config_file.NAME).exists():  # an earlier look would only be gone on with
         if not config_file.read_config(workdir / config_file.NAME).debug:
             raise FsisError(f"{workdir}: holds a run that is no quick look: rename it, or choose another --workdir")
-        shutil.rmtree(workdir / FOLDER, ignore_errors=True)
+        shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
     logger.info(
         "config.debug: at most %d training and %d validation images and %d steps, in %s",
         *(DEBUG_TRAIN, DEBUG_VALIDATION, STEPS, workdir),

@@ -13,7 +13,7 @@ from fsis_jax.checkpoints.flat import check_same, flat_arrays, flat_model, with_
 from fsis_jax.checkpoints.runs import open_run
 from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.checkpoints.weights import find_weights, load_weights
-from fsis_jax.io.files import user_path
+from fsis_jax.io.atomic import user_path
 
 logger = logging.getLogger("fsis_jax")
 

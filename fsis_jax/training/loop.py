@@ -31,7 +31,7 @@ from fsis_jax.training.initialise import initialise_from
 from fsis_jax.training.metrics import MetricWriter
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.schedule import learning_rate, total_steps
-from fsis_jax.training.step import merge, new_state
+from fsis_jax.training.step import merged_model, new_state
 
 logger = logging.getLogger("fsis_jax")
 
@@ -115,7 +115,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                 host_state = jax.device_get(parallel.one(state))
                 validation = None
                 if _validates(config, step, steps):
-                    segmenter = Segmenter(merge(graph, host_state), config)
+                    segmenter = Segmenter(merged_model(graph, host_state), config)
                     validation = _validate(segmenter, splits, config, workdir / "overlays" / f"{step:06d}")
                     writer.write(step, {f"validation/{name}": value for name, value in validation.items()})
                     kind = "mask" if config.model.mask_head.kind != "none" else "box"

@@ -10,7 +10,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-from fsis_jax.io.files import write_failure
+from fsis_jax.io.atomic import write_failure
 
 
 class MetricWriter:

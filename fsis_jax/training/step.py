@@ -71,6 +71,6 @@ def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, see
     return step
 
 
-def merge(graph: nnx.GraphDef, state: TrainState) -> Detector:
+def merged_model(graph: nnx.GraphDef, state: TrainState) -> Detector:
     """The detector with the state's parameters."""
     return nnx.merge(graph, state.params, state.statistics, state.frozen)

@@ -161,7 +161,7 @@ def test_the_disk_is_full_while_tiles_are_noted(fsis, desk, cell, small_disk):
 
 
 def test_an_image_too_large_for_one_kind_of_result_has_none(fsis, desk, monkeypatch):
-    monkeypatch.setattr("fsis_jax.io.exports._COCO_LIMIT", 10)
+    monkeypatch.setattr("fsis_jax.io.writers._COCO_LIMIT", 10)
     outcome = fsis(*GOOD.split(), "--save", "labels", "coco")
     assert re.search(r"good.png: .* pixels are too many for COCO's run lengths: save geojson$", outcome.error)
     assert outcome.stdout == ""

@@ -5,7 +5,7 @@ import shlex
 import numpy as np
 import pytest
 
-from fsis_jax.io.images import read_image
+from fsis_jax.io.decoding import read_image
 from fsis_jax.synthetic.sample import KINDS, draw_sample
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "read_once")

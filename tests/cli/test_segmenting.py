@@ -23,7 +23,7 @@ from conftest import TESTS
 from PIL import Image, PdfParser
 from pycocotools.coco import COCO
 
-from fsis_jax.io.images import read_image
+from fsis_jax.io.decoding import read_image
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -294,7 +294,7 @@ def test_a_full_disk_leaves_no_half_written_output(segment, monkeypatch, out):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr("fsis_jax.io.files.os.fsync", full)
+        patched.setattr("fsis_jax.io.atomic.os.fsync", full)
         error = segment("grey.png", "photo.jpg").error
     assert "grey-labels.tif: cannot be written (No space left on device): free some space" in error
     assert _written(out) == []

@@ -6,7 +6,7 @@ import re
 import types
 
 import pytest
-import tiny_plain
+import tiny_closed_set
 from conftest import TESTS, TINY_CONFIG, script
 from toy import toy  # noqa: F401 (a fixture)
 
@@ -293,13 +293,14 @@ def test_evaluation_errors(fsis, tiny_run, tmp_path):
 
 def test_a_config_of_other_classes_or_keypoints_than_the_model(fsis, tiny_run, tmp_path, monkeypatch):
     data = f"--config.data.root={tiny_run.data}"
-    error = fsis("evaluate", "--config", tiny_plain.__file__, "--workdir", tiny_run.workdir, data).error
+    error = fsis("evaluate", "--config", tiny_closed_set.__file__, "--workdir", tiny_run.workdir, data).error
     assert (
-        f"config.model.classes is {tiny_plain.NAMES}, but {tiny_run.workdir} was trained with (): give the config of "
+        f"config.model.classes is {tiny_closed_set.NAMES}, but {tiny_run.workdir} was trained with (): "
+        "give the config of "
         "its run, --config RUN/config.json"
     ) in error
-    model = types.SimpleNamespace(config=tiny_plain.keypoint_config())
+    model = types.SimpleNamespace(config=tiny_closed_set.keypoint_config())
     monkeypatch.setattr(Segmenter, "from_pretrained", lambda _: model)
-    options = ("--config", tiny_plain.__file__, "--workdir", tmp_path, "--checkpoint", "posed.npz", data)
+    options = ("--config", tiny_closed_set.__file__, "--workdir", tmp_path, "--checkpoint", "posed.npz", data)
     error = fsis("evaluate", *options).error
     assert "config.model.keypoint_head.kind is 'none', but posed.npz was trained with 'convs': give the config" in error

@@ -16,7 +16,7 @@ from fsis_jax.preprocess.transforms import (
     reference_image,
     resize,
     target_scale,
-    to_levels,
+    to_8bit,
 )
 
 SIZE = (96, 128)
@@ -175,7 +175,7 @@ def test_without_augmentation_training_sees_what_a_test_sees(source):
     crop = cut_reference(cache.raw(2), episode.references[0].box)
     scale = target_scale(SIZE, np.array([crop.shape[:2]]), config)
     assert scale == pytest.approx(16 / 14)
-    image = resize(to_levels(cache.raw(0), config), scale)
+    image = resize(to_8bit(cache.raw(0), config), scale)
     np.testing.assert_array_equal(example["image_sizes"], image.shape[:2])
     np.testing.assert_array_equal(example["images"], place(image, (128, 160)))
     np.testing.assert_array_equal(example["references"][0], reference_image(crop, config))

@@ -17,7 +17,7 @@ from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.data.examples import ImageCache, training_example
 from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
-from fsis_jax.preprocess.keypoints import mirrored, read_names, to_coco, turned, within
+from fsis_jax.preprocess.keypoints import keypoints_to_coco, mirrored, read_names, turned, within
 from fsis_jax.preprocess.records import Source, Subset
 from fsis_jax.preprocess.transform_config import TransformConfig
 from fsis_jax.preprocess.transforms import Orientation
@@ -55,7 +55,7 @@ def test_reading(tmp_path: pathlib.Path) -> None:
     assert not source.problems
     subset = Subset(source, [1, 0])
     np.testing.assert_array_equal(subset.annotations[1].keypoints, record.keypoints)
-    assert to_coco(record.keypoints[:1])[0][:6] == [4, 8, 2, 6.25, 9, 1]
+    assert keypoints_to_coco(record.keypoints[:1])[0][:6] == [4, 8, 2, 6.25, 9, 1]
 
 
 @pytest.mark.parametrize("value", [[1, 2, 2], [1, 2, 3] * 3, [float("nan"), 2, 2] * 3, "none", {}])

@@ -9,7 +9,7 @@ import pytest
 
 from fsis_jax.data.check import check
 from fsis_jax.data.coco import CocoSource
-from fsis_jax.data.merging import merge
+from fsis_jax.data.merging import merge_folders
 from fsis_jax.errors import FsisError
 
 
@@ -50,7 +50,7 @@ def yeast(tmp_path):
 
 def test_ids_that_do_not_collide_stay(yeast, tmp_path):
     nuclei = folder(tmp_path / "nuclei", {5: "hela"}, {"2": [5]}, first_id=1000, prefix="n", licence=9)
-    merged = CocoSource(merge([yeast, nuclei], tmp_path / "all"), "train")
+    merged = CocoSource(merge_folders([yeast, nuclei], tmp_path / "all"), "train")
     assert merged.categories == {1: "budding", 2: "fission", 5: "hela"}
     assert merged.folds == {1: (1,), 2: (2, 5)}
     assert [record.image_id for record in merged.annotations] == [1, 2, 1000]
@@ -61,7 +61,7 @@ def test_ids_that_do_not_collide_stay(yeast, tmp_path):
 def test_everything_collides(yeast, tmp_path):
     """Ids that mean different things are numbered anew, kinds of one name are one, and files of one name both stay."""
     other = folder(tmp_path / "other", {1: "hela", 2: "budding"})
-    merge([yeast, other], tmp_path / "all", folds=_folds(tmp_path))
+    merge_folders([yeast, other], tmp_path / "all", folds=_folds(tmp_path))
     assert not check(tmp_path / "all").problems
     merged = CocoSource(tmp_path / "all", "train")
     names = merged.categories
@@ -106,24 +106,24 @@ def test_folds_that_do_not_fit(yeast, tmp_path, folds, told):
     file = tmp_path / "f.json"
     file.write_text(json.dumps(folds))
     with pytest.raises(FsisError, match=told):
-        merge([yeast, other], tmp_path / "all", folds=file)
+        merge_folders([yeast, other], tmp_path / "all", folds=file)
     assert not (tmp_path / "all").exists()
 
 
 def test_one_kind_in_two_folds_needs_a_file(yeast, tmp_path):
     other = folder(tmp_path / "other", {1: "budding"}, {"2": [1]}, first_id=50, prefix="o")
     with pytest.raises(FsisError, match=r"'budding' is in different folds of .*: say by --folds where it is"):
-        merge([yeast, other], tmp_path / "all")
+        merge_folders([yeast, other], tmp_path / "all")
 
 
 def test_what_cannot_be_merged(yeast, tmp_path):
     with pytest.raises(FsisError, match="give two different folders or more"):
-        merge([yeast, yeast], tmp_path / "all")
+        merge_folders([yeast, yeast], tmp_path / "all")
     half = shutil.copytree(yeast, tmp_path / "half")
     (half / "annotations" / "test.json").unlink()
     with pytest.raises(FsisError, match=r"half: splits train, but .*yeast has train, test"):
-        merge([yeast, half], tmp_path / "all")
+        merge_folders([yeast, half], tmp_path / "all")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").touch()
     with pytest.raises(FsisError, match="full: exists already"):
-        merge([yeast, half], tmp_path / "full")
+        merge_folders([yeast, half], tmp_path / "full")

@@ -14,9 +14,9 @@ from fsis_jax import fis_cell
 from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
+from fsis_jax.synthetic.appearances import APPEARANCES, FIS_CELL_APPEARANCES, FOLDS
 from fsis_jax.synthetic.drawing import MIN_VISIBLE, draw
 from fsis_jax.synthetic.generate import generate
-from fsis_jax.synthetic.looks import FIS_CELL_LOOKS, FOLDS, LOOKS
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_same_seed_same_files(folder: pathlib.Path, tmp_path: pathlib.Path) -> N
 def test_coco_layout(folder: pathlib.Path) -> None:
     train, test = CocoSource(folder, "train"), CocoSource(folder, "test")
     assert train.problems == test.problems == ()
-    assert tuple(train.categories.values()) == tuple(LOOKS)
+    assert tuple(train.categories.values()) == tuple(APPEARANCES)
     assert train.folds == FOLDS
     assert sorted(category for ids in FOLDS.values() for category in ids) == list(train.categories)
     assert len(train) + len(test) == 9 * 4 + 18
@@ -56,19 +56,23 @@ def test_coco_layout(folder: pathlib.Path) -> None:
 
 
 def test_pairs_share_a_background(folder: pathlib.Path) -> None:
-    looks = list(LOOKS.values())
+    appearances = list(APPEARANCES.values())
     for item in CocoSource(folder, "train").annotations:
-        assert len({looks[category - 1].background for category in set(item.classes.tolist())}) == 1
+        assert len({appearances[category - 1].background for category in set(item.classes.tolist())}) == 1
 
 
-@pytest.mark.parametrize("position", range(len(LOOKS)))
+@pytest.mark.parametrize("position", range(len(APPEARANCES)))
 def test_masks_do_not_overlap_and_show_the_cell(position: int) -> None:
-    looks = list(LOOKS.values())
-    partner = next(look for look in looks if look.background == looks[position].background and look != looks[position])
-    drawing = draw(np.random.default_rng(position), [looks[position], partner], 144, 160)
+    appearances = list(APPEARANCES.values())
+    partner = next(
+        appearance
+        for appearance in appearances
+        if appearance.background == appearances[position].background and appearance != appearances[position]
+    )
+    drawing = draw(np.random.default_rng(position), [appearances[position], partner], 144, 160)
     assert drawing.pixels.shape == (144, 160, 3)
     assert drawing.pixels.dtype == np.uint8
-    assert set(drawing.looks) == {0, 1}
+    assert set(drawing.appearances) == {0, 1}
     together = np.sum(drawing.masks, axis=0)
     assert together.max() == 1
     assert min(mask.sum() for mask in drawing.masks) >= MIN_VISIBLE
@@ -111,8 +115,8 @@ def test_polygons_are_exact(tmp_path: pathlib.Path) -> None:
 
 
 def test_fis_cell_looks_differ() -> None:
-    assert list(FIS_CELL_LOOKS) == list(fis_cell.CATEGORIES)
-    assert len(set(FIS_CELL_LOOKS.values())) == 14
+    assert list(FIS_CELL_APPEARANCES) == list(fis_cell.CATEGORIES)
+    assert len(set(FIS_CELL_APPEARANCES.values())) == 14
 
 
 def test_bad_arguments(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:

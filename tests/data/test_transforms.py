@@ -21,7 +21,7 @@ from fsis_jax.preprocess.transforms import (
     scaled_size,
     shortest_side_scale,
     target_scale,
-    to_levels,
+    to_8bit,
 )
 
 PLAIN = TransformConfig(antialias=True)
@@ -115,11 +115,11 @@ def test_place(image):
 
 def test_to_levels_keeps_grey_images_single():
     grey = np.random.default_rng(0).integers(0, 60, (20, 30)).astype(np.uint8)
-    np.testing.assert_array_equal(to_levels(grey, PLAIN), grey)
-    np.testing.assert_array_equal(to_levels(np.stack([grey] * 3 + [grey * 0], axis=-1), PLAIN), grey)
-    stretched = to_levels(grey, STRETCHED)
+    np.testing.assert_array_equal(to_8bit(grey, PLAIN), grey)
+    np.testing.assert_array_equal(to_8bit(np.stack([grey] * 3 + [grey * 0], axis=-1), PLAIN), grey)
+    stretched = to_8bit(grey, STRETCHED)
     assert (stretched.min(), stretched.max()) == (0, 255)
-    sixteen = to_levels(grey.astype(np.uint16) * 100, PLAIN)
+    sixteen = to_8bit(grey.astype(np.uint16) * 100, PLAIN)
     assert (sixteen.min(), sixteen.max()) == (0, 255)
 
 

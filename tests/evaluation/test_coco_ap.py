@@ -13,7 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
+from fsis_jax.evaluation.coco_ap import best_f1_score, coco_evaluate
 from fsis_jax.preprocess.records import Annotations
 
 SIZE = (100, 120)
@@ -119,7 +119,7 @@ def _official(
 @pytest.mark.parametrize("seed", range(6))
 def test_equals_cocoeval(seed: int, crowds: bool, iou_type: str) -> None:
     truths, found = _random_scene(seed, crowds)
-    ours = evaluate(truths, found, iou_type=iou_type, max_dets=(1, 3, 15), categories=(1, 2))
+    ours = coco_evaluate(truths, found, iou_type=iou_type, max_dets=(1, 3, 15), categories=(1, 2))
     official = _official(truths, found, iou_type, [[0, 1e10], [0, 256], [256, 4096], [4096, 1e10]], [1, 3, 15])
     precision, recall = official.eval["precision"], official.eval["recall"]
     for k, category in enumerate((1, 2)):
@@ -151,7 +151,7 @@ def test_by_hand() -> None:
         _found(1, 4, (80, 80, 90, 90), 0.8),
         _found(1, 4, (50, 50, 60, 56), 0.7),
     ]
-    result = evaluate(truths, found)
+    result = coco_evaluate(truths, found)
     # At 0.5: precision 1 up to recall 0.5 (51 of 101 points), 2/3 beyond. From IoU 0.65 on, only the first 51 count.
     assert result["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
     assert result["AP75"] == pytest.approx(51 / 101)
@@ -168,18 +168,20 @@ def test_ap_counts_as_many_detections_as_the_largest_max_dets() -> None:
     truths = [_truth(1, boxes, [1] * len(boxes))]
     found = [_found(1, 1, box, 0.5) for box in boxes]
     assert len(boxes) > 100
-    assert evaluate(truths, found)["AP"] == pytest.approx(1.0)
-    assert evaluate(truths, found)["AR@100"] == pytest.approx(100 / len(boxes))
-    assert evaluate(truths, found, max_dets=(100,))["AP"] < 0.7
+    assert coco_evaluate(truths, found)["AP"] == pytest.approx(1.0)
+    assert coco_evaluate(truths, found)["AR@100"] == pytest.approx(100 / len(boxes))
+    assert coco_evaluate(truths, found, max_dets=(100,))["AP"] < 0.7
 
 
 def test_detections_that_do_not_count_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     truth = [_truth(1, [(0, 0, 10, 10)], [1])]
     found = [_found(1, 1, (0, 0, 10, 10), 0.9 - i / 10) for i in range(8)]
-    evaluate(truth, found, max_dets=(1, 8))
-    evaluate(truth, [*found, _found(2, 1, (0, 0, 10, 10), 0.1)], max_dets=(1, 8))  # of an image that does not count
+    coco_evaluate(truth, found, max_dets=(1, 8))
+    coco_evaluate(
+        truth, [*found, _found(2, 1, (0, 0, 10, 10), 0.1)], max_dets=(1, 8)
+    )  # of an image that does not count
     assert not caplog.messages
-    evaluate(truth, found, max_dets=(1, 7))
+    coco_evaluate(truth, found, max_dets=(1, 7))
     best_f1_score(truth, found, max_dets=7)
     (message,) = caplog.messages
     assert message.startswith(
@@ -191,19 +193,19 @@ def test_masks_and_boxes_are_measured_by_their_own_iou() -> None:
     truths = [_truth(1, [(0, 0, 20, 20)], [1])]
     hollow = _found(1, 1, (0, 0, 20, 20), 0.9)
     hollow["segmentation"] = _rle((0, 0, 20, 8))  # the box is right, the mask is 40% of it
-    assert evaluate(truths, [hollow], iou_type="bbox")["AP"] == pytest.approx(1.0)
-    assert evaluate(truths, [hollow])["AP"] == 0.0
+    assert coco_evaluate(truths, [hollow], iou_type="bbox")["AP"] == pytest.approx(1.0)
+    assert coco_evaluate(truths, [hollow])["AP"] == 0.0
 
 
 def test_mean_over_categories_and_choice_of_them() -> None:
     truths = [_truth(1, [(0, 0, 9, 9)], [1]), _truth(2, [(0, 0, 9, 9)], [2]), _truth(3, [], [])]
     found = [_found(1, 1, (0, 0, 9, 9), 0.9), _found(3, 2, (0, 0, 9, 9), 0.9), _found(3, 7, (0, 0, 9, 9), 0.9)]
-    result = evaluate(truths, found)
+    result = coco_evaluate(truths, found)
     assert {category: row["AP"] for category, row in result["categories"].items()} == pytest.approx({1: 1.0, 2: 0.0})
     assert result["AP"] == pytest.approx(0.5)
-    assert evaluate(truths, found, categories=[1])["AP"] == pytest.approx(1.0)
-    assert evaluate(truths, found, images=[1])["categories"].keys() == {1}
-    only_seen = evaluate(truths, found, categories=[1, 9])
+    assert coco_evaluate(truths, found, categories=[1])["AP"] == pytest.approx(1.0)
+    assert coco_evaluate(truths, found, images=[1])["categories"].keys() == {1}
+    only_seen = coco_evaluate(truths, found, categories=[1, 9])
     assert only_seen["AP"] == pytest.approx(1.0)
     assert math.isnan(only_seen["categories"][9]["AP"])
 
@@ -212,30 +214,30 @@ def test_crowds_and_ignored_instances() -> None:
     crowd = [_truth(1, [(0, 0, 10, 10), (30, 30, 70, 70)], [1, 1], [False, True])]
     found = [_found(1, 1, (0, 0, 10, 10), 0.5)]
     inside = [_found(1, 1, (x, 40, x + 10, 50), 0.9) for x in (32, 44, 56)]
-    assert evaluate(crowd, found + inside)["AP"] == pytest.approx(1.0)
+    assert coco_evaluate(crowd, found + inside)["AP"] == pytest.approx(1.0)
     plain = [_truth(1, [(0, 0, 10, 10), (30, 30, 70, 70)], [1, 1])]
     ignore = [np.array([False, True])]
     exact = _found(1, 1, (30, 30, 70, 70), 0.9)
-    assert evaluate(plain, [*found, exact], ignore=ignore)["AP"] == pytest.approx(1.0)
-    assert evaluate(plain, found, ignore=ignore)["AP"] == pytest.approx(1.0)
-    assert evaluate(plain, found)["AP"] == pytest.approx(51 / 101)
+    assert coco_evaluate(plain, [*found, exact], ignore=ignore)["AP"] == pytest.approx(1.0)
+    assert coco_evaluate(plain, found, ignore=ignore)["AP"] == pytest.approx(1.0)
+    assert coco_evaluate(plain, found)["AP"] == pytest.approx(51 / 101)
     # Unlike a crowd, it takes one detection, and only one that overlaps it as an instance must.
-    assert evaluate(plain, [*found, exact, exact], ignore=ignore)["AP"] < 0.6
-    assert evaluate(plain, found + inside, ignore=ignore)["AP"] < 0.3
+    assert coco_evaluate(plain, [*found, exact, exact], ignore=ignore)["AP"] < 0.6
+    assert coco_evaluate(plain, found + inside, ignore=ignore)["AP"] < 0.3
     # The flags follow their images when only some of those count.
     two = [_truth(9, [(0, 0, 5, 5)], [1]), *plain]
-    assert evaluate(two, found, ignore=[np.array([False]), *ignore], images=[1])["AP"] == pytest.approx(1.0)
+    assert coco_evaluate(two, found, ignore=[np.array([False]), *ignore], images=[1])["AP"] == pytest.approx(1.0)
 
 
 def test_nothing_to_find_and_nothing_found(capfd: pytest.CaptureFixture[str]) -> None:
     truths = [_truth(1, [(0, 0, 10, 10)], [1])]
-    nothing_found = evaluate(truths, [])
+    nothing_found = coco_evaluate(truths, [])
     assert nothing_found["AP"] == nothing_found["AR@500"] == 0.0
     found = [_found(1, 1, (0, 0, 10, 10), 0.9)]
-    nothing_to_find = evaluate([_truth(1, [], [])], found, categories=[1])
+    nothing_to_find = coco_evaluate([_truth(1, [], [])], found, categories=[1])
     assert math.isnan(nothing_to_find["AP"])
-    assert evaluate([_truth(1, [], [])], found)["categories"] == {}
-    assert math.isnan(evaluate([], [], categories=[1])["AP50"])
+    assert coco_evaluate([_truth(1, [], [])], found)["categories"] == {}
+    assert math.isnan(coco_evaluate([], [], categories=[1])["AP50"])
     assert best_f1_score(truths, []) == best_f1_score([], []) == (0.5, 0.0)
     assert best_f1_score([_truth(1, [], [])], found, categories=[1]) == (0.5, 0.0)
     assert capfd.readouterr() == ("", "")
@@ -270,7 +272,7 @@ def test_best_f1_score() -> None:
 @pytest.mark.parametrize("shift", [-4, 1 << 33, (1 << 63) - 5, 1 << 63, 1 << 200])
 def test_ids_of_any_size_count_as_small_ones_do(shift: int) -> None:
     truths, found = _random_scene(3, False)
-    expected = evaluate(truths, found, iou_type="bbox", images=[3, 8])
+    expected = coco_evaluate(truths, found, iou_type="bbox", images=[3, 8])
     category = min(max(shift, 0), (1 << 63) - 5)
     moved = [
         dataclasses.replace(one, image_id=one.image_id + shift, classes=one.classes.astype(np.int64) + category)
@@ -278,6 +280,6 @@ def test_ids_of_any_size_count_as_small_ones_do(shift: int) -> None:
     ]
     rows = [{**one, "image_id": one["image_id"] + shift, "category_id": one["category_id"] + category} for one in found]
     for limits in ([3 + shift, 8 + shift], [8 + shift, 3 + shift]):
-        result = evaluate(moved, rows, iou_type="bbox", images=limits)
+        result = coco_evaluate(moved, rows, iou_type="bbox", images=limits)
         assert list(result.pop("categories")) == [1 + category, 2 + category]
         assert result == pytest.approx({name: expected[name] for name in result}, nan_ok=True)

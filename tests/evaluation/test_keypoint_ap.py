@@ -12,9 +12,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fsis_jax.errors import FsisError
-from fsis_jax.evaluation.coco_ap import best_f1_score, evaluate
+from fsis_jax.evaluation.coco_ap import best_f1_score, coco_evaluate
 from fsis_jax.evaluation.keypoint_ap import AREA_SPLITS, MAX_DETS, sigmas
-from fsis_jax.preprocess.keypoints import to_coco
+from fsis_jax.preprocess.keypoints import keypoints_to_coco
 from fsis_jax.preprocess.records import Annotations
 
 SIZE = (200, 240)
@@ -32,7 +32,7 @@ def truth(image_id: int, boxes: list, keypoints: np.ndarray, crowd: list[bool] |
 
 
 def detection(image_id: int, keypoints: np.ndarray, score: float) -> dict[str, Any]:
-    (flat,) = to_coco(keypoints[None])
+    (flat,) = keypoints_to_coco(keypoints[None])
     return {"image_id": image_id, "category_id": 1, "bbox": [0.0, 0.0, 9.0, 9.0], "score": score, "keypoints": flat}
 
 
@@ -60,7 +60,7 @@ def official(truths: list[Annotations], found: list[dict[str, Any]], max_dets: l
     """COCOeval itself, detections read by its own `loadRes`."""
     annotations: list[dict[str, Any]] = []
     for record in truths:
-        for row, flat in enumerate(to_coco(record.keypoints)):
+        for row, flat in enumerate(keypoints_to_coco(record.keypoints)):
             x1, y1, x2, y2 = record.boxes[row].tolist()
             annotations.append(
                 {
@@ -96,7 +96,7 @@ def official(truths: list[Annotations], found: list[dict[str, Any]], max_dets: l
 @pytest.mark.parametrize("seed", range(6))
 def test_equals_cocoeval(seed: int, max_dets: tuple[int, ...]) -> None:
     truths, found = scene(seed)
-    ours = evaluate(truths, found, iou_type="keypoints", max_dets=max_dets, area_splits=AREA_SPLITS)
+    ours = coco_evaluate(truths, found, iou_type="keypoints", max_dets=max_dets, area_splits=AREA_SPLITS)
     theirs = official(truths, found, list(max_dets))
     precision, recall = theirs.eval["precision"], theirs.eval["recall"]
     last = len(max_dets) - 1
@@ -122,7 +122,7 @@ def test_sigmas() -> None:
     assert sigmas([truth(1, box, np.ones((1, 5, 3)))]).tolist() == [np.float32(0.1)] * 5
     assert len(sigmas([])) == 17
     with pytest.raises(FsisError, match="the annotations have no keypoints"):
-        evaluate([truth(1, box, np.ones((1, 0, 3)))], [], iou_type="keypoints")
+        coco_evaluate([truth(1, box, np.ones((1, 0, 3)))], [], iou_type="keypoints")
 
 
 def test_by_hand(caplog: pytest.LogCaptureFixture) -> None:
@@ -132,7 +132,7 @@ def test_by_hand(caplog: pytest.LogCaptureFixture) -> None:
     moved = points[0] + [[0, 0, 0], [0, 4, 0], [77, 77, 0]]  # of what is not labelled nobody knows the place
     similarity = (1 + math.exp(-16 / 32)) / 2  # 0.80
     found = [detection(1, moved, 0.9)] * 30
-    result = evaluate(truths, found, iou_type="keypoints", max_dets=MAX_DETS)
+    result = coco_evaluate(truths, found, iou_type="keypoints", max_dets=MAX_DETS)
     assert 0.80 < similarity < 0.85
     assert result["AP50"] == result["AP75"] == pytest.approx(1.0)
     assert result["AR@20"] == pytest.approx(0.7)  # the thresholds from 0.5 to 0.8
@@ -145,4 +145,4 @@ def test_instances_without_labelled_keypoints_are_ignored() -> None:
     points = np.array([[[10, 10, 2]], [[0, 0, 0]]], float)
     truths = [truth(1, [(5, 5, 25, 25), (100, 100, 140, 140)], points)]
     found = [detection(1, points[0], 0.8), detection(1, np.array([[120.0, 120, 1]]), 0.9)]
-    assert evaluate(truths, found, iou_type="keypoints")["AP"] == pytest.approx(1.0)
+    assert coco_evaluate(truths, found, iou_type="keypoints")["AP"] == pytest.approx(1.0)

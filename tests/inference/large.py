@@ -10,11 +10,11 @@ import sys
 import numpy as np
 from flax import nnx
 
-from fsis_jax.inference.examples import box_example, encode_examples
-from fsis_jax.inference.files import segment_files
+from fsis_jax.inference.example_cells import box_example, encode_examples
+from fsis_jax.inference.output_settings import OutputSettings
+from fsis_jax.inference.segment_files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.settings import Settings
-from fsis_jax.io.source import open_image
+from fsis_jax.io.opening import open_image
 
 
 def _peak() -> float:
@@ -38,7 +38,7 @@ def main(checkpoint: str, image: str, box: str, output: str) -> None:
     def note(_: str, done: int, total: int) -> None:
         tiles[:] = done, total
 
-    settings = Settings(save=("labels", "table", "geojson", "overlay"))
+    settings = OutputSettings(save=("labels", "table", "geojson", "overlay"))
     (outcome,) = segment_files(segmenter, [image], references, output, settings, progress=note)
     print(json.dumps({"cells": outcome.cells, "error": outcome.error, "tiles": tiles, "megabytes": _peak() - before}))
 

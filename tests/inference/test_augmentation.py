@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 import tiny
-import tiny_plain
+import tiny_closed_set
 from seen import candidates
-from tiny_plain import discs, untrained
+from tiny_closed_set import discs, untrained
 
 from fsis_jax.inference import programs as module
 from fsis_jax.inference.augmentation import Variant, variants
@@ -24,7 +24,7 @@ HERE = pathlib.Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def plain(quick_compile):
-    return untrained(tiny_plain.get_config())
+    return untrained(tiny_closed_set.get_config())
 
 
 @pytest.fixture
@@ -125,16 +125,16 @@ def test_masks_are_means_over_the_looks(plain, augmented, monkeypatch):
 def test_canvases_of_variants_follow_from_the_usual_one(plain, augmented):
     network = augmented(*ALL)
     for size in ((64, 80), (63, 61), (90, 64)):
-        reading = network.plan(discs(size))
-        (tile,) = reading.tiles
+        plan = network.plan(discs(size))
+        (tile,) = plan.tiles
         for variant in network.variants:
-            shown = reading.prepare_variant(tile, variant)
+            shown = plan.prepare_variant(tile, variant)
             sides = [32 * int(np.ceil(96 * variant.times / 32))] * 2
             assert list(shown.shape) == [*sides, 3]
-            height, width = reading.extent_of(variant)
+            height, width = plan.extent_of(variant)
             assert not shown[height:].any()
             assert not shown[:, width:].any()
-            assert (height, width) == tuple(round(side * reading.scale * variant.times) for side in size)
+            assert (height, width) == tuple(round(side * plan.scale * variant.times) for side in size)
     before = module.find._cache_size()
     for size in ((64, 80), (63, 61), (90, 64), (130, 141)):
         candidates(network, discs(size))

@@ -9,7 +9,7 @@ import pytest
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.causes import check_crop, no_cell_causes, size_warnings
 from fsis_jax.inference.instances import CroppedMask, Instances
-from fsis_jax.inference.reading import Reading
+from fsis_jax.inference.tile_plan import TilePlan
 from fsis_jax.inference.tiling import tiles
 from fsis_jax.preprocess.transform_config import TransformConfig
 
@@ -88,7 +88,7 @@ def test_the_references_to_blame_are_named():
 
 
 def _reading(scale=1.0):
-    return Reading(
+    return TilePlan(
         np.zeros((200, 260)), (200, 260), STRETCHED, scale, (224, 288), tiles((200, 260), (200, 260), 0), 0, 7, 8
     )
 

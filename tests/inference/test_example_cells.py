@@ -10,14 +10,14 @@ import roifile
 import tifffile
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.examples import (
+from fsis_jax.inference.example_cells import (
     box_example,
     crop_example,
     encode_examples,
     label_examples,
     outlined_examples,
 )
-from fsis_jax.io.source import open_image
+from fsis_jax.io.opening import open_image
 
 OPENER = functools.partial(open_image, channel=None, page=None, where_there=True)
 PIXELS = np.random.default_rng(0).integers(0, 60000, (50, 60), np.uint16)

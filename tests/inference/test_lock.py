@@ -12,8 +12,8 @@ import pytest
 
 from fsis_jax.errors import OutputError
 from fsis_jax.inference import lock as module
+from fsis_jax.inference.finished_images import FinishedImages
 from fsis_jax.inference.lock import BusyError, acquire
-from fsis_jax.inference.record import Record
 
 HOLD = """
 import pathlib, sys, time
@@ -126,7 +126,7 @@ def test_a_lock_that_cannot_be_written(tmp_path):
 
 def _count(folder, number):
     """Take the lock a hundred times; each time the number in a file grows by one, and the record by a line."""
-    folder, record = pathlib.Path(folder), Record(pathlib.Path(folder))
+    folder, record = pathlib.Path(folder), FinishedImages(pathlib.Path(folder))
     for turn in range(100):
         while True:
             try:
@@ -153,5 +153,5 @@ def test_of_several_processes_one_has_it(tmp_path):
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert (tmp_path / "value").read_text() == "300"
-    assert len(Record(tmp_path).lines) == 300
-    assert {line["path"] for line in Record(tmp_path).lines.values()} == {"x" * 2000}
+    assert len(FinishedImages(tmp_path).lines) == 300
+    assert {line["path"] for line in FinishedImages(tmp_path).lines.values()} == {"x" * 2000}

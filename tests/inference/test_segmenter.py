@@ -17,7 +17,7 @@ from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.segmenter import DEFAULT_MIN_SCORE, Segmenter
 from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
-from fsis_jax.inference.tiling import merge
+from fsis_jax.inference.tiling import merge_tiles
 from fsis_jax.models.detector import Detector
 from fsis_jax.models.normalise import normalise
 
@@ -404,15 +404,15 @@ def test_references_of_another_model_are_refused(segmenter, image, crop):
 def test_the_stages_one_by_one_give_the_same(segmenter, crop):
     image = _tiled(np.random.default_rng(8))
     references = segmenter.encode_references([crop])
-    reading = segmenter.plan(image, references)
+    plan = segmenter.plan(image, references)
     parts = []
-    for tile in reading.tiles:
-        prepared = reading.prepare(tile)
-        assert prepared.shape == (*reading.canvas, 3)
-        detections = segmenter.detect(reading, [prepared], references)
+    for tile in plan.tiles:
+        prepared = plan.prepare(tile)
+        assert prepared.shape == (*plan.canvas, 3)
+        detections = segmenter.detect(plan, [prepared], references)
         assert isinstance(detections.masks, np.ndarray)
-        parts.append(segmenter.paste(reading, tile, detections, 0))
-    found = merge(parts, reading.tiles, reading.size, reading.margin)
+        parts.append(segmenter.paste(plan, tile, detections, 0))
+    found = merge_tiles(parts, plan.tiles, plan.size, plan.margin)
     whole = candidates(segmenter, image, references)
     np.testing.assert_array_equal(found.boxes, whole.boxes)
     np.testing.assert_array_equal(found.labels(0.0), whole.labels(0.0))

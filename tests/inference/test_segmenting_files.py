@@ -11,11 +11,11 @@ import pytest
 import tifffile
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference import files
-from fsis_jax.inference.files import segment_files
+from fsis_jax.inference import segment_files as files
 from fsis_jax.inference.lock import acquire
+from fsis_jax.inference.output_settings import OutputSettings
+from fsis_jax.inference.segment_files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -49,7 +49,7 @@ def run(segmenter, tmp_path):
     def call(*paths, crop=30, save=("labels", "table"), force=False, **settings):
         references = segmenter.encode_references([np.tile(np.arange(crop, dtype=np.uint8), (crop, 1))])
         return list(
-            segment_files(segmenter, paths, references, tmp_path / "out", Settings(save, **settings), force=force)
+            segment_files(segmenter, paths, references, tmp_path / "out", OutputSettings(save, **settings), force=force)
         )
 
     return call
@@ -155,7 +155,7 @@ def test_a_result_never_takes_the_place_of_an_image(run, image, tmp_path):
 
 
 def test_an_image_too_large_for_coco_fails_before_it_is_segmented(run, image, monkeypatch):
-    monkeypatch.setattr("fsis_jax.io.exports._COCO_LIMIT", 10)
+    monkeypatch.setattr("fsis_jax.io.writers._COCO_LIMIT", 10)
     monkeypatch.setattr("fsis_jax.inference.programs.find", None)
     (outcome,) = run(image("a.png"), save=("labels", "coco"))
     assert "too many for COCO's run lengths: save geojson" in outcome.error

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsis_jax.inference.instances import CroppedMask, Instances
-from fsis_jax.inference.tiling import Tile, merge, near_core, tiles
+from fsis_jax.inference.tiling import Tile, merge_tiles, near_core, tiles
 
 sizes = st.tuples(st.integers(1, 240), st.integers(1, 240))
 
@@ -112,7 +112,7 @@ def _merged(cells: Cells, layout: list[Tile], margin: float) -> Instances:
     for tile in layout:
         found = cells.find(tile)
         parts.append(found.select(near_core(found.boxes, tile, margin)))
-    return merge(parts, layout, cells.size, margin)
+    return merge_tiles(parts, layout, cells.size, margin)
 
 
 def _check_same(cells: Cells, found: Instances) -> None:
@@ -185,7 +185,7 @@ def test_who_stays_of_two_by_hand():
     nothing = _found((100, 100))
 
     def scores(left, right):
-        return merge([left, right], layout, size, 10).scores.tolist()
+        return merge_tiles([left, right], layout, size, 10).scores.tolist()
 
     whole_left, whole_right = _square(30, 70, 20), _square(30, 10, 20)
     assert scores(_found((100, 100), (0.9, whole_left)), _found((100, 100), (0.8, whole_right))) == [0.9]
@@ -207,7 +207,7 @@ def test_no_certain_cell_is_lost_to_a_doubtful_one():
     layout, size = tiles((100, 160), (100, 100), 40), (100, 160)
 
     def rows(left, right):
-        merged = merge([_found((100, 100), *left), _found((100, 100), *right)], layout, size, 10)
+        merged = merge_tiles([_found((100, 100), *left), _found((100, 100), *right)], layout, size, 10)
         assert (np.diff(merged.scores) <= 0).all()
         found = zip(merged.scores.tolist(), merged.masks, strict=True)
         return [(score, crop.x, crop.mask.shape) for score, crop in found]
@@ -234,6 +234,6 @@ def test_a_hundred_thousand_instances_are_merged_in_seconds():
     parts = [part.select(near_core(boxes, tile, 14)) for tile in layout]
     assert sum(map(len, parts)) > 100_000
     start = time.process_time()
-    found = merge(parts, layout, size, 14)
+    found = merge_tiles(parts, layout, size, 14)
     assert time.process_time() - start < 30
     assert 70_000 < len(found) < 110_000

@@ -6,7 +6,7 @@ python two_devices.py
 import jax
 import numpy as np
 import tiny
-from tiny_plain import discs, untrained
+from tiny_closed_set import discs, untrained
 
 from fsis_jax.inference import programs as module
 from fsis_jax.inference.instances import Instances

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fsis_jax.io.content import Content
-from fsis_jax.io.levels import find_stretch
+from fsis_jax.io.intensity import find_stretch
 
 
 def _cells(rng, size, level, contrast, share=1.0):

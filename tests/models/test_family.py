@@ -159,14 +159,14 @@ def test_case(case: str) -> None:
     assert {path[2] + 2 for path in largest if path[:2] == ("backbone", "stages")} == set(range(frozen + 1, last + 1))
     assert {path[0] for path in largest} >= {"rpn", "box_head"} | {f"{name}_head" for name in heads}
 
-    found = look(nnx.merge(graph, params, rest), batch)
+    found = appearance(nnx.merge(graph, params, rest), batch)
     assert found.valid.any()
     assert (found.masks is not None, found.keypoints is not None) == ("mask" in heads, "keypoint" in heads)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
     assert set(np.unique(found.classes)) <= set(range(1, 1 + max(len(config.model.classes), 1)))
 
 
-def look(model: Detector, batch: Batch) -> Detections:
+def appearance(model: Detector, batch: Batch) -> Detections:
     references = model.encode_references(normalise(batch.references)) if batch.references.shape[1] else {}
     return detect(model, [View(normalise(batch.images, batch.image_sizes), batch.image_sizes)], references)
 

@@ -13,7 +13,7 @@ from golden_files import load_json
 from golden_fixture import open_fixture
 from parity_table import Figures
 
-from fsis_jax.evaluation.coco_ap import evaluate
+from fsis_jax.evaluation.coco_ap import coco_evaluate
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
 NAMES += [f"AR@{count}" for count in (1, 10, 100, 200, 500)] + ["AR_small", "AR_medium", "AR_large"]
@@ -48,7 +48,7 @@ def test_statistics(
 ) -> None:
     expected = load_json(golden, "eval.json")
     source = open_fixture(golden, tmp_path)
-    result = evaluate(source.annotations, found(expected), iou_type=iou_type, categories=expected["class_list"])
+    result = coco_evaluate(source.annotations, found(expected), iou_type=iou_type, categories=expected["class_list"])
     assert len(expected[stored]) == len(NAMES)
     for name, value in zip(NAMES, expected[stored], strict=True):
         if value < 0:  # there is no such instance

@@ -14,7 +14,7 @@ from golden_fixture import open_fixture
 from parity_table import Figures
 
 from fsis_jax.config import base_config
-from fsis_jax.io.images import decode_image
+from fsis_jax.io.decoding import decode_image
 from fsis_jax.models.detector import EXTENT_MULTIPLE
 from fsis_jax.models.extent import Extent
 from fsis_jax.models.normalise import MEAN, STD, normalise
@@ -28,7 +28,7 @@ from fsis_jax.preprocess.transforms import (
     resize_square,
     scaled_size,
     shortest_side_scale,
-    to_levels,
+    to_8bit,
 )
 
 TARGET, REFERENCE = "target pixels, levels of 255", "reference pixels, levels of 255"
@@ -51,7 +51,7 @@ def levels(normalised: np.ndarray) -> np.ndarray:
 
 def input_of(image: np.ndarray, scale: float, shape: tuple[int, int]) -> np.ndarray:
     """(3, h, w) float32, what the network reads of a target on a canvas of `shape` (h, w)."""
-    resized = resize(to_levels(image, parity_transform()), scale, antialias=False)
+    resized = resize(to_8bit(image, parity_transform()), scale, antialias=False)
     read = normalise(place(resized, shape)[None], np.array([resized.shape[:2]], np.int32))
     return np.asarray(read)[0].transpose(2, 0, 1)
 

@@ -1,4 +1,4 @@
-"""Learning is real for plain detectors too: two configs memorise four images each, with classes and with keypoints."""
+"""Closed-set detectors learn too: two configs memorise four images each, with classes and with keypoints."""
 
 import json
 import pathlib

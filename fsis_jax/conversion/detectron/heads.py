@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any, get_args
 
-from fsis_jax.conversion.detectron.settings import Settings
+from fsis_jax.conversion.detectron.settings import YamlSettings
 from fsis_jax.ops.soft_nms import VotingMethod
 
 Values = dict[str, Any]
@@ -30,7 +30,7 @@ _RES5_SIDE = 7
 """Of the features that res5 gives its head."""
 
 
-def _roi(settings: Settings, section: str) -> None:
+def _roi(settings: YamlSettings, section: str) -> None:
     """All heads take features of rois in one way."""
     method, ratio = "ROI_XFORM_METHOD", "ROI_XFORM_SAMPLING_RATIO"
     if settings.choose(f"{section}.{method}", ROI_METHODS) != settings.choose(f"FAST_RCNN.{method}", ROI_METHODS):
@@ -39,7 +39,7 @@ def _roi(settings: Settings, section: str) -> None:
         settings.require(f"{section}.{ratio}", settings[f"FAST_RCNN.{ratio}"], f"as FAST_RCNN.{ratio}")
 
 
-def _head(settings: Settings, key: str, heads: dict[str, Values]) -> Values:
+def _head(settings: YamlSettings, key: str, heads: dict[str, Values]) -> Values:
     """What a head's name stands for, whose module and "add_" do not matter."""
     name = re.sub(r"^(\w+\.)?(add_)?", "", settings[key])
     if name.endswith("_co"):
@@ -51,7 +51,7 @@ def _head(settings: Settings, key: str, heads: dict[str, Values]) -> Values:
     return heads[name]
 
 
-def box_head(settings: Settings, architecture: str, norm: str) -> Values:
+def box_head(settings: YamlSettings, architecture: str, norm: str) -> Values:
     """Of RoIs to classes and boxes, and how it is trained."""
     head = _head(settings, "FAST_RCNN.ROI_BOX_HEAD", _BOX_HEADS)
     values: Values = {f"model.box_head.{name}": value for name, value in head.items()}
@@ -81,7 +81,7 @@ def box_head(settings: Settings, architecture: str, norm: str) -> Values:
     }
 
 
-def mask_head(settings: Settings, architecture: str) -> Values:
+def mask_head(settings: YamlSettings, architecture: str) -> Values:
     """Boxes alone without MODEL.MASK_ON."""
     if not settings["MODEL.MASK_ON"]:
         return {"model.mask_head.kind": "none"}
@@ -114,7 +114,7 @@ def mask_head(settings: Settings, architecture: str) -> Values:
     }
 
 
-def keypoint_head(settings: Settings) -> Values:
+def keypoint_head(settings: YamlSettings) -> Values:
     """None without MODEL.KEYPOINTS_ON."""
     if not settings["MODEL.KEYPOINTS_ON"]:
         return {"model.keypoint_head.kind": "none"}
@@ -136,7 +136,7 @@ def keypoint_head(settings: Settings) -> Values:
     }
 
 
-def detections(settings: Settings) -> Values:
+def detections(settings: YamlSettings) -> Values:
     """Suppression and voting at test."""
     values: Values = {
         "model.detections.score_threshold": settings["TEST.SCORE_THRESH"],

@@ -14,12 +14,12 @@ import yaml
 
 from fsis_jax.conversion.detectron.keys import DEFAULTS, FEW_SHOT, FIXED, IGNORED, RENAMED, SWITCHES, Value
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import read_failure
+from fsis_jax.io.atomic import read_failure
 
 Choice = TypeVar("Choice")
 
 
-class Settings:
+class YamlSettings:
     """Values of keys such as "TRAIN.SCALES".
 
     Args:
@@ -80,7 +80,7 @@ class Settings:
         return "of no effect with the file's other values"
 
 
-def read_settings(path: pathlib.Path) -> Settings:
+def read_settings(path: pathlib.Path) -> YamlSettings:
     """The keys of a YAML file.
 
     Raises:
@@ -102,7 +102,7 @@ def read_settings(path: pathlib.Path) -> Settings:
         if key in given:
             raise FsisError(f"{path}: {name} and its other name {key} are both given; keep one of them")
         given[key] = value if key in IGNORED else _checked(key, value, path, renamed=key != name)
-    return Settings(path, given)
+    return YamlSettings(path, given)
 
 
 def _flatten(content: dict[Any, Any], start: str, path: pathlib.Path) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ import re
 
 from fsis_jax.coco_names import COCO_CLASSES, PERSON
 from fsis_jax.conversion.detectron.heads import ROI_METHODS, Values, box_head, detections, keypoint_head, mask_head
-from fsis_jax.conversion.detectron.settings import Settings
+from fsis_jax.conversion.detectron.settings import YamlSettings
 
 Canvases = tuple[tuple[int, int], ...]
 _BODY = re.compile(r"(?:\w+\.)?(?:add_)?(fpn_)?ResNet(50|101|152)_conv([45])(_P2only)?_body")
@@ -27,7 +27,7 @@ class Body:
     norm: str
 
 
-def read_body(settings: Settings) -> Body:
+def read_body(settings: YamlSettings) -> Body:
     """What MODEL.CONV_BODY names, and the norm that three keys must agree on."""
     found = _BODY.fullmatch(settings["MODEL.CONV_BODY"])
     pyramid, stage, finest = (found[1], found[3], found[4]) if found else (None, None, None)
@@ -53,7 +53,7 @@ def read_body(settings: Settings) -> Body:
     return Body(architecture, int(found[2]), norm)
 
 
-def model_values(settings: Settings, body: Body, notes: list[str]) -> Values:
+def model_values(settings: YamlSettings, body: Body, notes: list[str]) -> Values:
     """Of `config` as a whole; what differs from the file is added to `notes`.
 
     Raises:
@@ -83,7 +83,7 @@ def model_values(settings: Settings, body: Body, notes: list[str]) -> Values:
     }
 
 
-def _data(settings: Settings, notes: list[str]) -> Values:
+def _data(settings: YamlSettings, notes: list[str]) -> Values:
     shortest, longest, scales = settings["TEST.SCALE"], settings["TEST.MAX_SIZE"], settings["TRAIN.SCALES"]
     if not scales or min(scales) < 1:
         raise settings.error("TRAIN.SCALES", "give lengths of the shortest side of images: (800,)")
@@ -122,7 +122,7 @@ def _canvases(shortest: float, longest: float) -> Canvases:
     return tuple(dict.fromkeys([*sizes, *((width, height) for height, width in sizes), (height, height)]))
 
 
-def _classes(settings: Settings, notes: list[str]) -> tuple[str, ...]:
+def _classes(settings: YamlSettings, notes: list[str]) -> tuple[str, ...]:
     number, people = settings["MODEL.NUM_CLASSES"], settings["MODEL.KEYPOINTS_ON"]
     if number == -1:
         notes.append("MODEL.NUM_CLASSES: not given, so the classes are those of COCO")
@@ -137,7 +137,7 @@ def _classes(settings: Settings, notes: list[str]) -> tuple[str, ...]:
     return tuple(f"category {index}" for index in range(1, number))
 
 
-def _backbone(settings: Settings, body: Body, notes: list[str]) -> Values:
+def _backbone(settings: YamlSettings, body: Body, notes: list[str]) -> Values:
     groups, width = settings["RESNETS.NUM_GROUPS"], settings["RESNETS.WIDTH_PER_GROUP"]
     dilation = settings["RESNETS.RES5_DILATION"]
     if dilation not in ((1, 2) if body.architecture == "c5" else (1,)):
@@ -162,7 +162,7 @@ def _backbone(settings: Settings, body: Body, notes: list[str]) -> Values:
     }
 
 
-def _rpn(settings: Settings, body: Body) -> Values:
+def _rpn(settings: YamlSettings, body: Body) -> Values:
     """The RPN, and the pyramid that it reads."""
     values: Values = {}
     if body.architecture in ("fpn", "p2"):
@@ -201,7 +201,7 @@ def _rpn(settings: Settings, body: Body) -> Values:
     }
 
 
-def _optimizer(settings: Settings) -> Values:
+def _optimizer(settings: YamlSettings) -> Values:
     settings.require_fixed("SOLVER")
     settings.require("SOLVER.WARM_UP_FACTOR", 1 / 3)
     policy, length, rate = settings["SOLVER.LR_POLICY"], settings["SOLVER.MAX_ITER"], settings["SOLVER.BASE_LR"]
@@ -237,7 +237,7 @@ def _optimizer(settings: Settings) -> Values:
     }
 
 
-def _batch_size(settings: Settings) -> int:
+def _batch_size(settings: YamlSettings) -> int:
     for key in ("NUM_GPUS", "TRAIN.IMS_PER_BATCH"):
         if settings[key] < 1:
             raise settings.error(key, "give 1 or more")
@@ -245,7 +245,7 @@ def _batch_size(settings: Settings) -> int:
     return size
 
 
-def _training(settings: Settings) -> Values:
+def _training(settings: YamlSettings) -> Values:
     settings.require_fixed("TRAIN", "TEST", "MODEL")
     return {
         "training.batch_size": _batch_size(settings),
@@ -255,7 +255,7 @@ def _training(settings: Settings) -> Values:
     }
 
 
-def _evaluation(settings: Settings, notes: list[str]) -> Values:
+def _evaluation(settings: YamlSettings, notes: list[str]) -> Values:
     """Boxes and masks are augmented alike here, keypoints not at all."""
     boxes, masks = "TEST.BBOX_AUG", "TEST.MASK_AUG"
     if settings["MODEL.MASK_ON"]:
@@ -277,7 +277,7 @@ def _evaluation(settings: Settings, notes: list[str]) -> Values:
     return {"eval.split": "all", "eval.repeats": 1, "eval.flip": flip, "eval.scales": _augmented_scales(settings)}
 
 
-def _augmented_scales(settings: Settings) -> tuple[float, ...]:
+def _augmented_scales(settings: YamlSettings) -> tuple[float, ...]:
     """Of test-time augmentation, times the usual scale."""
     if not settings["TEST.BBOX_AUG.ENABLED"]:
         return ()

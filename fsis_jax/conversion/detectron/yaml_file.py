@@ -17,10 +17,10 @@ from fsis_jax.config import base_config
 from fsis_jax.config_check import check_config
 from fsis_jax.conversion.detectron.config_source import config_source
 from fsis_jax.conversion.detectron.heads import Values
-from fsis_jax.conversion.detectron.settings import Settings, read_settings
+from fsis_jax.conversion.detectron.settings import YamlSettings, read_settings
 from fsis_jax.conversion.detectron.values import model_values, read_body
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.atomic import atomic_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _like(base: Any, value: Any) -> Any:
     return tuple(map(float, value)) if isinstance(base, tuple) and base and isinstance(base[0], float) else value
 
 
-def _check_kind(settings: Settings) -> None:
+def _check_kind(settings: YamlSettings) -> None:
     kind = settings["MODEL.TYPE"]
     detectors = "only Faster, Mask and Keypoint R-CNN with an RPN of their own (the e2e_ files) are imported"
     if settings["RETINANET.RETINANET_ON"] or kind == "retinanet":

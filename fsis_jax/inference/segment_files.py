@@ -24,21 +24,21 @@ from typing import Any
 import fsis_jax
 from fsis_jax.errors import FsisError, OutputError
 from fsis_jax.inference.causes import no_cell_causes
+from fsis_jax.inference.finished_images import FinishedImages, digest, identity
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.lock import BusyError, Lock, acquire
-from fsis_jax.inference.record import Record, digest, identity
+from fsis_jax.inference.output_settings import Outcome, OutputSettings
 from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.settings import Outcome, Settings
 from fsis_jax.inference.tidying import WHOLE_CELLS
-from fsis_jax.io.exports import check_coco
+from fsis_jax.io.atomic import check_folder, write_failure
 from fsis_jax.io.false_colour import only_stain
-from fsis_jax.io.files import check_folder, write_failure
 from fsis_jax.io.image_file import ImageFile
+from fsis_jax.io.opening import open_image
 from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
-from fsis_jax.io.source import open_image
+from fsis_jax.io.writers import check_coco
 
 _logger = logging.getLogger(__name__)
 _TILES = ".tiles"
@@ -60,7 +60,7 @@ def segment_files(
     paths: Sequence[str],
     references: References | None,
     output: str | os.PathLike[str],
-    settings: Settings | None = None,
+    settings: OutputSettings | None = None,
     *,
     force: bool = False,
     progress: Callable[[str, int, int], object] | None = None,
@@ -70,7 +70,7 @@ def segment_files(
     Args:
         paths: of image files, whose names without their suffixes differ. (Of an image in several files, the named one
             tells whether it has changed.)
-        references: None for a plain detector.
+        references: None for a closed-set detector.
         output: folder for the results, made if missing. Other processes may write there too.
         force: take over what runs on other machines have left there, which must have ended.
         progress: called with a path, the number of finished tiles of the image and of all its tiles.
@@ -84,7 +84,7 @@ def segment_files(
         OutputError: a result cannot be written; those before are complete.
         KeyboardInterrupt: as it came, after the results so far of a half-finished image were written.
     """
-    references, settings = references or NO_REFERENCES, settings or Settings()
+    references, settings = references or NO_REFERENCES, settings or OutputSettings()
     return _Run(segmenter, paths, references, pathlib.Path(output), settings, force, progress).outcomes()
 
 
@@ -97,7 +97,7 @@ class _Run:
         paths: Sequence[str],
         references: References,
         output: pathlib.Path,
-        settings: Settings,
+        settings: OutputSettings,
         force: bool,
         progress: Callable[[str, int, int], object] | None,
     ) -> None:
@@ -113,7 +113,7 @@ class _Run:
         tiling = [str(segmenter.config.data[key]) for key in ("test_canvases", "tile_overlap", "background_contrast")]
         model = [fsis_jax.__version__, segmenter.fingerprint, *map(dataclasses.astuple, segmenter.variants)]
         self.common = [*model, references.digest, dataclasses.astuple(read), tiling]
-        self.record = Record(output)
+        self.record = FinishedImages(output)
         for path, name in self.names.items():
             place, line = os.path.abspath(path), self.record.lines.get(name, {})
             earlier, plane = line.get("path", place), line.get("plane", settings.plane)
@@ -266,8 +266,8 @@ class _Run:
 
     def _causes(self, job: _FileJob, found: Instances) -> tuple[str, ...]:
         size, references = job.pixel_size, self.references
-        reading = self.segmenter.plan(job.image, references, pixel_size=size, tile=self.settings.tile)
-        return no_cell_causes(found, self.segmenter.min_score, reading, references.sides_in(size))
+        plan = self.segmenter.plan(job.image, references, pixel_size=size, tile=self.settings.tile)
+        return no_cell_causes(found, self.segmenter.min_score, plan, references.sides_in(size))
 
     def _move(self, files: dict[str, str], earlier: dict[str, Any] | None) -> dict[str, str]:
         """All files to where they belong, or none if a folder is there."""

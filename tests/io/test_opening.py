@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.decoding import decode_image
 from fsis_jax.io.finding import image_files
-from fsis_jax.io.images import decode_image
-from fsis_jax.io.source import open_image
+from fsis_jax.io.opening import open_image
 
 
 def _png(path: pathlib.Path, image: np.ndarray) -> pathlib.Path:

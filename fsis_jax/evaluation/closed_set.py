@@ -1,4 +1,4 @@
-"""What a plain detector (`config.model.classes`) finds on test images: every target once, without references."""
+"""What a closed-set detector (`config.model.classes`) finds on test images: every target once, without references."""
 
 import dataclasses
 import sys
@@ -20,13 +20,13 @@ class _Target(Job):
     target: int = -1
 
 
-def predict_plain(
+def predict_closed_set(
     model: Model, targets: Source, categories: Sequence[int], *, max_images: int = 0, progress: str = ""
 ) -> list[Prediction]:
     """Segment every target, once, also those that show nothing: what is found there is wrong.
 
     Args:
-        model: a plain detector.
+        model: a closed-set detector.
         targets: images to segment.
         categories: ids to evaluate.
         max_images: at most so many targets per category, evenly spread, and none that shows none; 0 takes all.

@@ -1,4 +1,4 @@
-"""Training data of plain detectors: no references, and classes by name."""
+"""Training data of closed-set detectors: no references, and classes by name."""
 
 import dataclasses
 
@@ -9,10 +9,10 @@ from coco_folder import annotation, content, square, write_folder, write_json
 from memory_source import MemorySource, annotate, disc
 
 from fsis_jax.config_check import check_config
+from fsis_jax.data.closed_set import ClosedSetSampler, class_ids, class_numbers
 from fsis_jax.data.episodes import Episode
 from fsis_jax.data.examples import ImageCache, training_example
 from fsis_jax.data.from_config import open_splits, seen_and_unseen, training_batches
-from fsis_jax.data.plain import PlainSampler, class_ids, class_numbers
 from fsis_jax.errors import FsisError
 from fsis_jax.preprocess.transform_config import TransformConfig
 
@@ -21,7 +21,7 @@ NAMES = {3: "round", 5: "long", 9: "star"}
 
 @pytest.fixture
 def config():
-    """A plain detector of two of the kinds of synthetic cell, not in their order."""
+    """A closed-set detector of two of the kinds of synthetic cell, not in their order."""
     config = tiny.get_config()
     config.model.classes = ("tissue_spindles", "fluo_discs")
     config.model.matching.kind = "none"
@@ -54,11 +54,11 @@ def test_classes_are_numbered_in_the_order_of_their_names():
 
 
 def test_an_episode_is_a_target_alone():
-    sampler = PlainSampler([4, 7, 9])
+    sampler = ClosedSetSampler([4, 7, 9])
     assert sampler.targets == (4, 7, 9)
     assert sampler.episode(11, 7) == Episode(7, "plain", None, ())
     with pytest.raises(FsisError, match="no target image to train on"):
-        PlainSampler([])
+        ClosedSetSampler([])
 
 
 def test_every_named_instance_is_a_positive_and_others_are_ignored():

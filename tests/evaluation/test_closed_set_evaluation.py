@@ -1,22 +1,22 @@
-"""The test of plain detectors, with one that knows the answers, so that every number is known."""
+"""The test of closed-set detectors, with one that knows the answers, so that every number is known."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-import tiny_plain
+import tiny_closed_set
 from memory_source import MemorySource, annotate, disc
 
 from fsis_jax.checkpoints import runs
+from fsis_jax.data.closed_set import class_ids
 from fsis_jax.data.from_config import Splits
 from fsis_jax.data.opening import open_source
-from fsis_jax.data.plain import class_ids
 from fsis_jax.errors import FsisError
-from fsis_jax.evaluation.coco_ap import evaluate
-from fsis_jax.evaluation.plain import EVERY, by_category, predict_plain
+from fsis_jax.evaluation.closed_set import EVERY, by_category, predict_closed_set
+from fsis_jax.evaluation.coco_ap import coco_evaluate
 from fsis_jax.evaluation.predictions import Prediction, read_target
-from fsis_jax.evaluation.protocol import format_table, run_plain, validate
-from fsis_jax.evaluation.scores import COCO_AREAS, families_of, score, to_coco
+from fsis_jax.evaluation.protocol import format_table, run_closed_set, validate
+from fsis_jax.evaluation.scores import COCO_AREAS, families_of, predictions_to_coco, score
 from fsis_jax.inference.instances import Instances
 from fsis_jax.training import loop
 
@@ -52,7 +52,7 @@ class Oracle:
         self._ids = [ids[name] for name in config.model.classes]
 
     def encode_references(self, crops, *, stretches, checked):
-        raise AssertionError("a plain detector is shown no references")
+        raise AssertionError("a closed-set detector is shown no references")
 
     def candidates(self, jobs):
         for job in jobs:
@@ -74,7 +74,7 @@ class Oracle:
         )
 
 
-def _config(make=tiny_plain.get_config):
+def _config(make=tiny_closed_set.get_config):
     config = make()
     config.model.classes = NAMES
     config.eval.max_images = 0
@@ -91,7 +91,7 @@ def test_the_right_answer_scores_1_and_pictures_show_whole_images(source, tmp_pa
     config = _config()
     oracle = Oracle(source, config, wrong=0.0)
     oracle.min_score = 0.5
-    results = run_plain(oracle, source, [2, 1], settings=config.eval, overlays=tmp_path)
+    results = run_closed_set(oracle, source, [2, 1], settings=config.eval, overlays=tmp_path)
     assert len(results["repeats"]) == 1
     for family in ("mask", "box", "mask_box"):
         assert results["mean"][family]["AP"] == pytest.approx(1), family
@@ -109,7 +109,7 @@ def test_the_right_answer_scores_1_and_pictures_show_whole_images(source, tmp_pa
 def test_what_is_found_where_nothing_is_shown_is_wrong(source):
     """The two images without an instance of the categories have one false positive of each, above all others."""
     config = _config()
-    found = predict_plain(Oracle(source, config, wrong=2.0), source, [1, 2])
+    found = predict_closed_set(Oracle(source, config, wrong=2.0), source, [1, 2])
     assert [p.target for p in found] == [0, 1, 2, 3]
     assert {p.category for p in found} == {EVERY}
     parted = by_category(source, found, [1, 2])
@@ -124,7 +124,7 @@ def test_what_is_found_where_nothing_is_shown_is_wrong(source):
 
 def test_predictions_that_are_left_out_count_for_nothing(source):
     """All categories on all images would give the same numbers."""
-    found = predict_plain(Oracle(source, _config()), source, [1, 2])
+    found = predict_closed_set(Oracle(source, _config()), source, [1, 2])
     parted = by_category(source, found, [1, 2])
     every = [
         Prediction(p.target, p.image_id, c, p.instances.of_category(f"category {c}"), p.references)
@@ -135,23 +135,23 @@ def test_predictions_that_are_left_out_count_for_nothing(source):
     one, two = score(source, parted, [1, 2]), score(source, every, [1, 2])
     np.testing.assert_equal(one, two)
     images = [annotations.image_id for annotations in source.annotations]
-    direct = evaluate(source.annotations, to_coco(every), images=images, categories=[1, 2])
+    direct = coco_evaluate(source.annotations, predictions_to_coco(every), images=images, categories=[1, 2])
     assert direct["AP"] == one["mask"]["AP"]
 
 
 def test_at_most_so_many_images_of_each_category(source):
     oracle = Oracle(source, _config())
-    assert [p.target for p in predict_plain(oracle, source, [1, 2], max_images=1)] == [0, 1]
+    assert [p.target for p in predict_closed_set(oracle, source, [1, 2], max_images=1)] == [0, 1]
     with pytest.raises(FsisError, match=r"no image shows a cell of the categories \[7\]"):
-        predict_plain(oracle, source, [7])
-    found = predict_plain(oracle, source, [3])
+        predict_closed_set(oracle, source, [7])
+    found = predict_closed_set(oracle, source, [3])
     with pytest.raises(FsisError, match="no category 'category 3' among the instances; they have: category 2, cat"):
         by_category(source, found, [3])
 
 
 def test_a_model_without_masks_reports_boxes_alone(source, tmp_path):
-    config = _config(tiny_plain.boxes_config)
-    results = run_plain(Oracle(source, config, 0.0), source, [1, 2], settings=config.eval, overlays=tmp_path)
+    config = _config(tiny_closed_set.boxes_config)
+    results = run_closed_set(Oracle(source, config, 0.0), source, [1, 2], settings=config.eval, overlays=tmp_path)
     assert set(results["mean"]) == {"box"}
     lines = format_table(results).splitlines()
     assert lines[0].split()[:3] == ["category", "box", "AP"]
@@ -170,9 +170,9 @@ def _with_keypoints(source):
 
 
 def test_a_model_with_keypoints_reports_them_too(source, tmp_path):
-    config = _config(tiny_plain.keypoint_config)
+    config = _config(tiny_closed_set.keypoint_config)
     posed = _with_keypoints(source)
-    results = run_plain(Oracle(posed, config, 0.0), posed, [1, 2], settings=config.eval, overlays=tmp_path)
+    results = run_closed_set(Oracle(posed, config, 0.0), posed, [1, 2], settings=config.eval, overlays=tmp_path)
     assert set(results["mean"]) == {"mask", "box", "mask_box", "bioimage", "histology", "touching", "keypoints"}
     assert results["mean"]["keypoints"]["AP"] == pytest.approx(1)
     assert "AR@20" in results["mean"]["keypoints"]
@@ -180,12 +180,12 @@ def test_a_model_with_keypoints_reports_them_too(source, tmp_path):
         "keypoints AP keypoints AP50 keypoints AP75"
     )
     with pytest.raises(FsisError, match="the annotations have no keypoints to compare with"):
-        run_plain(Oracle(source, config), source, [1, 2], settings=config.eval, overlays=tmp_path)
+        run_closed_set(Oracle(source, config), source, [1, 2], settings=config.eval, overlays=tmp_path)
 
 
 def test_small_and_large_are_what_coco_calls_so(source, tmp_path):
     config = _config()
-    results = run_plain(Oracle(source, config, 0.0), source, [1, 2], settings=config.eval, overlays=tmp_path)
+    results = run_closed_set(Oracle(source, config, 0.0), source, [1, 2], settings=config.eval, overlays=tmp_path)
     largest = max(record.areas.max(initial=0) for record in source.annotations[:2])
     assert 16**2 < largest < COCO_AREAS[0]
     assert results["mean"]["mask"]["AP_small"] == pytest.approx(1)
@@ -194,10 +194,10 @@ def test_small_and_large_are_what_coco_calls_so(source, tmp_path):
 
 def test_validation_chooses_the_score_that_parts_right_from_wrong(source, tmp_path):
     for make, expected in (
-        (tiny_plain.get_config, {"mask_ap50", "mask_ap", "box_ap50", "f1", "min_score"}),
-        (tiny_plain.boxes_config, {"box_ap50", "box_ap", "f1", "min_score"}),
+        (tiny_closed_set.get_config, {"mask_ap50", "mask_ap", "box_ap50", "f1", "min_score"}),
+        (tiny_closed_set.boxes_config, {"box_ap50", "box_ap", "f1", "min_score"}),
         (
-            tiny_plain.keypoint_config,
+            tiny_closed_set.keypoint_config,
             {"mask_ap50", "mask_ap", "box_ap50", "keypoint_ap50", "keypoint_ap", "f1", "min_score"},
         ),
     ):
@@ -213,7 +213,7 @@ def test_validation_chooses_the_score_that_parts_right_from_wrong(source, tmp_pa
 
 
 def test_the_best_checkpoint_of_a_model_without_masks_is_chosen_by_boxes(source, tmp_path):
-    config = _config(tiny_plain.boxes_config)
+    config = _config(tiny_closed_set.boxes_config)
     splits = Splits((2, 1), (), source, source)
     result = loop._validate(Oracle(source, config), splits, config, tmp_path)
     assert "mask_ap50" not in result
@@ -223,17 +223,17 @@ def test_the_best_checkpoint_of_a_model_without_masks_is_chosen_by_boxes(source,
 
 
 def test_families_follow_the_heads():
-    model = tiny_plain.keypoint_config().model
+    model = tiny_closed_set.keypoint_config().model
     model.mask_head.kind = "none"
     assert families_of(model) == ("box", "keypoints")
 
 
 def test_an_untrained_network_is_tested_like_any(tiny_data, tmp_path, quick_compile):
     targets = open_source(tiny_data, "test")
-    config = tiny_plain.get_config()
+    config = tiny_closed_set.get_config()
     config.eval.max_images = 2
-    network = tiny_plain.untrained(config)
+    network = tiny_closed_set.untrained(config)
     categories = class_ids(targets.categories, network.names)
-    results = run_plain(network, targets, categories, settings=config.eval, overlays=tmp_path)
+    results = run_closed_set(network, targets, categories, settings=config.eval, overlays=tmp_path)
     assert 0 <= results["mean"]["mask"]["AP"] < 0.5
     assert set(results["mean"]["mask"]["categories"]) == set(network.names)

@@ -10,10 +10,10 @@ import os
 import pathlib
 from typing import Any
 
-from fsis_jax.io.files import write_failure
+from fsis_jax.io.atomic import write_failure
 
 
-class Record:
+class FinishedImages:
     """What is finished in a folder.
 
     Args:

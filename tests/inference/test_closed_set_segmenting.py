@@ -1,4 +1,4 @@
-"""Plain detectors: images without references, several categories, boxes for masks, keypoints."""
+"""Closed-set detectors: images without references, several categories, boxes for masks, keypoints."""
 
 import csv
 import dataclasses
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import roifile
 import tiny
-import tiny_plain
+import tiny_closed_set
 from conftest import TESTS
 from seen import candidates
-from tiny_plain import NAMES, discs, untrained
+from tiny_closed_set import NAMES, discs, untrained
 
 from fsis_jax.checkpoints.weights import Trained, save_weights
 from fsis_jax.errors import FsisError
@@ -20,7 +20,7 @@ from fsis_jax.inference.instances import CroppedMask, Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.references import NO_REFERENCES
-from fsis_jax.inference.tiling import Tile, merge
+from fsis_jax.inference.tiling import Tile, merge_tiles
 from fsis_jax.io.outputs import FILES, write_outputs
 from fsis_jax.preprocess.windows import Window
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 @pytest.fixture(scope="module")
 def plain(quick_compile):
-    return untrained(tiny_plain.get_config())
+    return untrained(tiny_closed_set.get_config())
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def found(plain):
 
 @pytest.fixture(scope="module")
 def posed(quick_compile):
-    return untrained(tiny_plain.keypoint_config())
+    return untrained(tiny_closed_set.keypoint_config())
 
 
 def _same(one, two):
@@ -96,7 +96,7 @@ def test_references_where_there_are_none_and_none_where_there_are_some(plain, fo
 
 
 def test_without_a_mask_head_the_box_is_the_mask(quick_compile):
-    found = candidates(untrained(tiny_plain.boxes_config()), discs())
+    found = candidates(untrained(tiny_closed_set.boxes_config()), discs())
     assert len(found) > 0
     for box, crop in zip(found.boxes, found.masks, strict=True):
         assert crop.mask.all()
@@ -158,7 +158,7 @@ def test_tiles_find_the_same_twice_only_in_one_category(number, left):
         Tile(Window(0, 0, 64, 64), (0, 0, 48, 64), (0, 0, 32, 64)),
         Tile(Window(32, 0, 96, 64), (48, 0, 96, 64), (64, 0, 96, 64)),
     ]
-    merged = merge([_part(38, 0.9, 0), _part(6, 0.7, number)], layout, (64, 96), margin=8)
+    merged = merge_tiles([_part(38, 0.9, 0), _part(6, 0.7, number)], layout, (64, 96), margin=8)
     assert len(merged) == left
     assert merged.categories == (NAMES[0], NAMES[number])[:left]
 
@@ -213,7 +213,7 @@ def test_from_the_command_line(fsis, weights, tmp_path):
 
 
 def test_evaluation_from_the_command_line(fsis, weights, tiny_data, tmp_path):
-    options = ("--config", TESTS / "tiny_plain.py", "--workdir", tmp_path, f"--config.data.root={tiny_data}")
+    options = ("--config", TESTS / "tiny_closed_set.py", "--workdir", tmp_path, f"--config.data.root={tiny_data}")
     outcome = fsis("evaluate", *options, "--checkpoint", weights, "--config.eval.max_images=0")
     assert outcome.status == 0, outcome.stderr
     (path,) = (tmp_path / "evaluation").glob("*.json")

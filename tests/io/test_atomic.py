@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import atomic_write, write_failure
+from fsis_jax.io.atomic import atomic_write, write_failure
 
 
 def _names(folder: pathlib.Path) -> list[str]:

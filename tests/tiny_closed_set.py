@@ -1,4 +1,4 @@
-"""The smallest plain detector, of two of the synthetic categories; also a file for `--config`."""
+"""The smallest closed-set detector, of two of the synthetic categories; also a file for `--config`."""
 
 from typing import Any
 

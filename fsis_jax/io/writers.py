@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.files import atomic_write
+from fsis_jax.io.atomic import atomic_write
 from fsis_jax.io.overlay import Segmented, draw_overlay
 
 Path = str | os.PathLike[str]

@@ -7,7 +7,7 @@ from fsis_jax.io.outputs import DEFAULT, image_name, plane_parts, plane_suffix
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class OutputSettings:
     """How image files are read, and what is written."""
 
     save: tuple[str, ...] = DEFAULT
@@ -22,7 +22,7 @@ class Settings:
     tile: int = 0
     """As for `Segmenter.candidates`."""
     category: str | None = None
-    """Name of what the references show, for COCO and GeoJSON. A plain detector has its own names."""
+    """Name of what the references show, for COCO and GeoJSON. A closed-set detector has its own names."""
     tidying: Tidying = WHOLE_CELLS
     """What is done to masks, and which cells are left out."""
 

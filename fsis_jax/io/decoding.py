@@ -14,12 +14,12 @@ import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import read_failure
 from fsis_jax.io.colour_maps import is_grey
 from fsis_jax.io.content import Content
 from fsis_jax.io.damage import CUT_OFF, damage_in
-from fsis_jax.io.files import read_failure
 from fsis_jax.io.image_file import check_size
-from fsis_jax.io.levels import Image, Stretch, check_shape, coarsest, find_stretch, without_alpha
+from fsis_jax.io.intensity import Image, Stretch, check_shape, coarsest, find_stretch, without_alpha
 from fsis_jax.io.planes import Wanted
 from fsis_jax.io.tiff import TIFF_HEADS, open_tiff
 
@@ -115,10 +115,10 @@ def to_rgb8(
     if stretch is True or (stretch is False and image.dtype != np.uint8):
         stretch = find_stretch(image, percentiles)
     pixels = without_alpha(image)
-    levels = stretch(pixels) if isinstance(stretch, Stretch) else pixels
-    if levels.ndim == 2:
-        return np.repeat(levels[..., None], 3, axis=2)
-    return np.ascontiguousarray(levels)
+    pixels8 = stretch(pixels) if isinstance(stretch, Stretch) else pixels
+    if pixels8.ndim == 2:
+        return np.repeat(pixels8[..., None], 3, axis=2)
+    return np.ascontiguousarray(pixels8)
 
 
 def overview(image: Image, longest: int = 4096) -> tuple[np.ndarray, float]:

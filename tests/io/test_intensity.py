@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fsis_jax.io import levels
-from fsis_jax.io.images import to_rgb8
-from fsis_jax.io.levels import Stretch, find_stretch
+from fsis_jax.io import intensity as levels
+from fsis_jax.io.decoding import to_rgb8
+from fsis_jax.io.intensity import Stretch, find_stretch
 
 DTYPES = ["u1", "u2", ">u2", "u4", "i2", "i4", "i8", "f2", "f4", ">f4", "f8", "?"]
 

@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.decoding import WHOLE_HEADS, read_head, read_image, read_labels
 from fsis_jax.io.image_file import ImageFile, Plane
-from fsis_jax.io.images import WHOLE_HEADS, read_head, read_image, read_labels
 from fsis_jax.io.ome_zarr import is_zarr, open_ome_zarr
 from fsis_jax.io.planes import Listed, Wanted, choose_plane, choose_series
 from fsis_jax.io.slides import SLIDE_SUFFIXES, is_readable_slide, open_slide, unreadable_slide

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.images import decode_image, overview, read_image, to_rgb8
+from fsis_jax.io.decoding import decode_image, overview, read_image, to_rgb8
 
 HEIGHT, WIDTH = 40, 50
 

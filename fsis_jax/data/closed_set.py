@@ -1,4 +1,4 @@
-"""Targets of plain detectors (`config.model.classes`): all instances of the named categories, and no references.
+"""Targets of closed-set detectors (`config.model.classes`): all instances of the named categories, and no references.
 
 The network counts its classes from 1 on, in the order of the names; data sets number their categories as they like.
 """
@@ -40,7 +40,7 @@ def class_numbers(classes: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     return np.where(same.any(axis=1), 1 + same.argmax(axis=1), 0).astype(np.int32)
 
 
-class PlainSampler:
+class ClosedSetSampler:
     """In the place of `EpisodeSampler`: every episode is a target without references.
 
     Args:

@@ -18,12 +18,12 @@ from skimage.measure import regionprops
 from fsis_jax.coco_names import KEYPOINTS
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import CroppedMask, Instances
-from fsis_jax.io import exports
-from fsis_jax.io.exports import write_coco, write_labels, write_overlay, write_png
+from fsis_jax.io import writers as exports
+from fsis_jax.io.decoding import read_image
 from fsis_jax.io.geojson import write_geojson
-from fsis_jax.io.images import read_image
 from fsis_jax.io.rois import write_rois
 from fsis_jax.io.table import write_table
+from fsis_jax.io.writers import write_coco, write_labels, write_overlay, write_png
 from fsis_jax.preprocess.keypoints import read_names
 
 SIZE = (60, 90)

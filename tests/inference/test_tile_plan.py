@@ -11,10 +11,10 @@ import tiny
 
 from fsis_jax.config import base_config
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.reading import plan_reading
-from fsis_jax.io.levels import find_stretch
+from fsis_jax.inference.tile_plan import plan_tiles
+from fsis_jax.io.intensity import find_stretch
 from fsis_jax.preprocess.transform_config import transform_config
-from fsis_jax.preprocess.transforms import resize, to_levels
+from fsis_jax.preprocess.transforms import resize, to_8bit
 from fsis_jax.recipes import compact_config
 
 
@@ -39,34 +39,34 @@ class Lazy:
         return part
 
 
-def plan(config, image, *sides, tile=0):
+def planned(config, image, *sides, tile=0):
     if isinstance(image, tuple):
         image = np.zeros(image, np.uint8)
-    return plan_reading(image, np.array(sides, np.float32), config, transform_config(config), tile)
+    return plan_tiles(image, np.array(sides, np.float32), config, transform_config(config), tile)
 
 
 def test_targets_are_read_at_the_scale_of_the_references():
     """28 pixels is the size that config.data.transform.reference_pixels asks for; the canvases are 64 and 96."""
     config = tiny.get_config()
     for sides, scale in (([(28, 28)], 1), ([(14, 56)], 1), ([(56, 56)], 0.5), ([(20, 20), (56, 56), (90, 90)], 0.5)):
-        reading = plan(config, (60, 80), *sides)
-        assert reading.scale == pytest.approx(scale)
-        assert len(reading.tiles) == 1
-        assert reading.window == (60, 80)
-    assert plan(config, (60, 80), (56, 56)).canvas == (64, 64)
-    assert plan(config, (60, 80), (28, 28)).canvas == (96, 96)
+        plan = planned(config, (60, 80), *sides)
+        assert plan.scale == pytest.approx(scale)
+        assert len(plan.tiles) == 1
+        assert plan.window == (60, 80)
+    assert planned(config, (60, 80), (56, 56)).canvas == (64, 64)
+    assert planned(config, (60, 80), (28, 28)).canvas == (96, 96)
 
 
 def test_a_larger_image_is_read_in_tiles_at_the_same_scale():
     config = tiny.get_config()
-    reading = plan(config, (60, 80), (14, 14))
-    assert reading.scale == 2
+    plan = planned(config, (60, 80), (14, 14))
+    assert plan.scale == 2
     # On 96x96 more cells of 28 pixels have room than the model may give, 8.
-    assert reading.canvas == reading.extent == (64, 64)
-    assert reading.window == (32, 32)
-    assert len(reading.tiles) == 3 * 4  # which overlap by half a window, not by the two cells that the config asks for
-    assert reading.margin == 4
-    narrow = plan(config, (1000, 40), (28, 28))
+    assert plan.canvas == plan.extent == (64, 64)
+    assert plan.window == (32, 32)
+    assert len(plan.tiles) == 3 * 4  # which overlap by half a window, not by the two cells that the config asks for
+    assert plan.margin == 4
+    narrow = planned(config, (1000, 40), (28, 28))
     assert narrow.window == (64, 40)
     assert narrow.scale == 1
     assert narrow.extent == (64, 40)
@@ -75,17 +75,17 @@ def test_a_larger_image_is_read_in_tiles_at_the_same_scale():
 def test_the_canvas_of_tiles_does_not_depend_on_the_image():
     config = compact_config()
     for side in (1100, 2048, 8192):
-        reading = plan(config, (side, side), (28, 28))
+        plan = planned(config, (side, side), (28, 28))
         # 400 cells of 28 pixels cover 560x560.
-        assert (reading.canvas, reading.extent) == ((512, 512), (512, 512))
-        for starts in ({tile.window.y0 for tile in reading.tiles}, {tile.window.x0 for tile in reading.tiles}):
+        assert (plan.canvas, plan.extent) == ((512, 512), (512, 512))
+        for starts in ({tile.window.y0 for tile in plan.tiles}, {tile.window.x0 for tile in plan.tiles}):
             assert len(starts) > 1
             assert all(b - a <= 512 - 56 for a, b in itertools.pairwise(sorted(starts)))
-    assert plan(config, (1024, 1024), (28, 28)).canvas == (1024, 1024)
+    assert planned(config, (1024, 1024), (28, 28)).canvas == (1024, 1024)
     config.model.detections.max_instances = 2000
-    assert plan(config, (2048, 2048), (28, 28)).canvas == (1024, 1024)
+    assert planned(config, (2048, 2048), (28, 28)).canvas == (1024, 1024)
     config.data.tile_overlap = 3.0
-    assert plan(config, (2048, 2048), (20, 40), (28, 28)).margin == 3 * 40 / 4
+    assert planned(config, (2048, 2048), (20, 40), (28, 28)).margin == 3 * 40 / 4
 
 
 @pytest.mark.parametrize(
@@ -102,26 +102,26 @@ def test_the_canvas_of_tiles_does_not_depend_on_the_image():
 def test_thin_images_are_read_in_a_row_of_tiles(size, side, overlap):
     """An overlap of more than the image's own width."""
     image = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    reading = plan(compact_config(), image, (side, side))
-    assert len(reading.tiles) > 1
-    assert min(reading.window) == min(size)
-    assert reading.margin == overlap / 4
-    assert reading.prepare(reading.tiles[-1]).shape == (*reading.canvas, 3)
+    plan = planned(compact_config(), image, (side, side))
+    assert len(plan.tiles) > 1
+    assert min(plan.window) == min(size)
+    assert plan.margin == overlap / 4
+    assert plan.prepare(plan.tiles[-1]).shape == (*plan.canvas, 3)
 
 
 def test_models_with_a_fixed_shortest_side_read_tiles_when_told():
     config = base_config()
-    whole = plan(config, (4000, 4000), (50, 50))
+    whole = planned(config, (4000, 4000), (50, 50))
     assert (len(whole.tiles), whole.scale, whole.canvas) == (1, 600 / 4000, (608, 608))
-    tiled = plan(config, (4000, 4000), (50, 50), tile=1200)
+    tiled = planned(config, (4000, 4000), (50, 50), tile=1200)
     assert (tiled.window, tiled.scale, tiled.canvas) == ((1200, 1200), 0.5, (608, 608))
     assert len(tiled.tiles) == 16
-    assert len(plan(config, (1000, 1200), (50, 50), tile=1200).tiles) == 1
-    assert plan(config, (2000, 100), (50, 50), tile=400).window == (400, 100)
+    assert len(planned(config, (1000, 1200), (50, 50), tile=1200).tiles) == 1
+    assert planned(config, (2000, 100), (50, 50), tile=400).window == (400, 100)
     with pytest.raises(FsisError, match="tiles of 20 pixels: give a side of at least 32"):
-        plan(config, (4000, 4000), (50, 50), tile=20)
+        planned(config, (4000, 4000), (50, 50), tile=20)
     with pytest.raises(FsisError, match=r"an image of shape \(4, 5, 2\): give"):
-        plan(config, (4, 5, 2), (2, 2))
+        planned(config, (4, 5, 2), (2, 2))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -129,12 +129,12 @@ def test_a_tile_is_a_part_of_the_stretched_image(dtype):
     config = tiny.get_config()
     rng = np.random.default_rng(0)
     image = Lazy(np.cumsum(rng.random((300, 200, 3)), axis=0).astype(dtype))
-    reading = plan(config, image, (28, 28))
-    levels = to_levels(image.pixels, transform_config(config))
-    assert len(reading.tiles) > 20
-    for tile in reading.tiles:
+    plan = planned(config, image, (28, 28))
+    levels = to_8bit(image.pixels, transform_config(config))
+    assert len(plan.tiles) > 20
+    for tile in plan.tiles:
         part = levels[tile.window.y0 : tile.window.y1, tile.window.x0 : tile.window.x1]
-        np.testing.assert_array_equal(reading.prepare(tile), resize(part, reading.scale))
+        np.testing.assert_array_equal(plan.prepare(tile), resize(part, plan.scale))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -145,9 +145,9 @@ def test_memory_does_not_grow_with_the_image(dtype):
         image = Lazy(np.zeros((side, side), dtype))
         image.pixels[::3] = 7
         tracemalloc.start()
-        reading = plan(config, image, (28, 28))
-        for tile in reading.tiles[:3]:
-            reading.prepare(tile)
+        plan = planned(config, image, (28, 28))
+        for tile in plan.tiles[:3]:
+            plan.prepare(tile)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert max(image.asked) <= 2**20
@@ -180,20 +180,20 @@ def test_tiles_that_show_nothing_are_not_prepared():
     config = compact_config()
     image = _with_discs(_speckled((1600, 1600)), _cluster(50, 60), 120)
     image = _with_discs(image, [(1000, 1010)], 30)  # a faint one far away
-    reading = plan(config, image, (28, 28))
-    shown = [tile for tile in reading.tiles if reading.prepare(tile) is not None]
-    assert 2 <= len(shown) <= len(reading.tiles) // 2
+    plan = planned(config, image, (28, 28))
+    shown = [tile for tile in plan.tiles if plan.prepare(tile) is not None]
+    assert 2 <= len(shown) <= len(plan.tiles) // 2
     for y, x in ((50, 60), (1000, 1010)):
-        holding = [t.window for t in reading.tiles if t.window.y0 < y < t.window.y1 and t.window.x0 < x < t.window.x1]
+        holding = [t.window for t in plan.tiles if t.window.y0 < y < t.window.y1 and t.window.x0 < x < t.window.x1]
         assert holding
         assert all(any(tile.window == window for tile in shown) for window in holding)
     config.data.background_contrast = 0
-    assert all(tile is not None for tile in map(plan(config, image, (28, 28)).prepare, reading.tiles))
+    assert all(tile is not None for tile in map(planned(config, image, (28, 28)).prepare, plan.tiles))
 
 
 def test_an_image_of_one_tile_is_always_prepared():
-    reading = plan(compact_config(), np.zeros((300, 300), np.uint8), (28, 28))
-    assert reading.prepare(reading.tiles[0]) is not None
+    plan = planned(compact_config(), np.zeros((300, 300), np.uint8), (28, 28))
+    assert plan.prepare(plan.tiles[0]) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,14 +207,14 @@ def test_empty_tiles_of_a_pyramid_are_only_read_in_a_coarse_level():
     image = _with_discs(_speckled((3000, 3200)), _cluster(100, 100, side=8), 120)
     means = [cv2.resize(image, None, fx=1 / f, fy=1 / f, interpolation=cv2.INTER_AREA) for f in (2, 4, 16)]
     slide = Slide(image, coarser=tuple(Lazy(level) for level in means))
-    reading = plan(compact_config(), slide, (28, 28))
-    assert reading.grain == 7
-    assert reading.stretch is not None
+    plan = planned(compact_config(), slide, (28, 28))
+    assert plan.grain == 7
+    assert plan.stretch is not None
     slide.asked.clear()
-    shown = sum(reading.prepare(tile) is not None for tile in reading.tiles)
+    shown = sum(plan.prepare(tile) is not None for tile in plan.tiles)
     assert 1 <= shown <= 4
     assert len(slide.asked) == shown  # tiles of the full resolution
-    assert len(slide.coarser[1].asked) == len(reading.tiles)  # 4 is the coarsest within a quarter of a cell
+    assert len(slide.coarser[1].asked) == len(plan.tiles)  # 4 is the coarsest within a quarter of a cell
     assert not slide.coarser[2].asked
 
 
@@ -222,8 +222,8 @@ def test_the_stretch_of_a_pyramid_comes_from_a_coarse_level_with_enough_pixels()
     image = _speckled((4200, 4200))
     levels = tuple(Lazy(image[::factor, ::factor]) for factor in (2, 4))
     slide = Slide(image, coarser=levels)
-    reading = plan(compact_config(), slide, (28, 28))
-    assert reading.stretch == find_stretch(levels[0].pixels)
+    plan = planned(compact_config(), slide, (28, 28))
+    assert plan.stretch == find_stretch(levels[0].pixels)
     assert levels[0].asked
     assert not levels[1].asked  # a megapixel
     assert not slide.asked
@@ -241,13 +241,13 @@ def test_a_slide_is_read_in_a_coarse_level_where_the_scale_is_small():
     image = cv2.GaussianBlur(noise, (0, 0), 12).clip(0, 255).astype(np.uint8)
     means = [cv2.resize(image, None, fx=1 / f, fy=1 / f, interpolation=cv2.INTER_AREA) for f in (2, 4)]
     slide = Slide(image, coarser=tuple(Lazy(level) for level in means))
-    reading = plan(_fixed_side(), slide, (28, 28))
-    assert len(reading.tiles) == 1
-    assert reading.scale == 0.25
-    prepared = reading.prepare(reading.tiles[0])
+    plan = planned(_fixed_side(), slide, (28, 28))
+    assert len(plan.tiles) == 1
+    assert plan.scale == 0.25
+    prepared = plan.prepare(plan.tiles[0])
     assert not slide.asked  # nor is the level with a pixel for each of the canvas
     assert slide.coarser[0].asked == [1200 * 1600]
-    whole = plan(_fixed_side(), image, (28, 28)).prepare(reading.tiles[0])
+    whole = planned(_fixed_side(), image, (28, 28)).prepare(plan.tiles[0])
     assert prepared.shape == whole.shape
     assert np.abs(prepared.astype(int) - whole).mean() < 2
 
@@ -255,7 +255,7 @@ def test_a_slide_is_read_in_a_coarse_level_where_the_scale_is_small():
 def test_an_image_that_is_too_large_to_be_read_as_a_whole_is_refused():
     huge = np.broadcast_to(np.uint8(0), (40_000, 40_000))
     with pytest.raises(FsisError, match="40000x40000 pixels, which this model reads as a whole: give tiles of 800"):
-        plan(_fixed_side(), huge, (28, 28))
-    assert len(plan(_fixed_side(), huge, (28, 28), tile=800).tiles) > 1
+        planned(_fixed_side(), huge, (28, 28))
+    assert len(planned(_fixed_side(), huge, (28, 28), tile=800).tiles) > 1
     small = Lazy(np.zeros((2500, 2500), np.uint8))
-    assert len(plan(_fixed_side(), Slide(huge, coarser=(small,)), (28, 28)).tiles) == 1
+    assert len(planned(_fixed_side(), Slide(huge, coarser=(small,)), (28, 28)).tiles) == 1

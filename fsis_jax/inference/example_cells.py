@@ -21,7 +21,7 @@ from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.geojson import read_geojson_boxes
 from fsis_jax.io.image_file import ImageFile
-from fsis_jax.io.levels import Image, Stretch
+from fsis_jax.io.intensity import Image, Stretch
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.rois import read_roi_boxes
 from fsis_jax.preprocess.transforms import cut_reference

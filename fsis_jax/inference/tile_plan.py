@@ -22,7 +22,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.augmentation import Variant
 from fsis_jax.inference.instances import Size
 from fsis_jax.inference.tiling import Tile, tiles
-from fsis_jax.io.levels import Image, Stretch, check_shape, coarsest
+from fsis_jax.io.intensity import Image, Stretch, check_shape, coarsest
 from fsis_jax.preprocess.transform_config import TransformConfig
 from fsis_jax.preprocess.transforms import (
     choose_canvas,
@@ -31,7 +31,7 @@ from fsis_jax.preprocess.transforms import (
     scaled_size,
     target_scale,
     target_stretch,
-    to_levels,
+    to_8bit,
 )
 from fsis_jax.preprocess.windows import Window
 
@@ -45,7 +45,7 @@ _MEASURED = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class TilePlan:
     """One image and its tiles, which have one size, one scale and one canvas; a single tile is the whole image."""
 
     image: Image
@@ -56,7 +56,7 @@ class Reading:
     canvas: Size
     tiles: list[Tile]
     margin: float
-    """As for `tiling.merge`."""
+    """As for `tiling.merge_tiles`."""
     grain: float
     """Image pixels of a quarter of a cell; 0 where that is not known."""
     background_contrast: float
@@ -86,12 +86,12 @@ class Reading:
         """
         level, fine = coarsest(self.image, self.grain), _fine_enough(self.image, self.scale)
         in_coarse_level = level is not self.image and level is not fine
-        if in_coarse_level and self._shows_nothing(self._levels(level, tile.window), level):
+        if in_coarse_level and self._shows_nothing(self._stretched(level, tile.window), level):
             return None
-        levels = self._levels(fine, tile.window)
-        if self._shows_nothing(levels, fine):
+        pixels8 = self._stretched(fine, tile.window)
+        if self._shows_nothing(pixels8, fine):
             return None
-        return self._placed(levels, fine, Variant())
+        return self._placed(pixels8, fine, Variant())
 
     def prepare_variant(self, tile: Tile, variant: Variant) -> np.ndarray:
         """(H, W, 3) uint8, the canvas with a tile that is shown in another way, whatever it shows.
@@ -100,15 +100,15 @@ class Reading:
         config, nor for more programs than there are usual ones.
         """
         fine = _fine_enough(self.image, self.scale * variant.times)
-        levels = self._levels(fine, tile.window)
+        pixels8 = self._stretched(fine, tile.window)
         # Flipped before it is resized, so that a fraction of a pixel at the right border stays there.
-        return self._placed(np.ascontiguousarray(levels[:, ::-1]) if variant.flipped else levels, fine, variant)
+        return self._placed(np.ascontiguousarray(pixels8[:, ::-1]) if variant.flipped else pixels8, fine, variant)
 
     def extent_of(self, variant: Variant) -> Size:
         """Height and width of a tile on the variant's canvas."""
         return scaled_size(self.window, self.scale * variant.times)
 
-    def _placed(self, levels: np.ndarray, fine: Image, variant: Variant) -> np.ndarray:
+    def _placed(self, pixels8: np.ndarray, fine: Image, variant: Variant) -> np.ndarray:
         """The canvas with a tile's pixels in one of the image's levels."""
         extent = self.extent_of(variant)
         canvas = self.canvas
@@ -116,23 +116,23 @@ class Reading:
             height, width = (_up(max(side * variant.times, e)) for side, e in zip(self.canvas, extent, strict=True))
             canvas = (height, width)
         if fine is self.image:
-            return place(resize(levels, self.scale * variant.times, antialias=self.transform.antialias), canvas)
-        return place(cv2.resize(levels, extent[::-1], interpolation=cv2.INTER_AREA), canvas)
+            return place(resize(pixels8, self.scale * variant.times, antialias=self.transform.antialias), canvas)
+        return place(cv2.resize(pixels8, extent[::-1], interpolation=cv2.INTER_AREA), canvas)
 
-    def _levels(self, image: Image, window: Window) -> np.ndarray:
+    def _stretched(self, image: Image, window: Window) -> np.ndarray:
         """(h, w) or (h, w, 3) uint8, a window in the pixels of one of the image's levels, stretched."""
         rows, columns = (image.shape[axis] / self.size[axis] for axis in (0, 1))
         top, left = int(window.y0 * rows), int(window.x0 * columns)
         bottom, right = math.ceil(window.y1 * rows), math.ceil(window.x1 * columns)
-        return to_levels(np.asarray(image[top:bottom, left:right]), self.transform, self.stretch)
+        return to_8bit(np.asarray(image[top:bottom, left:right]), self.transform, self.stretch)
 
-    def _shows_nothing(self, levels: np.ndarray, image: Image) -> bool:
+    def _shows_nothing(self, pixels8: np.ndarray, image: Image) -> bool:
         """No square of `grain` in a window of one of the image's levels stands out."""
         if len(self.tiles) == 1 or not self.background_contrast or not self.grain:
             return False
         scale = min(self.size[0] / image.shape[0] / self.grain, 1)
-        size = (max(round(levels.shape[1] * scale), 1), max(round(levels.shape[0] * scale), 1))
-        means = cv2.resize(levels, size, interpolation=cv2.INTER_AREA).reshape(size[0] * size[1], -1)
+        size = (max(round(pixels8.shape[1] * scale), 1), max(round(pixels8.shape[0] * scale), 1))
+        means = cv2.resize(pixels8, size, interpolation=cv2.INTER_AREA).reshape(size[0] * size[1], -1)
         return bool((np.ptp(means.astype(np.int16), axis=0) <= self.background_contrast).all())
 
 
@@ -146,9 +146,9 @@ def _fine_enough(image: Image, scale: float) -> Image:
     return coarsest(image, 0.5 / scale)
 
 
-def plan_reading(
+def plan_tiles(
     image: Image, reference_sides: np.ndarray, config: ConfigDict, transform: TransformConfig, tile: int = 0
-) -> Reading:
+) -> TilePlan:
     """How an image is read whose references have `reference_sides` (k, 2), in pixels; (0, 2) without references.
 
     Args:
@@ -175,7 +175,7 @@ def plan_reading(
     layout = tiles(size, side, overlap)
     if len(layout) == 1 and math.prod(_fine_enough(image, scale).shape[:2]) > _MOST_AT_ONCE:
         raise FsisError(f"an image of {size[1]}x{size[0]} pixels, which this model reads as a whole: give tiles of 800")
-    return Reading(
+    return TilePlan(
         image=image,
         size=size,
         transform=transform,

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from fsis_jax.synthetic.looks import Background, Colour, Look, Range
+from fsis_jax.synthetic.appearances import Appearance, Background, Colour, Range
 
 _BACKGROUNDS: tuple[Background, ...] = ("dark", "tissue", "grey")
 _SHARES = (0.5, 0.3, 0.2)
@@ -14,7 +14,7 @@ _COLOURED = 0.3
 """Share of the fluorescent categories that are not grey."""
 
 
-def random_look(rng: np.random.Generator) -> Look:
+def random_appearance(rng: np.random.Generator) -> Appearance:
     """A look: every property by itself, within what cells of its background show."""
     background: Background = _BACKGROUNDS[int(rng.choice(3, p=_SHARES))]
     radius = math.exp(rng.uniform(math.log(4), math.log(17)))
@@ -24,7 +24,7 @@ def random_look(rng: np.random.Generator) -> Look:
     with_spots = rng.random() < 0.3 and radius > 6
     fewest = int(rng.integers(1, 8))
     body = _colour(rng, background)
-    return Look(
+    return Appearance(
         background=background,
         radius=_above(rng, radius, 1.4),
         body=body,
@@ -47,9 +47,9 @@ def random_look(rng: np.random.Generator) -> Look:
     )
 
 
-def crowded_look(rng: np.random.Generator) -> Look:
+def crowded_appearance(rng: np.random.Generator) -> Appearance:
     """A look of cells that touch in clumps, half of them long: what separates neighbours is to be learnt from these."""
-    look = random_look(rng)
+    appearance = random_appearance(rng)
     dark = rng.random() < 0.6  # where neighbours are hardest to part
     changes: dict[str, object] = {"background": "dark", "body": _colour(rng, "dark"), "halo": None} if dark else {}
     if rng.random() < 0.5:
@@ -65,7 +65,7 @@ def crowded_look(rng: np.random.Generator) -> Look:
         }
     fewest = rng.uniform(0.25, 0.55)
     return dataclasses.replace(
-        look,
+        appearance,
         **changes,  # type: ignore[arg-type]
         clustering=rng.uniform(0.75, 1.0),
         contact=True,
@@ -75,12 +75,12 @@ def crowded_look(rng: np.random.Generator) -> Look:
     )
 
 
-def flat_look(rng: np.random.Generator) -> Look:
+def flat_appearance(rng: np.random.Generator) -> Appearance:
     """A look of spread cells in transmitted light: hardly darker than what is around them, with a halo, and debris."""
     level = 0.57 + rng.uniform(-0.13, 0.06)
     dark = level * rng.uniform(0.5, 0.8)
     fewest = int(rng.integers(0, 6))
-    return Look(
+    return Appearance(
         background="grey",
         radius=_above(rng, math.exp(rng.uniform(math.log(7), math.log(26))), 1.5),
         body=(level, level, level),
