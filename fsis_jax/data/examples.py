@@ -97,8 +97,8 @@ def training_example(
     episode's other targets: half of the time at the target's scale, else at that where their cells have the size of
     the references. Ignored instances: crowds, categories that are not `trainable`, those of which the crop shows less
     than `min_visible`, and those narrower than a pixel of the canvas. Categories, whose ids may be large, are numbered
-    from 1 on in the order of `trainable` (`closed_set.class_numbers`); in a "plain" episode whatever has such a number is a
-    match.
+    from 1 on in the order of `trainable` (`closed_set.class_numbers`); in a "plain" episode whatever has such a number
+    is a match.
     """
     record = cache.annotations[episode.target]
     scale = _training_scale(record, episode, config, rng)

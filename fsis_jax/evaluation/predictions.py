@@ -1,8 +1,8 @@
 """What a model finds on test images: every target, with references of every category to evaluate.
 
 References come from other images (the category's train split, what users do), from the target itself (what the
-PyTorch project's test does), or, as a control, from other images of a wrong category: a model that follows its references
-should then find little.
+PyTorch project's test does), or, as a control, from other images of a wrong category: a model that follows its
+references should then find little.
 """
 
 import dataclasses

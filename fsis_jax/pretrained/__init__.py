@@ -25,9 +25,7 @@ SHIPPED = {
     "cells-small": Shipped(
         "cells-small.npz", "the compact detector, trained on drawn cells and on public images of many kinds of cell"
     ),
-    "cells-small-gpu": Shipped(
-        "cells-small-gpu.npz", "the same, trained for longer; follows its references more closely"
-    ),
+    "cells-small-gpu": Shipped("cells-small-gpu.npz", "the same, trained for longer; follows references more closely"),
     "cells-drawn": Shipped(
         "cells-drawn.npz", "dense votes, trained on drawn cells alone; for rods and clumps, and to start training from"
     ),
