@@ -1,5 +1,7 @@
 """What JAX's errors say of the machine: a device that cannot be started, or that has too little memory."""
 
+import os
+
 import jax
 
 from fsis_jax.errors import FsisError
@@ -22,7 +24,7 @@ def device_failure(error: Exception) -> FsisError | None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as failure:
-        asked = jax.config.values["jax_platforms"]
+        asked = os.environ.get("JAX_PLATFORMS")
         what = f"the device that JAX_PLATFORMS={asked} asks for" if asked else "any device"
         return FsisError(
             f"JAX cannot start {what}{_reason(failure)}: unset JAX_PLATFORMS or set it to cpu, or install the "

@@ -44,7 +44,7 @@ def test_a_device_that_does_not_say_why(fsis, desk, monkeypatch):
 
     monkeypatch.setattr(Segmenter, "from_pretrained", missing)
     monkeypatch.setattr(jax, "devices", missing)
-    monkeypatch.setitem(jax.config.values, "jax_platforms", None)
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     error = fsis("segment", "good.png", "--references", "crop.png", "--output", "out", "--checkpoint", "W").error
     assert error.startswith("fsis: error: JAX cannot start any device: unset JAX_PLATFORMS or set it to cpu")
 

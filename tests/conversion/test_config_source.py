@@ -22,7 +22,7 @@ def test_texts_are_read_back_as_they_were(tmp_path: pathlib.Path, text: str) -> 
     config = read["get_config"]()
     assert config.data.root == text
     assert config.model.classes == (text, "other")
-    assert read["__doc__"] == about
+    assert read["__doc__"].expandtabs() == about.expandtabs()  # from Python 3.13 on the compiler expands them
     command = [sys.executable, "-m", "ruff", "format", "--check", "--diff", "--no-cache", "--config", PROJECT, path]
     assert subprocess.run(command, check=False).returncode == 0
 
