@@ -21,6 +21,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import cv2
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -28,6 +29,14 @@ pytest_plugins = ["parity_table"]
 
 TESTS = pathlib.Path(__file__).parent
 TINY_CONFIG = TESTS / "tiny.py"
+
+# The annotations of the ops are executed, wherever one is traced in this process; an int is a float, as for mypy. Those
+# of dispatch.py are left out: it sees no arrays, and in its tests stand-ins of devices.
+OPS = sorted({path.stem for path in (TESTS.parent / "fsis_jax/ops").glob("*.py")} - {"__init__", "dispatch"})
+jaxtyping.install_import_hook(
+    [f"fsis_jax.ops.{name}" for name in OPS],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 
 def _folder(variable: str) -> pathlib.Path:
@@ -123,6 +132,12 @@ def quick_compile() -> Iterator[None]:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The annotations of the ops are not executed, as outside the tests: for what the ops themselves refuse."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

@@ -8,14 +8,16 @@ Sources: Faster R-CNN (arXiv 1506.01497); Detectron `modeling/generate_anchors.p
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, Num
+
+from fsis_jax.ops.shapes import check_shapes
 
 
 def cell_anchors(
     sizes: float | Sequence[float], ratios: Sequence[float], *, stride: float, offset: int = 0
-) -> np.ndarray:
+) -> Float32[np.ndarray, "A 4"]:
     """Anchors (A, 4) float32 of the cell at row 0, column 0; A = len(ratios) * len(sizes), the sizes vary fastest.
 
     offset=0: centred on the cell's centre (stride / 2), not rounded. offset=1: Detectron's, centred on
@@ -35,12 +37,15 @@ def cell_anchors(
     return np.stack(sides, axis=-1).reshape(-1, 4).astype(np.float32)
 
 
-def grid_anchors(cell: np.ndarray | jax.Array, feature_shape: tuple[int, int], stride: float) -> jax.Array:
+def grid_anchors(
+    cell: Num[Array | np.ndarray, "A 4"], feature_shape: tuple[int, int], stride: float
+) -> Float32[Array, "N 4"]:
     """Anchors (h * w * A, 4) float32 of a feature map of shape (h, w): `cell` (A, 4) moved to every cell.
 
     Rows are ordered y, x, anchor, as a (h, w, A) prediction is when reshaped. Computed on the device, so that a large
     map does not become a large constant of the program.
     """
+    check_shapes("grid_anchors", cell=(cell, "A 4"))
     height, width = feature_shape
     x = jnp.arange(width, dtype=jnp.float32) * stride
     y = jnp.arange(height, dtype=jnp.float32) * stride

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32, Num
 
 from fsis_jax.ops.boxes import area, pairwise_intersection, pairwise_iou
+from fsis_jax.ops.shapes import Scalar, check_shapes
 from fsis_jax.ops.varying import varying_like
 
 IGNORE = -1
@@ -28,25 +30,25 @@ _COVERED_BY_IGNORED = 0.5
 class Assignment(NamedTuple):
     """What `assign` found for each of N boxes."""
 
-    labels: jax.Array
+    labels: Int32[Array, " N"]
     """(N,) int32: POSITIVE, NEGATIVE or IGNORE."""
-    matched: jax.Array
+    matched: Int32[Array, " N"]
     """(N,) int32, row of the valid, not ignored instance of highest IoU (the first of equals); 0 if none overlaps."""
-    iou: jax.Array
+    iou: Float32[Array, " N"]
     """(N,) float32, IoU with that instance."""
 
 
 @functools.partial(jax.jit, static_argnames=("force_best", "offset"))
 def assign(
-    boxes: jax.Array,
-    gt_boxes: jax.Array,
-    gt_valid: jax.Array,
+    boxes: Num[Array, "N 4"],
+    gt_boxes: Num[Array, "G 4"],
+    gt_valid: Bool[Array, " G"],
     *,
-    positive_iou: float,
-    negative_iou: float,
+    positive_iou: Scalar,
+    negative_iou: Scalar,
     force_best: bool = False,
-    gt_ignore: jax.Array | None = None,
-    boxes_valid: jax.Array | None = None,
+    gt_ignore: Bool[Array, " G"] | None = None,
+    boxes_valid: Bool[Array, " N"] | None = None,
     offset: int = 0,
 ) -> Assignment:
     """Labels boxes (N, 4) against gt_boxes (G, 4), of which gt_valid (G,) bool tells the real ones.
@@ -60,6 +62,8 @@ def assign(
         be NEGATIVE and overlaps one (IoU >= negative_iou, or half of the box inside) becomes IGNORE.
       boxes_valid: (N,) bool; the others are IGNORE and nobody's best.
     """
+    check_shapes("assign", boxes=(boxes, "N 4"), gt_boxes=(gt_boxes, "G 4"), gt_valid=(gt_valid, "G"))
+    boxes, gt_boxes = boxes.astype(jnp.float32), gt_boxes.astype(jnp.float32)
     if gt_boxes.shape[0] == 0:
         gt_boxes, gt_valid, gt_ignore = jnp.zeros((1, 4)), jnp.zeros(1, bool), None  # so that there is a row to index
     boxes, gt_boxes = jax.lax.stop_gradient((boxes, gt_boxes))
@@ -112,6 +116,6 @@ def assign(
     return Assignment(labels, matched, iou)
 
 
-def _chosen_first(chosen: jax.Array) -> jax.Array:
+def _chosen_first(chosen: Bool[Array, " G"]) -> Int32[Array, " G"]:
     """Rows (G,) int32 with those that are chosen (G,) bool in front, in order."""
     return jnp.argsort(~chosen, stable=True).astype(jnp.int32)

@@ -16,7 +16,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from fsis_jax.ops.shapes import check_shapes
 from fsis_jax.ops.varying import varying_like
 from fsis_jax.ops.winograd import TILE, conv3x3_by_chunks
 
@@ -29,12 +31,15 @@ _BLOCK = 1024
 
 
 @functools.partial(jax.jit, static_argnames=("stride", "groups"))
-def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, groups: int = 1) -> jax.Array:
+def conv2d(
+    x: Float[Array, "N h w C"], kernel: Float[Array, "k k group O"], *, stride: int = 1, groups: int = 1
+) -> Float[Array, "N h_out w_out O"]:
     """(N, h, w, C) with a kernel (k, k, C / groups, O) of odd side k: (N, ceil(h / stride), ceil(w / stride), O).
 
     Padded by k // 2 zeros on every side, as PyTorch's `padding=k // 2`. Both of one dtype. Differentiable once, in
     reverse mode.
     """
+    check_shapes("conv2d", x=(x, "N h w C"), kernel=(kernel, f"k k {x.shape[-1] // groups} O"))
     if kernel.shape[:2] == (1, 1) and groups == 1:
         return x[:, ::stride, ::stride] @ kernel[0, 0]
     if _suits_blocks(stride, groups, x, kernel):
@@ -112,7 +117,7 @@ def _backward(
 _conv.defvjp(_forward, _backward)
 
 
-def _kernel_gradient_3x3(x: jax.Array, cotangent: jax.Array) -> jax.Array:
+def _kernel_gradient_3x3(x: Float[Array, "N h w C"], cotangent: Float[Array, "N h w O"]) -> Float[Array, "3 3 C O"]:
     """(3, 3, C, O) from x (N, h, w, C) and the gradient of the output (N, h, w, O): sums are float32.
 
     Kernel column j pairs column q of the padded x with column q - j of the cotangent. The three shifted cotangents lie

@@ -12,14 +12,21 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from fsis_jax.ops.shapes import check_shapes
 
 OffsetLayout = Literal["interleaved", "split"]
 
 
 @functools.partial(jax.jit, static_argnames="layout")
 def sample_at_offsets(
-    features: jax.Array, offsets: jax.Array, limits: jax.Array | None = None, *, layout: OffsetLayout
-) -> jax.Array:
+    features: Float[Array, "h w C"],
+    offsets: Float[Array, "h w offsets"],
+    limits: Int[Array, "2"] | None = None,
+    *,
+    layout: OffsetLayout,
+) -> Float[Array, "h w C"]:
     """`features` (h, w, C) read at position + offset, channel by channel: (h, w, C) of the same dtype.
 
     Args:
@@ -32,6 +39,7 @@ def sample_at_offsets(
     Raises:
       ValueError: an unknown layout, or offsets of another shape.
     """
+    check_shapes("sample_at_offsets", features=(features, "h w C"))
     height, width, channels = features.shape
     if layout not in get_args(OffsetLayout):
         raise ValueError(f"sample_at_offsets: layout is {layout!r}, expected one of {get_args(OffsetLayout)}")

@@ -15,9 +15,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int, Int32, Num
 
 from fsis_jax.ops import dispatch
 from fsis_jax.ops.boxes import pairwise_iou
+from fsis_jax.ops.shapes import Scalar, check_shapes
 from fsis_jax.ops.varying import varying_like
 
 _TILE = 512
@@ -29,56 +31,102 @@ _MOST_TILES = 8
 
 @functools.partial(jax.jit, static_argnames=("max_outputs", "offset", "backend"))
 def nms(
-    boxes: jax.Array,
-    scores: jax.Array,
-    valid: jax.Array,
+    boxes: Num[Array, "N 4"],
+    scores: Num[Array, " N"],
+    valid: Bool[Array, " N"],
     *,
-    iou_threshold: float,
+    iou_threshold: Scalar,
     max_outputs: int,
     offset: int = 0,
     backend: dispatch.Backend = "xla",
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Int32[Array, " {max_outputs}"], Bool[Array, " {max_outputs}"]]:
     """Indices of the boxes (N, 4) that no better one overlaps with IoU >= iou_threshold.
 
     Returns indices (max_outputs,) int32 in descending order of scores (N,), equal scores by lower index, and valid
     (max_outputs,) bool. Rows of padding have index 0. Boxes whose valid (N,) is false, or whose score is not a number,
     take no part. `backend`: see dispatch.py.
     """
+    check_shapes("nms", boxes=(boxes, "N 4"), scores=(scores, "N"), valid=(valid, "N"))
+    order, boxes, valid = _best_first(boxes, scores, valid)
+    kernels = dispatch.choose(backend, "nms", boxes.shape[0])
+    if kernels is None:
+        keep = _greedy(boxes, valid, None, iou_threshold, offset)
+    else:
+        keep = kernels.module.keep_best(boxes, valid, iou_threshold, offset=offset, interpret=kernels.interpret)
+    return _kept(order, keep, max_outputs)
+
+
+@functools.partial(jax.jit, static_argnames=("max_outputs", "offset"))
+def batched_nms(
+    boxes: Num[Array, "N 4"],
+    scores: Num[Array, " N"],
+    classes: Int[Array, " N"],
+    valid: Bool[Array, " N"],
+    *,
+    iou_threshold: Scalar,
+    max_outputs: int,
+    offset: int = 0,
+) -> tuple[Int32[Array, " {max_outputs}"], Bool[Array, " {max_outputs}"]]:
+    """`nms` within each class: a box suppresses those of its own class (N,) alone. The best of all classes come first.
+
+    Classes are compared as such. (Boxes are not moved apart by class, as in torchvision, which rounds coordinates the
+    more the more classes there are.)
+    """
+    check_shapes("batched_nms", boxes=(boxes, "N 4"), scores=(scores, "N"), classes=(classes, "N"), valid=(valid, "N"))
+    order, boxes, valid = _best_first(boxes, scores, valid)
+    return _kept(order, _greedy(boxes, valid, classes[order], iou_threshold, offset), max_outputs)
+
+
+def _best_first(
+    boxes: Num[Array, "N 4"], scores: Num[Array, " N"], valid: Bool[Array, " N"]
+) -> tuple[Int32[Array, " N"], Float32[Array, "N 4"], Bool[Array, " N"]]:
+    """The order of boxes by score, and boxes and valid in this order."""
     boxes, scores = jax.lax.stop_gradient((boxes, scores))  # indices have none, and a kernel has no derivative
     valid = valid & ~jnp.isnan(scores)
     order = jnp.argsort(jnp.where(valid, scores, -jnp.inf), descending=True, stable=True).astype(jnp.int32)
-    sorted_valid = valid[order]
-    kernels = dispatch.choose(backend, "nms", boxes.shape[0])
-    if kernels is None:
-        keep = _greedy(boxes[order], sorted_valid, iou_threshold, offset)
-    else:
-        keep = kernels.module.keep_best(
-            boxes[order], sorted_valid, iou_threshold, offset=offset, interpret=kernels.interpret
-        )
+    return order, boxes[order].astype(jnp.float32), valid[order]
+
+
+def _kept(
+    order: Int32[Array, " N"], keep: Bool[Array, " N"], max_outputs: int
+) -> tuple[Int32[Array, " {max_outputs}"], Bool[Array, " {max_outputs}"]]:
+    """What `nms` returns."""
     rank = jnp.cumsum(keep) - 1
     slot = jnp.where(keep, rank, max_outputs)
     indices = jnp.zeros(max_outputs, jnp.int32).at[slot].set(order, mode="drop")
     return indices, jnp.arange(max_outputs) < jnp.sum(keep)
 
 
-def _greedy(boxes: jax.Array, valid: jax.Array, iou_threshold: float, offset: int) -> jax.Array:
-    """keep (N,) bool for boxes (N, 4) in descending order of score."""
+def _greedy(
+    boxes: Float32[Array, "N 4"],
+    valid: Bool[Array, " N"],
+    classes: Int[Array, " N"] | None,
+    iou_threshold: Scalar,
+    offset: int,
+) -> Bool[Array, " N"]:
+    """keep (N,) bool for boxes (N, 4) in descending order of score; with `classes` (N,) within each of them."""
     number = boxes.shape[0]
     tile = max(_TILE, -(-number // _MOST_TILES))
     keep = jnp.zeros(0, bool)
+
+    def overlaps(rows: slice, columns: slice) -> jax.Array:
+        """(n, m) bool, whether a box of the rows suppresses one of the columns if it is kept."""
+        found = pairwise_iou(boxes[rows], boxes[columns], offset=offset) >= iou_threshold
+        return found if classes is None else found & (classes[rows, None] == classes[columns])
+
     for start in range(0, number, tile):
-        own, alive = boxes[start : start + tile], valid[start : start + tile]
+        before, own = slice(0, start), slice(start, start + tile)
+        alive = valid[own]
         if start:
-            overlaps = pairwise_iou(boxes[:start], own, offset=offset) >= iou_threshold  # (start, tile)
-            alive &= ~jnp.any(overlaps & keep[:, None], axis=0)
-        keep = jnp.concatenate([keep, _settle(own, alive, iou_threshold, offset)])
+            alive &= ~jnp.any(overlaps(before, own) & keep[:, None], axis=0)
+        keep = jnp.concatenate([keep, _settle(overlaps(own, own), alive)])
     return keep
 
 
-def _settle(boxes: jax.Array, alive: jax.Array, iou_threshold: float, offset: int) -> jax.Array:
-    """keep (n,) bool of the boxes (n, 4) of a tile, of which those that are not `alive` (n,) take no part."""
-    earlier = jnp.arange(len(boxes))[:, None] < jnp.arange(len(boxes))
-    suppresses = (pairwise_iou(boxes, boxes, offset=offset) >= iou_threshold) & earlier  # row before column
+def _settle(overlaps: Bool[Array, "n n"], alive: Bool[Array, " n"]) -> Bool[Array, " n"]:
+    """keep (n,) bool of the boxes of a tile, of which those that are not `alive` (n,) take no part."""
+    earlier = jnp.arange(len(alive))[:, None] < jnp.arange(len(alive))
+    suppresses = overlaps & earlier  # row before column
     suppresses = jax.lax.optimization_barrier(suppresses)
 
     def unsettled(state: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -89,5 +137,5 @@ def _settle(boxes: jax.Array, alive: jax.Array, iou_threshold: float, offset: in
         new = alive & ~jnp.any(suppresses & keep[:, None], axis=0)
         return new, jnp.any(new != keep)
 
-    keep, _ = jax.lax.while_loop(unsettled, round_, varying_like((alive, jnp.any(alive)), boxes))
+    keep, _ = jax.lax.while_loop(unsettled, round_, varying_like((alive, jnp.any(alive)), overlaps))
     return keep

@@ -15,8 +15,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int32, Num
 
 from fsis_jax.ops.boxes import area
+from fsis_jax.ops.shapes import Scalar, check_shapes
 from fsis_jax.ops.varying import varying_like
 
 COCO_SIGMAS = np.array(
@@ -36,21 +38,21 @@ _LEAST_AREA = float(np.spacing(1.0))
 """Added to areas, as in the sources."""
 
 
-def oks_sigmas(count: int) -> np.ndarray:
+def oks_sigmas(count: int) -> Float32[np.ndarray, " {count}"]:
     """(count,) float32: COCO's for 17 keypoints, else `OTHER_SIGMA` for all."""
     return COCO_SIGMAS if count == len(COCO_SIGMAS) else np.full(count, OTHER_SIGMA, np.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("offset",))
 def pairwise_oks(
-    keypoints: jax.Array,
-    gt_keypoints: jax.Array,
-    gt_boxes: jax.Array,
-    gt_areas: jax.Array,
+    keypoints: Num[Array, "N P 3"],
+    gt_keypoints: Num[Array, "G P 3"],
+    gt_boxes: Num[Array, "G 4"],
+    gt_areas: Num[Array, " G"],
     *,
-    sigmas: jax.Array | np.ndarray = COCO_SIGMAS,
+    sigmas: Float[Array | np.ndarray, " P"] = COCO_SIGMAS,
     offset: int = 0,
-) -> jax.Array:
+) -> Float32[Array, "N G"]:
     """(N, G) float32 similarities of detected keypoints (N, P, 3) and those of the ground truth (G, P, 3).
 
     A ground truth without visible keypoints has them anywhere in its box, enlarged by its sides in all four directions:
@@ -63,7 +65,15 @@ def pairwise_oks(
       sigmas: (P,).
       offset: 1 for boxes of width x2 - x1 + 1.
     """
+    check_shapes(
+        "pairwise_oks",
+        keypoints=(keypoints, "N P 3"),
+        gt_keypoints=(gt_keypoints, "G P 3"),
+        gt_boxes=(gt_boxes, "G 4"),
+        gt_areas=(gt_areas, "G"),
+    )
     _check(keypoints, sigmas)
+    keypoints, gt_keypoints, gt_boxes = (x.astype(jnp.float32) for x in (keypoints, gt_keypoints, gt_boxes))
     visible = gt_keypoints[..., 2] > 0  # (G, P)
     some = visible.any(axis=1, keepdims=True)
     sides = gt_boxes[:, 2:] - gt_boxes[:, :2] + offset
@@ -74,16 +84,16 @@ def pairwise_oks(
 
 @functools.partial(jax.jit, static_argnames=("max_outputs", "offset"))
 def oks_nms(
-    keypoints: jax.Array,
-    boxes: jax.Array,
-    scores: jax.Array,
-    valid: jax.Array,
+    keypoints: Num[Array, "N P 3"],
+    boxes: Num[Array, "N 4"],
+    scores: Num[Array, " N"],
+    valid: Bool[Array, " N"],
     *,
-    threshold: float,
+    threshold: Scalar,
     max_outputs: int,
-    sigmas: jax.Array | np.ndarray = COCO_SIGMAS,
+    sigmas: Float[Array | np.ndarray, " P"] = COCO_SIGMAS,
     offset: int = 0,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Int32[Array, " {max_outputs}"], Bool[Array, " {max_outputs}"]]:
     """Indices of the detections to whose keypoints (N, P, 3) no better one's have a similarity > threshold.
 
     All keypoints count, and the area is that of the better one's box (N, 4). Returns indices (max_outputs,) int32 in
@@ -91,7 +101,15 @@ def oks_nms(
     index 0. Detections whose valid (N,) is false, or whose score is not a number, take no part. Detectron's scores here
     are the means over the keypoints' (`keypoints[..., 2]`), and its offset is 1.
     """
+    check_shapes(
+        "oks_nms",
+        keypoints=(keypoints, "N P 3"),
+        boxes=(boxes, "N 4"),
+        scores=(scores, "N"),
+        valid=(valid, "N"),
+    )
     _check(keypoints, sigmas)
+    keypoints = keypoints.astype(jnp.float32)
     valid = valid & ~jnp.isnan(scores)
     order = jnp.argsort(jnp.where(valid, scores, -jnp.inf), descending=True, stable=True).astype(jnp.int32)
     places, areas, alive = keypoints[order, :, :2], area(boxes[order], offset=offset), valid[order]
@@ -122,13 +140,13 @@ def _check(keypoints: jax.Array, sigmas: jax.Array | np.ndarray) -> None:
 
 
 def _similarity(
-    keypoints: jax.Array,
-    low: jax.Array,
-    high: jax.Array,
-    areas: jax.Array,
-    counted: jax.Array,
-    sigmas: jax.Array | np.ndarray,
-) -> jax.Array:
+    keypoints: Float32[Array, "N P axes"],
+    low: Float32[Array, "G P 2"],
+    high: Float32[Array, "G P 2"],
+    areas: Num[Array, " G"],
+    counted: Bool[Array, "G P"],
+    sigmas: Float[Array | np.ndarray, " P"],
+) -> Float32[Array, "N G"]:
     """(N, G) mean similarities of keypoints (N, P, 2 or 3) to rectangles from `low` to `high` (G, P, 2), over those
     `counted` (G, P)."""
     tolerance = 2.0 * (2.0 * jnp.asarray(sigmas, jnp.float32)) ** 2  # (P,)

@@ -22,10 +22,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Int32, Num
 
 from fsis_jax.ops import dispatch
 from fsis_jax.ops.boxes import area
 from fsis_jax.ops.roi_maps import RoiMaps, one_map, pyramid_maps
+from fsis_jax.ops.shapes import Scalar, check_shapes
 from fsis_jax.ops.varying import varying_like
 
 _UNROLLED_SAMPLES = 2
@@ -62,15 +64,15 @@ class _Grid(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("output_size", "sampling_ratio", "aligned", "backend"))
 def roi_align(
-    features: jax.Array,
-    rois: jax.Array,
+    features: Float[Array, "h w C"],
+    rois: Num[Array, "R 4"],
     *,
-    spatial_scale: float,
+    spatial_scale: Scalar,
     output_size: int,
     sampling_ratio: int = 2,
     aligned: bool = True,
     backend: dispatch.Backend = "xla",
-) -> jax.Array:
+) -> Float[Array, "R {output_size} {output_size} C"]:
     """Features (R, o, o, C) of rois (R, 4) image pixels, read from one map `features` (h, w, C).
 
     The result has the dtype of `features`; sums are float32. No gradient flows to the rois.
@@ -82,23 +84,23 @@ def roi_align(
       aligned: False gives the legacy convention.
       backend: see dispatch.py.
     """
-    flat, maps = one_map(features, rois.shape[0], spatial_scale)
+    flat, maps = one_map("roi_align", features, rois, spatial_scale)
     grid = _grid(rois, maps, output_size=output_size, sampling_ratio=sampling_ratio, aligned=aligned)
     return _dispatch(flat, grid, output_size, sampling_ratio, backend)
 
 
 @functools.partial(jax.jit, static_argnames=("output_size", "sampling_ratio", "aligned", "backend"))
 def multilevel_roi_align(
-    features: Mapping[int, jax.Array],
-    rois: jax.Array,
-    levels: jax.Array,
+    features: Mapping[int, Float[Array, "_ _ C"]],
+    rois: Num[Array, "R 4"],
+    levels: Int[Array, " R"],
     *,
     output_size: int,
     sampling_ratio: int = 2,
     aligned: bool = True,
-    limits: jax.Array | None = None,
+    limits: Int[Array, "L 2"] | None = None,
     backend: dispatch.Backend = "xla",
-) -> jax.Array:
+) -> Float[Array, "R {output_size} {output_size} C"]:
     """Features (R, o, o, C) of rois (R, 4) image pixels, each read from its own level of a pyramid.
 
     Costs as much as one `roi_align`; see roi_maps.py.
@@ -110,23 +112,24 @@ def multilevel_roi_align(
         whole maps if None.
       backend: see dispatch.py.
     """
-    flat, maps = pyramid_maps(features, levels, limits)
+    flat, maps = pyramid_maps("multilevel_roi_align", features, rois, levels, limits)
     grid = _grid(rois, maps, output_size=output_size, sampling_ratio=sampling_ratio, aligned=aligned)
     return _dispatch(flat, grid, output_size, sampling_ratio, backend)
 
 
 @functools.partial(jax.jit, static_argnames=("min_level", "max_level", "offset"))
 def assign_levels(
-    rois: jax.Array,
+    rois: Num[Array, "*batch 4"],
     *,
     min_level: int,
     max_level: int,
-    canonical_size: float = 224.0,
-    canonical_level: int = 4,
+    canonical_size: Scalar = 224.0,
+    canonical_level: Scalar = 4,
     offset: int = 0,
-) -> jax.Array:
-    """Pyramid level (R,) int32 of each roi (R, 4): a roi of `canonical_size` px goes to `canonical_level`, twice the
+) -> Int32[Array, "*batch"]:
+    """Pyramid level (...) int32 of each roi (..., 4): a roi of `canonical_size` px goes to `canonical_level`, twice the
     side one level up; clipped to [min_level, max_level]."""
+    check_shapes("assign_levels", rois=(rois, "... 4"))
     side = jnp.sqrt(area(rois, offset=offset))
     level = jnp.floor(canonical_level + jnp.log2(side / canonical_size + 1e-6))
     return jnp.clip(level, min_level, max_level).astype(jnp.int32)
@@ -199,8 +202,8 @@ def _for_each_pass(
 
 
 def _dispatch(
-    features: jax.Array, grid: _Grid, output_size: int, sampling_ratio: int, backend: dispatch.Backend
-) -> jax.Array:
+    features: Float[Array, "P C"], grid: _Grid, output_size: int, sampling_ratio: int, backend: dispatch.Backend
+) -> Float[Array, "R {output_size} {output_size} C"]:
     kernels = None
     if 0 < sampling_ratio <= _UNROLLED_SAMPLES and grid.first.size:
         kernels = dispatch.choose(backend, "roi_align", features.shape[1], features.dtype)

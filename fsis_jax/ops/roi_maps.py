@@ -9,28 +9,34 @@ Letters: R rois, h w feature map, C channels, L levels, P pixels of all maps.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Int32, Num
+
+from fsis_jax.ops.shapes import Scalar, check_shapes
 
 
 class RoiMaps(NamedTuple):
     """The map of each roi within the flattened features (P, C); (R,) each."""
 
-    scale: jax.Array
+    scale: Float32[Array, " R"]
     """float32, feature pixels per image pixel."""
-    heights: jax.Array
+    heights: Int32[Array, " R"]
     """int32, rows at which the map is taken to end."""
-    widths: jax.Array
+    widths: Int32[Array, " R"]
     """int32, columns."""
-    first: jax.Array
+    first: Int32[Array, " R"]
     """int32, row of the flattened features that holds pixel (0, 0)."""
-    pitch: jax.Array
+    pitch: Int32[Array, " R"]
     """int32, rows of the flattened features from one row of the map to the next."""
 
 
-def one_map(features: jax.Array, number: int, spatial_scale: float) -> tuple[jax.Array, RoiMaps]:
-    """(P, C) and the maps of `number` rois, which all read `features` (h, w, C)."""
+def one_map(
+    op: str, features: Float[Array, "h w C"], rois: Num[Array, "R 4"], spatial_scale: Scalar
+) -> tuple[Float[Array, "P C"], RoiMaps]:
+    """(P, C) and the maps of the rois, which all read `features`. Raises ValueError in the name of `op`."""
+    check_shapes(op, features=(features, "h w C"), rois=(rois, "R 4"))
+    number = rois.shape[0]
     height, width, channels = features.shape
     rows, columns, zero = (jnp.full(number, value, jnp.int32) for value in (height, width, 0))
     scale = jnp.full(number, spatial_scale, jnp.float32)
@@ -38,9 +44,22 @@ def one_map(features: jax.Array, number: int, spatial_scale: float) -> tuple[jax
 
 
 def pyramid_maps(
-    features: Mapping[int, jax.Array], levels: jax.Array, limits: jax.Array | None
-) -> tuple[jax.Array, RoiMaps]:
-    """(P, C) of all levels and the maps of rois of `levels` (R,); arguments as for `multilevel_roi_align`."""
+    op: str,
+    features: Mapping[int, Float[Array, "_ _ C"]],
+    rois: Num[Array, "R 4"],
+    levels: Int[Array, " R"],
+    limits: Int[Array, "L 2"] | None,
+) -> tuple[Float[Array, "P C"], RoiMaps]:
+    """(P, C) of all levels and the maps of rois of `levels`; arguments as for `multilevel_roi_align`. Raises ValueError
+    in the name of `op`."""
+    check_shapes(
+        op,
+        rois=(rois, "R 4"),
+        levels=(levels, "R"),
+        **{f"features[{level}]": (x, f"h{level} w{level} C") for level, x in features.items()},
+    )
+    if limits is not None:
+        check_shapes(op, limits=(limits, f"{len(features)} 2"))
     keys = sorted(features)
     maps = [features[level] for level in keys]
     sizes = np.array([feature.shape[:2] for feature in maps], np.int32)  # (L, 2)

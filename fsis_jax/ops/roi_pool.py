@@ -23,9 +23,11 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num
 
 from fsis_jax.ops.roi_align import multilevel_roi_align, roi_align
 from fsis_jax.ops.roi_maps import RoiMaps, one_map, pyramid_maps
+from fsis_jax.ops.shapes import Scalar, check_shapes
 from fsis_jax.ops.varying import varying_like
 
 RoiPoolMethod = Literal["pool", "crop"]
@@ -64,7 +66,9 @@ class _Cells(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("output_size",))
-def roi_pool(features: jax.Array, rois: jax.Array, *, spatial_scale: float, output_size: int) -> jax.Array:
+def roi_pool(
+    features: Float[Array, "h w C"], rois: Num[Array, "R 4"], *, spatial_scale: Scalar, output_size: int
+) -> Float[Array, "R {output_size} {output_size} C"]:
     """Maxima (R, o, o, C) over the cells of rois (R, 4) image pixels, read from one map `features` (h, w, C).
 
     The result has the dtype of `features`. A cell without a pixel of the map is 0. Of equal maxima the first, row by
@@ -77,12 +81,14 @@ def roi_pool(features: jax.Array, rois: jax.Array, *, spatial_scale: float, outp
       spatial_scale: feature pixels per image pixel, 1 / stride.
       output_size: o.
     """
-    flat, maps = one_map(features, rois.shape[0], spatial_scale)
+    flat, maps = one_map("roi_pool", features, rois, spatial_scale)
     return _pool(len(flat), flat.dtype, flat, _cells(rois, maps, output_size))
 
 
 @functools.partial(jax.jit, static_argnames=("output_size",))
-def roi_crop(features: jax.Array, rois: jax.Array, *, spatial_scale: float, output_size: int) -> jax.Array:
+def roi_crop(
+    features: Float[Array, "h w C"], rois: Num[Array, "R 4"], *, spatial_scale: Scalar, output_size: int
+) -> Float[Array, "R {output_size} {output_size} C"]:
     """Bilinear samples (R, o, o, C) on grids over rois (R, 4) image pixels, read from one map `features` (h, w, C).
 
     The result has the dtype of `features`. The corners of a roi are those of its grid; o = 1 takes its centre. Beyond
@@ -93,6 +99,7 @@ def roi_crop(features: jax.Array, rois: jax.Array, *, spatial_scale: float, outp
       spatial_scale: feature pixels per image pixel, 1 / stride.
       output_size: o.
     """
+    check_shapes("roi_crop", features=(features, "h w C"), rois=(rois, "R 4"))
     return roi_align(
         _framed(features),
         _cells_about_samples(rois, jnp.float32(spatial_scale), output_size),
@@ -104,14 +111,14 @@ def roi_crop(features: jax.Array, rois: jax.Array, *, spatial_scale: float, outp
 
 @functools.partial(jax.jit, static_argnames=("method", "output_size"))
 def multilevel_roi_pool(
-    features: Mapping[int, jax.Array],
-    rois: jax.Array,
-    levels: jax.Array,
+    features: Mapping[int, Float[Array, "_ _ C"]],
+    rois: Num[Array, "R 4"],
+    levels: Int[Array, " R"],
     *,
     method: RoiPoolMethod,
     output_size: int,
-    limits: jax.Array | None = None,
-) -> jax.Array:
+    limits: Int[Array, "L 2"] | None = None,
+) -> Float[Array, "R {output_size} {output_size} C"]:
     """`roi_pool` or `roi_crop`, (R, o, o, C), of rois (R, 4) image pixels, each from its own level of a pyramid.
 
     Args:
@@ -124,7 +131,7 @@ def multilevel_roi_pool(
     """
     if method not in get_args(RoiPoolMethod):
         raise ValueError(f"multilevel_roi_pool: method is {method!r}, expected one of {get_args(RoiPoolMethod)}")
-    flat, maps = pyramid_maps(features, levels, limits)
+    flat, maps = pyramid_maps("multilevel_roi_pool", features, rois, levels, limits)
     if method == "pool":
         return _pool(len(flat), flat.dtype, flat, _cells(rois, maps, output_size))
     ends = [None] * len(features) if limits is None else limits
@@ -151,7 +158,7 @@ def _framed(features: jax.Array, end: jax.Array | None = None) -> jax.Array:
 
 def _cells_about_samples(rois: jax.Array, scale: jax.Array, output_size: int) -> jax.Array:
     """Rois (R, 4) of which `roi_align` takes one sample per cell of a `_framed` map where `roi_crop` wants it."""
-    low, high = rois[:, :2], rois[:, 2:]
+    low, high = rois[:, :2].astype(jnp.float32), rois[:, 2:].astype(jnp.float32)
     half_cell = 0.5 * (high - low) / (output_size - 1) if output_size > 1 else jnp.zeros_like(low)
     shift = 1.5 / scale  # the frame's pixel and the half that `roi_align` takes off
     return jnp.concatenate([low - half_cell + shift, high + half_cell + shift], axis=1)

@@ -7,8 +7,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Int32
 
 from fsis_jax.ops.assignment import IGNORE, NEGATIVE, POSITIVE
+from fsis_jax.ops.shapes import check_shapes
 
 
 def most_positives(num: int, positive_fraction: float) -> int:
@@ -18,13 +20,14 @@ def most_positives(num: int, positive_fraction: float) -> int:
 
 @functools.partial(jax.jit, static_argnames=("num", "positive_fraction"))
 def sample_indices(
-    key: jax.Array, labels: jax.Array, *, num: int, positive_fraction: float
-) -> tuple[jax.Array, jax.Array]:
+    key: jax.Array, labels: Int[Array, " N"], *, num: int, positive_fraction: float
+) -> tuple[Int32[Array, " {num}"], Bool[Array, " {num}"]]:
     """Chooses up to `num` of the N labelled boxes uniformly at random, without replacement.
 
     Returns indices (num,) int32 and valid (num,) bool: first the positives, at most `most_positives` of them,
     then negatives up to `num`, then padding (index 0) if there are too few.
     """
+    check_shapes("sample_indices", labels=(labels, "N"))
     dice = jax.random.uniform(key, labels.shape)
     # Two rows, one top_k: row 0 puts the positives in random order in front, row 1 the negatives.
     wanted = labels[None, :] == jnp.array([[POSITIVE], [NEGATIVE]])  # (2, N)
@@ -43,7 +46,7 @@ def sample_indices(
 
 
 @functools.partial(jax.jit, static_argnames=("num", "positive_fraction"))
-def sample_labels(key: jax.Array, labels: jax.Array, *, num: int, positive_fraction: float) -> jax.Array:
+def sample_labels(key: jax.Array, labels: Int[Array, " N"], *, num: int, positive_fraction: float) -> Int[Array, " N"]:
     """Labels (N,) int32 with every box that `sample_indices` does not choose set to IGNORE."""
     indices, valid = sample_indices(key, labels, num=num, positive_fraction=positive_fraction)
     number = labels.shape[0]

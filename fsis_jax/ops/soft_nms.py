@@ -9,8 +9,10 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int32, Num
 
 from fsis_jax.ops.boxes import pairwise_iou
+from fsis_jax.ops.shapes import Scalar, check_shapes
 from fsis_jax.ops.varying import varying_like
 
 SoftNmsMethod = Literal["linear", "gaussian", "hard"]
@@ -21,17 +23,17 @@ _State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 @functools.partial(jax.jit, static_argnames=("method", "max_outputs", "offset"))
 def soft_nms(
-    boxes: jax.Array,
-    scores: jax.Array,
-    valid: jax.Array,
+    boxes: Num[Array, "N 4"],
+    scores: Num[Array, " N"],
+    valid: Bool[Array, " N"],
     *,
     method: SoftNmsMethod = "linear",
-    iou_threshold: float = 0.5,
-    sigma: float = 0.5,
-    score_threshold: float = 1e-4,
+    iou_threshold: Scalar = 0.5,
+    sigma: Scalar = 0.5,
+    score_threshold: Scalar = 1e-4,
     max_outputs: int,
     offset: int = 0,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[Int32[Array, " {max_outputs}"], Float32[Array, " {max_outputs}"], Bool[Array, " {max_outputs}"]]:
     """Takes the best box again and again, each time lowering the scores (N,) of the boxes (N, 4) that overlap it.
 
     Returns indices (max_outputs,) int32, their lowered scores (max_outputs,) float32 in descending order, and valid
@@ -44,6 +46,7 @@ def soft_nms(
     """
     if method not in get_args(SoftNmsMethod):
         raise ValueError(f"soft_nms: method is {method!r}, expected one of {get_args(SoftNmsMethod)}")
+    check_shapes("soft_nms", boxes=(boxes, "N 4"), scores=(scores, "N"), valid=(valid, "N"))
     rows = jnp.arange(boxes.shape[0], dtype=jnp.int32)
 
     def kept_share(iou: jax.Array) -> jax.Array:
@@ -79,17 +82,17 @@ def soft_nms(
 
 @functools.partial(jax.jit, static_argnames=("method", "offset"))
 def box_voting(
-    boxes: jax.Array,
-    scores: jax.Array,
-    all_boxes: jax.Array,
-    all_scores: jax.Array,
-    all_valid: jax.Array,
+    boxes: Num[Array, "K 4"],
+    scores: Float[Array, " K"],
+    all_boxes: Num[Array, "N 4"],
+    all_scores: Float[Array, " N"],
+    all_valid: Bool[Array, " N"],
     *,
-    iou_threshold: float,
+    iou_threshold: Scalar,
     method: VotingMethod = "id",
-    beta: float = 1.0,
+    beta: Scalar = 1.0,
     offset: int = 0,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float32[Array, "K 4"], Float[Array, " K"]]:
     """Refines kept boxes (K, 4) to the score-weighted mean of their voters: the boxes of `all_boxes` (N, 4) with
     IoU >= iou_threshold. Returns boxes (K, 4) and scores (K,); a box without voters stays as it is.
 
@@ -100,6 +103,15 @@ def box_voting(
         weighted by IoU; "temp_avg": mean of s^(1/beta) / (s^(1/beta) + (1 - s)^(1/beta)); "generalized_avg":
         mean(s^beta)^(1/beta); "quasi_sum": sum / n^beta.
     """
+    check_shapes(
+        "box_voting",
+        boxes=(boxes, "K 4"),
+        scores=(scores, "K"),
+        all_boxes=(all_boxes, "N 4"),
+        all_scores=(all_scores, "N"),
+        all_valid=(all_valid, "N"),
+    )
+    boxes, all_boxes = boxes.astype(jnp.float32), all_boxes.astype(jnp.float32)
     iou = pairwise_iou(boxes, all_boxes, offset=offset)  # (K, N)
     votes = (iou >= iou_threshold) & all_valid
     weights = jnp.where(votes, all_scores, 0.0)

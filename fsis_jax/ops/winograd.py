@@ -14,6 +14,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
+
+from fsis_jax.ops.shapes import check_shapes
 
 TILE = 3
 """Side of a tile of outputs."""
@@ -30,18 +33,22 @@ _KERNEL = np.array([[1 / 2, 0, 0], [-1 / 2] * 3, [-1 / 6, 1 / 6, -1 / 6], [1 / 6
 _OUTPUT = np.array([[1, 1, 1, 1, 0], [0, 1, -1, 2, 0], [0, 1, 1, 4, 1]], np.float32)
 
 
-def transform_kernel(kernel: jax.Array) -> jax.Array:
+def transform_kernel(kernel: Float[Array | np.ndarray, "3 3 C O"]) -> Float[Array, "25 C O"]:
     """(3, 3, C, O) -> (25, C, O), for `conv3x3`."""
+    check_shapes("transform_kernel", kernel=(kernel, "3 3 C O"))
     both = np.kron(_KERNEL, _KERNEL)  # (25, 9)
     y = jnp.matmul(both, kernel.reshape(both.shape[1], -1), precision="highest")
     return y.reshape(-1, *kernel.shape[2:])
 
 
-def conv3x3(x: jax.Array, transformed: jax.Array, *, rows_padded: bool = False) -> jax.Array:
+def conv3x3(
+    x: Float[Array | np.ndarray, "N rows w C"], transformed: Float[Array, "25 C O"], *, rows_padded: bool = False
+) -> Float[Array, "N h w O"]:
     """(N, h, w, C), padded by zeros, with a kernel from `transform_kernel`: (N, h, w, O).
 
     With `rows_padded`, x has a row above and one below that the output lacks: (N, h + 2, w, C).
     """
+    check_shapes("conv3x3", x=(x, "N h w C"), transformed=(transformed, "25 C O"))
     number, height, width, channels = x.shape
     before = 0 if rows_padded else 1
     height -= 2 * (1 - before)
@@ -72,7 +79,7 @@ def conv3x3(x: jax.Array, transformed: jax.Array, *, rows_padded: bool = False) 
     return y.reshape(number, tiles[0] * TILE, tiles[1] * TILE, -1)[:, :height, :width]
 
 
-def conv3x3_by_chunks(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv3x3_by_chunks(x: Float[Array, "N h w C"], kernel: Float[Array, "3 3 C O"]) -> Float[Array, "N h w O"]:
     """(N, h, w, C), padded by zeros, with a kernel (3, 3, C, O): (N, h, w, O). In chunks that stay in cache."""
     number, height, width, channels = x.shape
     across, down = -(-width // TILE), -(-height // TILE)

@@ -85,7 +85,7 @@ def test_kernels_run_where_they_can(on: Callable[[str], None], caplog: pytest.Lo
     assert "a GPU: the Pallas kernels need an NVIDIA GPU of compute capability 9.0" in caplog.text
 
 
-def test_either_can_be_forced(on: Callable[[str], None], caplog: pytest.LogCaptureFixture) -> None:
+def test_either_can_be_forced(on: Callable[[str], None], caplog: pytest.LogCaptureFixture, unchecked: None) -> None:
     on("8.0")
     assert kernels_in(lambda x: align(x, backend="pallas"), pyramid()) == 1
     assert kernels_in(lambda: nms(backend="pallas")) == 2

@@ -138,7 +138,7 @@ def test_bfloat16_features_and_offsets() -> None:
     np.testing.assert_allclose(np.asarray(found, np.float32), expected, rtol=1e-2, atol=1e-6)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_what_does_not_fit_is_refused(unchecked) -> None:
     features, offsets = random_case(8)
     with pytest.raises(ValueError, match=r"layout is 'pairs', expected one of \('interleaved', 'split'\)"):
         ops.sample_at_offsets(features, offsets, layout="pairs")

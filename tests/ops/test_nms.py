@@ -109,3 +109,55 @@ def test_nothing_valid_and_nan():
         ops.nms(boxes, np.where(valid, scores, np.nan), valid | True, iou_threshold=0.5, max_outputs=40)
     )
     np.testing.assert_array_equal(found, naive(boxes, scores, valid, 0.5))
+
+
+def test_batched_by_hand():
+    """All four boxes are one: in each class the best stays, over all classes in the order of scores."""
+    boxes, scores = jnp.tile(jnp.array([[0.0, 0, 4, 4]]), (5, 1)), jnp.array([0.5, 0.6, 0.9, 0.7, 0.95])
+    classes, valid = jnp.array([3, 3, -1, 0, 0]), jnp.array([True, True, True, True, False])
+    found = ops.batched_nms(boxes, scores, classes, valid, iou_threshold=0.5, max_outputs=5)
+    np.testing.assert_array_equal(kept_indices(found), [2, 3, 1])
+
+
+def test_batched_is_exact_for_many_classes():
+    """IoU 0.5 is reached exactly, in class 1000000 as in class 0: boxes moved by class would be rounded here."""
+    boxes = jnp.tile(jnp.array([[0.25, 0, 1000.25, 1], [0.25, 0, 500.25, 1]]), (2, 1))
+    classes = jnp.array([0, 0, 1_000_000, 1_000_000])
+    arguments = boxes, jnp.array([0.9, 0.8, 0.7, 0.6]), classes, jnp.ones(4, bool)
+    found = ops.batched_nms(*arguments, iou_threshold=0.5, max_outputs=4)
+    np.testing.assert_array_equal(kept_indices(found), [0, 2])
+    found = ops.batched_nms(*arguments, iou_threshold=0.5001, max_outputs=4)
+    np.testing.assert_array_equal(kept_indices(found), [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("tile", [16, 512])
+def test_batched_against_each_class_alone(monkeypatch, tile):
+    """Under vmap, over several tiles and within one."""
+    monkeypatch.setattr(tiling, "_TILE", tile)
+    jax.clear_caches()
+    boxes, scores, valid = crowded(4, 120, (2,))
+    classes = np.random.default_rng(5).integers(0, 4, (2, 120))
+
+    @jax.jit
+    @jax.vmap
+    def batched(*arguments):
+        return ops.batched_nms(*arguments, iou_threshold=0.3, max_outputs=120)
+
+    indices, kept = batched(boxes, scores, classes, valid)
+    for image in range(2):
+        own = [
+            naive(boxes[image], scores[image], valid[image] & (classes[image] == number), 0.3) for number in range(4)
+        ]
+        expected = sorted(np.concatenate(own), key=lambda i: -scores[image, i])
+        assert len(expected) > len(naive(boxes[image], scores[image], valid[image], 0.3))
+        np.testing.assert_array_equal(kept_indices((indices[image], kept[image])), expected)
+    jax.clear_caches()
+
+
+def test_batched_with_inclusive_boxes_and_few_outputs():
+    boxes, scores, valid = crowded(6, 60)
+    classes = np.zeros(60, np.int32)
+    found = ops.batched_nms(boxes, scores, classes, valid, iou_threshold=0.3, max_outputs=5, offset=1)
+    np.testing.assert_array_equal(kept_indices(found), naive(boxes, scores, valid, 0.3, offset=1)[:5])
+    none = ops.batched_nms(boxes[:0], scores[:0], classes[:0], valid[:0], iou_threshold=0.3, max_outputs=5)
+    assert len(kept_indices(none)) == 0

@@ -217,6 +217,6 @@ def test_nms_under_shard_map():
     jax.tree.map(np.testing.assert_array_equal, sharded(*case), batched(*case))
 
 
-def test_sigmas_of_another_number_are_an_error():
+def test_sigmas_of_another_number_are_an_error(unchecked):
     with pytest.raises(ValueError, match=r"5 keypoints need as many sigmas; sigmas have shape \(17,\)"):
         ops.pairwise_oks(jnp.zeros((2, 5, 3)), jnp.zeros((1, 5, 3)), jnp.zeros((1, 4)), jnp.zeros(1))

@@ -96,3 +96,30 @@ def test_targets_then_paste_give_the_cell_back():
         expected = disc((100, 110), centres[image, instance], radii[image, instance]) & seen
         found = pasted[image, instance]
         assert (found & expected).sum() / (found | expected).sum() > 0.93
+
+
+def test_boxes_of_masks_by_hand():
+    """Two pixels, in row 1 at column 2 and in row 3 at column 4; all of the image; one pixel in a corner; nothing."""
+    masks = jnp.zeros((4, 5, 6), bool).at[0, 1, 2].set(True).at[0, 3, 4].set(True).at[1].set(True).at[2, 4, 5].set(True)
+    expected = np.array([[2, 1, 5, 4], [0, 0, 6, 5], [5, 4, 6, 5], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(ops.masks_to_boxes(masks), expected)
+    inclusive = ops.masks_to_boxes(masks, offset=1)
+    np.testing.assert_array_equal(inclusive, expected - [0, 0, 1, 1])
+    for offset in (0, 1):
+        areas = ops.area(ops.masks_to_boxes(masks, offset=offset), offset=offset)
+        np.testing.assert_array_equal(areas, [9, 30, 1, 0])
+
+
+def test_boxes_of_masks_of_any_type_and_number():
+    masks = np.random.default_rng(0).random((2, 3, 9, 7)) < 0.05
+    rows = [[np.flatnonzero(mask.any(1)) for mask in image] for image in masks]
+    columns = [[np.flatnonzero(mask.any(0)) for mask in image] for image in masks]
+    expected = [
+        [[x[0], y[0], x[-1] + 1, y[-1] + 1] if len(x) else [0] * 4 for x, y in zip(*image, strict=True)]
+        for image in zip(columns, rows, strict=True)
+    ]
+    for values in (masks, masks * np.uint8(255), masks * np.float32(0.1)):
+        found = jax.jit(jax.vmap(ops.masks_to_boxes))(values)
+        assert found.dtype == jnp.float32
+        np.testing.assert_array_equal(found, expected)
+    assert ops.masks_to_boxes(jnp.zeros((0, 4, 4), bool)).shape == (0, 4)

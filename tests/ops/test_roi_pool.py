@@ -240,6 +240,6 @@ def test_under_shard_map(method):
     np.testing.assert_allclose(sharded(features[None], rois[None]), batched(features[None], rois[None]), atol=1e-5)
 
 
-def test_multilevel_names_an_unknown_method():
+def test_multilevel_names_an_unknown_method(unchecked):
     with pytest.raises(ValueError, match="'align', expected one of"):
         ops.multilevel_roi_pool({2: GRID}, jnp.zeros((1, 4)), jnp.array([2]), method="align", output_size=2)

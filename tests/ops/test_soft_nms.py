@@ -58,7 +58,7 @@ def test_vmap_against_naive():
         np.testing.assert_allclose(found_scores[image, :count], [s for _, s in expected], rtol=1e-4)
 
 
-def test_unknown_method():
+def test_unknown_method(unchecked):
     with pytest.raises(ValueError, match="'median'"):
         ops.soft_nms(BOXES, SCORES, VALID, method="median", max_outputs=3)
     with pytest.raises(ValueError, match="'median'"):
