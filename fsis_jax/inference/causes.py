@@ -11,13 +11,11 @@ import numpy as np
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.tile_plan import TilePlan
+from fsis_jax.inference.tile_plan import TilePlan, size_groups
 from fsis_jax.preprocess.transform_config import TransformConfig
 from fsis_jax.preprocess.transforms import to_8bit
 
 _logger = logging.getLogger(__name__)
-_MOST_APART = 3.0
-"""Times the smallest reference that the largest may be, without a word."""
 
 
 def check_crop(crop: np.ndarray, transform: TransformConfig, name: str) -> None:
@@ -56,11 +54,11 @@ def size_warnings(sides: np.ndarray, transform: TransformConfig, names: Sequence
             f"will see them {seen:.3g} pixels large in place of {wanted:.3g}, and miss cells or find pieces of them; "
             "give boxes around single cells, or resize the images"
         )
-    if largest > _MOST_APART * smallest:
+    if len(size_groups(sides, transform)) > 1:
         named = f"{names[each.argmin()]}, {names[each.argmax()]}: " if names else ""
         warnings.append(
-            f"{named}references of {smallest:.3g} to {largest:.3g} pixels: images are read at one scale, that of the "
-            f"median ({median:.3g}), and cells much smaller or larger will be missed; segment them in runs of their own"
+            f"{named}references of {smallest:.3g} to {largest:.3g} pixels: images are read at two scales, which "
+            "takes twice the time; if they are cells of two kinds, segment each kind in a run of its own"
         )
     return warnings
 

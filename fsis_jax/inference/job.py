@@ -1,6 +1,8 @@
 """An image to segment, and how far that is."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -11,7 +13,7 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.references import References
 from fsis_jax.inference.tile_plan import TilePlan
-from fsis_jax.inference.tiling import merge_tiles
+from fsis_jax.inference.tiling import Tile, merge_scales, merge_tiles
 from fsis_jax.io.given import ImageLike
 from fsis_jax.models.detection import Detections
 
@@ -35,10 +37,11 @@ J = TypeVar("J", bound=Job)
 
 @dataclasses.dataclass(frozen=True)
 class Work(Generic[J]):
-    """An image that is being segmented."""
+    """An image that is being segmented; its tiles are numbered through all of its plans."""
 
     job: J
-    plan: TilePlan
+    plans: Sequence[TilePlan]
+    """One for each size of references (`size_groups`), and so each scale."""
     references: References
     nothing: Instances
     """What a tile without an instance gives."""
@@ -51,39 +54,54 @@ class Work(Generic[J]):
 
     @property
     def done(self) -> bool:
-        return len(self.parts) == len(self.plan.tiles)
+        return len(self.parts) == len(self.tiles)
 
-    def prepared(self, size: int, variants: Sequence[Variant]) -> Iterator[tuple[list[int], list[list[np.ndarray]]]]:
-        """The tiles that are left, up to `size` at once: their numbers, and each as it is and in the `variants`.
+    @functools.cached_property
+    def tiles(self) -> list[tuple[TilePlan, Tile]]:
+        """All tiles, by their numbers, each with the plan that it is of."""
+        return [(plan, tile) for plan in self.plans for tile in plan.tiles]
+
+    def prepared(
+        self, size: int, variants: Sequence[Variant]
+    ) -> Iterator[tuple[TilePlan, list[int], list[list[np.ndarray]]]]:
+        """The tiles that are left, up to `size` of a plan at once, of one that has but one tile that alone.
 
         Tiles that show nothing are finished with that. A tile is read when it is asked for.
+
+        Yields:
+            The plan; the numbers of the tiles; each as it is and in the `variants`.
         """
         chosen: list[int] = []
         images: list[list[np.ndarray]] = []
-        left = [number for number in range(len(self.plan.tiles)) if number not in self.parts]
-        for number in left:
-            tile = self.plan.tiles[number]
-            pixels = self.plan.prepare(tile)
+        left = [number for number in range(len(self.tiles)) if number not in self.parts]
+        for place, number in enumerate(left):
+            plan, tile = self.tiles[number]
+            pixels = plan.prepare(tile)
             if pixels is None:
                 self.parts[number] = self.nothing
             else:
                 chosen.append(number)
-                images.append([pixels, *(self.plan.prepare_variant(tile, variant) for variant in variants)])
-            if chosen and (len(chosen) == size or number == left[-1]):
-                yield chosen, images
+                images.append([pixels, *(plan.prepare_variant(tile, variant) for variant in variants)])
+            last = place + 1 == len(left) or self.tiles[left[place + 1]][0] is not plan
+            if chosen and (last or len(chosen) == size or len(plan.tiles) == 1):
+                yield plan, chosen, images
                 chosen, images = [], []
 
     def finish(self, number: int, found: Instances) -> None:
         """Note what was found in a tile."""
         self.parts[number] = found
-        if self.job.journal is not None and len(self.plan.tiles) > 1:
+        if self.job.journal is not None and len(self.tiles) > 1:
             self.job.journal.add(number, found)
 
     def whole(self, min_score: float) -> Instances:
         """The instances of the image, as far as its tiles are finished."""
-        plan = self.plan
-        parts = [self.parts.get(number, self.nothing) for number in range(len(plan.tiles))]
-        found = parts[0] if len(parts) == 1 else merge_tiles(parts, plan.tiles, plan.size, plan.margin)
+        parts = iter([self.parts.get(number, self.nothing) for number in range(len(self.tiles))])
+        scales = []
+        for plan in self.plans:
+            of_plan = list(itertools.islice(parts, len(plan.tiles)))
+            merged = merge_tiles(of_plan, plan.tiles, plan.size, plan.margin) if len(of_plan) > 1 else of_plan[0]
+            scales.append(merged)
+        found = merge_scales(scales) if len(scales) > 1 else scales[0]
         names, boxes_only = self.nothing.names, self.nothing.boxes_only
         return dataclasses.replace(found, min_score=min_score, names=names, boxes_only=boxes_only)
 
@@ -94,5 +112,6 @@ class TileBatch(Generic[J]):
 
     work: Work[J]
     tiles: list[int]
+    """Their numbers."""
     detections: Detections | None
     """Of the tiles, and of copies of the last one up to the size of the batch; None without a tile."""

@@ -31,7 +31,7 @@ from fsis_jax.inference.pasting import nothing_found, paste_tile
 from fsis_jax.inference.programs import Network
 from fsis_jax.inference.references import NO_REFERENCES, References, check_encoded, shown_to_closed_set
 from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
-from fsis_jax.inference.tile_plan import TilePlan, plan_tiles
+from fsis_jax.inference.tile_plan import TilePlan, plan_tiles, size_groups
 from fsis_jax.inference.tiling import Tile
 from fsis_jax.io.atomic import user_path
 from fsis_jax.io.given import ImageLike, as_crops, as_image, known_pixel_size
@@ -287,7 +287,7 @@ class Segmenter:
     def plan(
         self, image: ImageLike, references: References | None = None, *, pixel_size: float | None = None, tile: int = 0
     ) -> TilePlan:
-        """How an image is read: its scale and its tiles, which `TilePlan.prepare` reads. As for `segment`."""
+        """How an image is read: its scale (of mixed references their median's) and its tiles. As for `segment`."""
         self.check_references(references)
         image = as_image(image)
         sides = (references or NO_REFERENCES).sides_in(known_pixel_size(image, pixel_size))
@@ -312,21 +312,24 @@ class Segmenter:
             references = NO_REFERENCES
         elif not isinstance(references, References):
             references = self.encode_references(references)
-        plan = self.plan(job.image, references, pixel_size=job.pixel_size, tile=tile)
+        self.check_references(references)
+        image = as_image(job.image)
+        sides = references.sides_in(known_pixel_size(image, job.pixel_size))
         if references.pixel_size is not None:
-            sides = references.sides_in(known_pixel_size(plan.image, job.pixel_size))
             warn_of_sizes(sides, self._transform, self._told)
-        return Work(job, plan, references, nothing_found(plan, self.config))
+        groups = size_groups(sides, self._transform)
+        plans = [plan_tiles(image, group, self.config, self._transform, tile) for group in groups]
+        return Work(job, plans, references, nothing_found(plans[0], self.config))
 
     def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[TileBatch[J]]:
         """Batches that the device was given, each prepared when it is asked for."""
         for job in jobs:
             work = self._work(job, tile)
-            # An image that is read whole is a batch of its own: one alone and one of many run the same program.
-            size = self.tile_batch if len(work.plan.tiles) > 1 else 1
             given = False
-            for tiles, images in work.prepared(size, self.variants):
-                found = self._network.find(work.plan, images, work.references, (Variant(), *self.variants), size)
+            for plan, tiles, images in work.prepared(self.tile_batch, self.variants):
+                # An image that is read whole is a batch of its own: one alone and one of many run the same program.
+                size = self.tile_batch if len(plan.tiles) > 1 else 1
+                found = self._network.find(plan, images, work.references, (Variant(), *self.variants), size)
                 yield TileBatch(work, tiles, found)
                 given = True
             if not given:
@@ -336,11 +339,11 @@ class Segmenter:
         self, batch: TileBatch[J], progress: Callable[[J, int, int], object] | None
     ) -> Iterator[tuple[J, Instances]]:
         """Wait for a batch and paste its masks; the image's instances if these were its last tiles."""
-        work, plan, detections = batch.work, batch.work.plan, jax.device_get(batch.detections)
+        work, detections = batch.work, jax.device_get(batch.detections)
         for row, number in enumerate(batch.tiles):
-            work.finish(number, self.paste(plan, plan.tiles[number], detections, row))
+            work.finish(number, self.paste(*work.tiles[number], detections, row))
             if progress is not None:
-                progress(work.job, len(work.parts), len(plan.tiles))
+                progress(work.job, len(work.parts), len(work.tiles))
         if work.done:
             whole = work.whole(self.min_score)
             work.parts.clear()  # whoever gets the result may take its time

@@ -35,6 +35,8 @@ from fsis_jax.preprocess.transforms import (
 )
 from fsis_jax.preprocess.windows import Window
 
+MIXED = 2.5
+"""Times the smallest reference that the largest must be, for the image to be read at two scales."""
 SMALLEST_TILE = 32
 """Pixels of the image."""
 _CANVAS_MULTIPLE = 32
@@ -144,6 +146,22 @@ def _up(length: float) -> int:
 def _fine_enough(image: Image, scale: float) -> Image:
     """The coarsest level of a pyramid that has two pixels or more for each of the canvas; else the image."""
     return coarsest(image, 0.5 / scale)
+
+
+def size_groups(sides: np.ndarray, transform: TransformConfig) -> list[np.ndarray]:
+    """References of one size each: those given, or two groups, parted at the widest gap, where their sizes are mixed.
+
+    A network knows cells of one size, to which the references bring an image; what is mixed is read at two scales.
+
+    Args:
+        sides: (k, 2), height and width of each.
+    """
+    each = np.sqrt(np.prod(sides, axis=1, dtype=np.float64))
+    if transform.scale != "reference" or not len(each) or each.max() < MIXED * each.min():
+        return [sides]
+    order = np.argsort(each, kind="stable")
+    gap = int(np.argmax(each[order[1:]] / each[order[:-1]])) + 1
+    return [sides[np.sort(order[:gap])], sides[np.sort(order[gap:])]]
 
 
 def plan_tiles(

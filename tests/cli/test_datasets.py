@@ -62,6 +62,8 @@ def test_data_is_not_written_over(fsis, data):
 
 def test_merged_folders(fsis, monkeypatch):
     made = {}
-    monkeypatch.setattr(datasets, "merge", lambda roots, output, folds: made.update(r=roots, o=output, f=folds) or "c")
+    monkeypatch.setattr(
+        datasets, "merge_folders", lambda roots, output, folds: made.update(r=roots, o=output, f=folds) or "c"
+    )
     result = fsis("data", "merge", "a", "b", "--output", "c", "--folds", "f.json")
     assert (result.status, made) == (0, {"r": ["a", "b"], "o": "c", "f": "f.json"})

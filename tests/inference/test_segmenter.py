@@ -135,7 +135,7 @@ def test_references_that_show_nothing_are_refused_and_odd_sizes_told(segmenter, 
     segmenter.encode_references([crop] * 3, sides=sides)
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(
-        "reference 1, reference 3: references of 20 to 70 pixels: images are read at one scale"
+        "reference 1, reference 3: references of 20 to 70 pixels: images are read at two scales"
     )
     least = segmenter.config.data.transform.reference_pixels / segmenter.config.data.transform.max_scale
     small = segmenter.encode_references([crop], sides=np.full((1, 2), least), pixel_size=1.0)
@@ -313,7 +313,7 @@ def test_arrays_that_do_not_fit_the_config_are_named(tiny_run, monkeypatch):
         config.model.box_head.hidden = 40
         return config
 
-    monkeypatch.setattr(weights, "config_of", wider)
+    monkeypatch.setattr(runs, "config_of", wider)
     with pytest.raises(FsisError, match=r"another architecture: .* of another shape \(box_head/\S+ .* instead of"):
         Segmenter.from_checkpoint(tiny_run.workdir)
 

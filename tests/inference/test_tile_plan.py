@@ -11,7 +11,7 @@ import tiny
 
 from fsis_jax.config import base_config
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.tile_plan import plan_tiles
+from fsis_jax.inference.tile_plan import plan_tiles, size_groups
 from fsis_jax.io.intensity import find_stretch
 from fsis_jax.preprocess.transform_config import transform_config
 from fsis_jax.preprocess.transforms import resize, to_8bit
@@ -259,3 +259,27 @@ def test_an_image_that_is_too_large_to_be_read_as_a_whole_is_refused():
     assert len(planned(_fixed_side(), huge, (28, 28), tile=800).tiles) > 1
     small = Lazy(np.zeros((2500, 2500), np.uint8))
     assert len(planned(_fixed_side(), Slide(huge, coarser=(small,)), (28, 28)).tiles) == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([20], [[20]]),
+        ([20, 30, 49], [[20, 30, 49]]),
+        ([60, 20, 22, 55], [[20, 22], [60, 55]]),
+        ([10, 12, 14, 90], [[10, 12, 14], [90]]),
+    ],
+)
+def test_references_of_mixed_sizes_are_two_groups(sizes, groups):
+    config = tiny.get_config()
+    sides = np.array([(size, size) for size in sizes], np.float32)
+    found = size_groups(sides, transform_config(config))
+    assert [group[:, 0].tolist() for group in found] == groups
+
+
+def test_a_model_with_a_fixed_scale_has_one_group():
+    config = tiny.get_config()
+    config.data.transform.scale = "shortest_side"
+    sides = np.array([(10, 10), (90, 90)], np.float32)
+    assert len(size_groups(sides, transform_config(config))) == 1
+    assert len(size_groups(np.zeros((0, 2), np.float32), transform_config(tiny.get_config()))) == 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsis_jax.inference.instances import CroppedMask, Instances
-from fsis_jax.inference.tiling import Tile, merge_tiles, near_core, tiles
+from fsis_jax.inference.tiling import Tile, merge_scales, merge_tiles, near_core, tiles
 
 sizes = st.tuples(st.integers(1, 240), st.integers(1, 240))
 
@@ -200,6 +200,19 @@ def test_who_stays_of_two_by_hand():
     assert scores(_found((100, 100), (0.9, whole_left), (0.7, whole_left)), nothing) == pytest.approx([0.9, 0.7])
     beside = _found((100, 100), (0.8, _square(30, 25, 20)))
     assert scores(_found((100, 100), (0.9, whole_left)), beside) == pytest.approx([0.9, 0.8])
+
+
+def test_what_two_scales_find_of_a_cell_is_one():
+    """Across scales the better stays; what lies apart, and what one scale gives alone, stays as well."""
+    size = (100, 160)
+    near = _found(size, (0.9, _square(30, 70, 20)), (0.6, _square(2, 2, 5)))
+    far = _found(size, (0.8, _square(31, 71, 18)), (0.7, _square(60, 100, 30)))
+    assert merge_scales([near, far]).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert merge_scales([far, near]).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert merge_scales([near, _found(size)]).scores.tolist() == pytest.approx([0.9, 0.6])
+    # A doubtful fragment does not take the place of the cell that it lies in.
+    piece = _found(size, (0.3, _square(35, 75, 6)))
+    assert merge_scales([near, piece]).scores.tolist() == pytest.approx([0.9, 0.6])
 
 
 def test_no_certain_cell_is_lost_to_a_doubtful_one():
