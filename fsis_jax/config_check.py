@@ -133,7 +133,7 @@ def _model(config: ConfigDict) -> Iterator[Fault]:
 
 
 def _shown(value: Any) -> str:
-    """In one line, and not all of a long tuple."""
+    """A value in one line, and not all of a long tuple."""
     return " ".join(_brief.repr(value).split())
 
 

@@ -259,7 +259,7 @@ def _stored_name(name: str, stored: Mapping[str, Any]) -> str:
 
 
 def _ap50(metrics: dict[str, float]) -> float:
-    """Of masks; of boxes where the model has no masks."""
+    """AP50 of masks, or of boxes where the model has no masks."""
     return metrics.get("mask_ap50", metrics.get("box_ap50", 0.0))
 
 

@@ -28,7 +28,7 @@ from fsis_jax.io.damage import damage_in
 from fsis_jax.models.detector import Detector
 from fsis_jax.pretrained import SHIPPED, shipped_file
 
-logger = logging.getLogger("fsis_jax")
+_logger = logging.getLogger(__name__)
 
 WEIGHTS_SUFFIX = ".npz"
 _FORMAT = 1

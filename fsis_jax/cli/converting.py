@@ -15,7 +15,7 @@ from fsis_jax.io.atomic import user_path
 
 
 def convert_parser() -> Parser:
-    """Of `convert`."""
+    """The arguments of `fsis convert`."""
     parser = Parser(prog="fsis convert", description="Weights and configs of other projects to ours, and weights back.")
     parser.add_argument(
         "source",
@@ -61,7 +61,7 @@ def convert(arguments: Sequence[str]) -> None:
 
 
 def export_parser() -> Parser:
-    """Of `export`."""
+    """The arguments of `fsis export`."""
     parser = Parser(
         prog="fsis export",
         description="The weights of a run in one file, to use or to give away: as float16, without the optimiser.",

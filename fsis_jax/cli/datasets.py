@@ -10,7 +10,7 @@ from fsis_jax.synthetic.generate import generate
 
 
 def data_parser() -> Parser:
-    """Of `data`."""
+    """The arguments of `fsis data`."""
     parser = Parser(prog="fsis data", description="Check, make and prepare data sets.")
     actions = parser.add_subparsers(dest="action", required=True)
     checking = actions.add_parser("check", help="validate a folder: a table, and every problem; status 1 if any")

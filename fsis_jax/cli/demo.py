@@ -48,7 +48,7 @@ class _Segmented:
 
 
 def demo_parser() -> Parser:
-    """Of `demo`."""
+    """The arguments of `fsis demo`."""
     parser = Parser(
         prog="fsis demo", description="See it work: segment two kinds of cell on an image that the command draws."
     )

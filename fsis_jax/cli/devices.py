@@ -34,6 +34,6 @@ def device_failure(error: Exception) -> FsisError | None:
 
 
 def _reason(error: Exception) -> str:
-    """In brackets, if there is one."""
+    """What an error says, in brackets; nothing if it says nothing."""
     text = " ".join(str(error).split())[:_MOST]
     return f" ({text})" if text else ""

@@ -42,7 +42,7 @@ _logger = logging.getLogger(__name__)
 
 
 def segment_parser() -> Parser:
-    """Of `segment`."""
+    """The arguments of `fsis segment`."""
     parser = Parser(
         prog="fsis segment",
         description="Segment every cell like the references, in any number of images. A model of named categories "
@@ -112,7 +112,7 @@ def segment_parser() -> Parser:
 
 
 def references_parser() -> Parser:
-    """Of `references`."""
+    """The arguments of `fsis references`."""
     parser = Parser(prog="fsis references", description="Encode references once, to segment with them again and again.")
     _add_references(parser)
     parser.add_argument(

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 _NAMES = ("stdin", "stdout", "stderr")
-"""By file descriptor."""
+"""The standard streams by their file descriptors."""
 
 
 def open_streams() -> None:

@@ -37,7 +37,7 @@ from fsis_jax.training.loop import train_and_evaluate
 
 
 def config_parser(command: str) -> Parser:
-    """Of `train` and `evaluate`; what it does not know are changes of the config."""
+    """The arguments of `fsis train` and `fsis evaluate`; what it does not know are changes of the config."""
     parser = Parser(
         prog=f"fsis {command}",
         description="Any key of the config is changed by --config.a.b=VALUE; fsis_jax/config.py lists them.",

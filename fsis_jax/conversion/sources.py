@@ -38,7 +38,7 @@ class SourceWeights:
     tensors: dict[str, np.ndarray]
     """CA_FSIS_Cell's name -> tensor in PyTorch's layout, in the order of the file."""
     config: ConfigDict
-    """Of the model that the weights fit."""
+    """The config of the model that the weights fit."""
     whole: bool
     """Whether they are a whole detector; otherwise weights to start training from."""
     unknown: list[str]

@@ -41,7 +41,7 @@ def class_numbers(classes: np.ndarray, ids: Sequence[int]) -> np.ndarray:
 
 
 class ClosedSetSampler:
-    """In the place of `EpisodeSampler`: every episode is a target without references.
+    """Takes the place of `EpisodeSampler`: every episode is a target without references.
 
     Args:
         targets: positions of the records to train on.

@@ -3,14 +3,15 @@
 Annotations are read and checked at once (`index.py`); pixels stay on the disk until a record is asked for.
 """
 
+import logging
 import os
 import pathlib
-
-from absl import logging
 
 from fsis_jax.data.index import read_index
 from fsis_jax.errors import FsisError
 from fsis_jax.preprocess.records import Record
+
+_logger = logging.getLogger(__name__)
 
 
 class CocoSource:
@@ -42,7 +43,7 @@ class CocoSource:
         self.problems = index.problems
         self._images = tuple(os.fspath(path) for path in index.images)
         if index.problems:
-            logging.warning(
+            _logger.warning(
                 "%d problems with annotations; `fsis data check %s` lists them all. The first: %s",
                 len(index.problems),
                 os.fspath(root),

@@ -33,7 +33,7 @@ _GET_DATA = (
     "give the folder of your data, make some with `fsis data synthetic --output DIR`, "
     "or use `fsis train --config configs/quickstart.py`, which makes its own"
 )
-_logger = logging.getLogger("fsis_jax")
+_logger = logging.getLogger(__name__)
 
 
 def find_layout(root: str | os.PathLike[str]) -> Layout:

@@ -19,7 +19,7 @@ from fsis_jax.preprocess.records import Annotations, ReferenceSource
 from fsis_jax.preprocess.windows import decode_columns
 
 Kind = Literal["present", "background", "absent", "plain"]
-"""Of the references; "plain": there are none (closed_set.py)."""
+"""What the references show; "plain": there are none (closed_set.py)."""
 BACKGROUND_SIDES = (32, 64, 128)
 """Sides of background patches, in pixels of the resized target."""
 BACKGROUND_MARGIN = 2

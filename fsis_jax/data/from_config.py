@@ -23,7 +23,7 @@ from fsis_jax.synthetic.generate import generate
 DEBUG_TRAIN, DEBUG_VALIDATION = 8, 4
 """Images of a run with `config.debug`."""
 
-logger = logging.getLogger("fsis_jax")
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def open_split(config: ConfigDict, split: str) -> Source:
     """
     root = user_path(config.data.root)
     if config.data.synthetic and not root.exists():
-        logger.info("making synthetic cells in %s", root)
+        _logger.info("making synthetic cells in %s", root)
         generate(root, seed=config.seed)
     head = config.model.keypoint_head
     source = open_source(root, split, keypoints=head.kind != "none")
@@ -116,7 +116,7 @@ def open_splits(config: ConfigDict) -> Splits:
     validation = _set_apart(source, order, round(fraction * len(usable)), seen)
     train = sorted(set(usable) - set(validation))
     if not validation:
-        logger.info("validating on the %d training images themselves", len(usable))
+        _logger.info("validating on the %d training images themselves", len(usable))
         validation = train
     if config.debug:
         train, validation = _few(source, train, validation, seen)

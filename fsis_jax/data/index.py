@@ -32,7 +32,7 @@ from fsis_jax.preprocess.records import Annotations
 from fsis_jax.preprocess.segmentation import InvalidAnnotationError
 
 _MOST_PIXELS = 1 << 31
-"""Of an image that run lengths can count."""
+"""The most pixels of an image of which run lengths can count the pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Index:
     file: pathlib.Path
     """The annotation file."""
     annotations: tuple[Annotations, ...]
-    """By ascending image id."""
+    """What is known of each image, by ascending image id."""
     images: tuple[pathlib.Path, ...]
     """Path of each image, whether or not it exists."""
     categories: dict[int, str]

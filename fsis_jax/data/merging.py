@@ -23,7 +23,7 @@ from fsis_jax.io.atomic import check_unused, new_folder
 
 Path = str | os.PathLike[str]
 _SORTS = {"images": "image_id", "annotations": "annotation_id", "categories": "category_id", "licenses": "license"}
-"""Of rows that have ids, and the key that refers to them."""
+"""Lists whose rows have ids, each with the key that refers to them."""
 
 
 def merge_folders(folders: Sequence[Path], output: Path, *, folds: Path | None = None) -> pathlib.Path:

@@ -139,7 +139,7 @@ def _mean(values: np.ndarray) -> float:
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    logging.getLogger("fsis_jax").warning(message)
+    logging.getLogger(__name__).warning(message)
 
 
 class _Evaluator(COCOeval):

@@ -58,7 +58,7 @@ class Matching:
     false_positives: int
     false_negatives: int
     summed_iou: float
-    """Of the true positives."""
+    """The sum over the true positives."""
 
     @property
     def ap(self) -> float:

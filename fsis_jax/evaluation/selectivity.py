@@ -24,7 +24,7 @@ class Selectivity:
 
     images: int
     mask_ap50: float
-    """Of the referenced category, mean over categories, all scores."""
+    """AP50 of the referenced category over all scores, the mean over categories."""
     wrong_mask_ap50: float
     """The same cells, where the references are of a category that is absent."""
     on_other: float

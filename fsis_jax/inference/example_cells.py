@@ -38,7 +38,7 @@ _ROWS = 1024
 _SCATTERED = 0.05
 """Share of its box that a label fills at least, for more than half of the labels."""
 _MOST_OF_IMAGE = 0.8
-"""Of the image's sides, without a word."""
+"""Share of the image's sides that a reference may have without a warning."""
 _BOX = re.compile(r"(?P<image>.+):(?P<box>[^:]*,[^:]*)", re.DOTALL)
 
 

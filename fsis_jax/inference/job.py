@@ -114,4 +114,4 @@ class TileBatch(Generic[J]):
     tiles: list[int]
     """Their numbers."""
     detections: Detections | None
-    """Of the tiles, and of copies of the last one up to the size of the batch; None without a tile."""
+    """What was found in the tiles, and in copies of the last one up to the batch's size; None without a tile."""

@@ -34,7 +34,7 @@ class Holder:
     started: str
     """When the process did, since numbers come again; "" where that cannot be told."""
     token: str
-    """Of this lock alone."""
+    """A text that no other lock has."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" if self.host else "an unknown process"

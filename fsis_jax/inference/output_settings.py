@@ -14,9 +14,9 @@ class OutputSettings:
     """Kinds of `io.outputs.FILES`."""
     channel: str | None = None
     page: str | None = None
-    """Of stacks: `open_image`."""
+    """Which page of a stack, as for `open_image`."""
     series: str | None = None
-    """Of files with several images: `open_image`."""
+    """Which image of a file with several, as for `open_image`."""
     pixel_size: float | None = None
     """Micrometres per pixel of the images; None: as each file says."""
     tile: int = 0

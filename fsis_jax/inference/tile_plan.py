@@ -65,7 +65,7 @@ class TilePlan:
 
     @functools.cached_property
     def stretch(self) -> Stretch | None:
-        """Of the whole image, in a coarse level that has enough pixels; of one in tiles without its empty parts."""
+        """The whole image's, by a coarse level with enough pixels; of an image in tiles without its empty parts."""
         height, width = self.size
         level = coarsest(self.image, math.sqrt(height * width / _MEASURED))
         grain = self.grain * level.shape[0] / height if len(self.tiles) > 1 else 0.0
@@ -139,7 +139,7 @@ class TilePlan:
 
 
 def _up(length: float) -> int:
-    """To the sides that canvases have."""
+    """A length rounded up to the sides that canvases have."""
     return _CANVAS_MULTIPLE * math.ceil(length / _CANVAS_MULTIPLE)
 
 

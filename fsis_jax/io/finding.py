@@ -14,7 +14,7 @@ from fsis_jax.io.slides import SLIDE_SUFFIXES
 from fsis_jax.io.unread import is_hidden, is_in_zarr, unread_kinds
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".btf", ".tf8", ".lsm", ".qptiff", ".zarr", *SLIDE_SUFFIXES)
-"""Of files that are images when a folder is given; more are read when they are named."""
+"""Suffixes of images that are taken from a folder; more are read when they are named."""
 _OURS = tuple(FILES[kind].format("") for kind in ("labels", "overlay"))
 
 _logger = logging.getLogger(__name__)

@@ -121,7 +121,7 @@ class ImageFile:
     def __init__(
         self, path: str, planes: Sequence[Plane], pixel_size: float | None, close: Callable[[], None] | None = None
     ) -> None:
-        """Args: planes: all resolutions, the highest first; close: called once, after the planes are closed."""
+        """Take `planes`, all resolutions, the highest first; `close` is called once, after the planes are closed."""
         self.path, self.pixel_size = path, pixel_size
         self._plane, *coarser = planes
         self.coarser = tuple(coarser)

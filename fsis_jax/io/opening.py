@@ -17,7 +17,7 @@ _FOREIGN_SUFFIXES = (
     *(".czi", ".lif", ".lof", ".xlef", ".nd2", ".nd", ".oib", ".oif", ".oir", ".vsi", ".ets", ".zvi", ".ims", ".dv"),
     *(".r3d", ".dcm", ".dicom", ".mrc", ".ics", ".ids", ".sld", ".sldy", ".spe", ".ipl", ".h5", ".hdf5", ".c01"),
 )
-"""Of formats that Fiji reads and we do not."""
+"""Suffixes of formats that Fiji reads and we do not."""
 
 
 def open_image(

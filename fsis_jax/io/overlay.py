@@ -165,7 +165,7 @@ def _write(picture: np.ndarray, mask: Mask, zoom: float, texts: Sequence[str]) -
 
 
 def _mix(picture: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    """In the memory of `other`."""
+    """The result, in the memory of `other`."""
     return cv2.addWeighted(picture, 1 - share, other, share, 0, dst=other).astype(np.uint8, copy=False)
 
 

@@ -97,7 +97,7 @@ def _measure(crop: Mask, image: Image, names: Sequence[str], pixel_size: float |
 
 
 def _eccentricity(xs: np.ndarray, ys: np.ndarray) -> float:
-    """Of the ellipse with the same second moments as points (n,) around their mean; 0 for a single one."""
+    """Eccentricity of the ellipse with the same second moments as points (n,) around their mean; 0 for a single one."""
     half_sum, half_difference = (float(np.mean(xs**2 + sign * ys**2)) / 2 for sign in (1, -1))
     root = math.hypot(half_difference, float(np.mean(xs * ys)))
     largest, smallest = half_sum + root, max(half_sum - root, 0.0)

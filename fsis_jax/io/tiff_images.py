@@ -75,7 +75,7 @@ def _lies_in(series: tifffile.TiffPageSeries, tiff: tifffile.TiffFile) -> bool:
 
 
 def _own_positions(series: tifffile.TiffPageSeries, tiff: tifffile.TiffFile) -> tifffile.TiffPageSeries:
-    """Of a set by Micro-Manager the positions in the file itself; all others' come with each of its files."""
+    """The positions of a Micro-Manager set that lie in the file itself; all others' come with each of its files."""
     axes, shape = dimensions(series)
     count = axes.index("Y")
     pages = list(series)

@@ -29,9 +29,9 @@ class BlockStyle:
     stride_in_1x1: bool = True
     """Where the stride of a bottleneck sits: on its first 1x1 convolution, or on the 3x3."""
     groups: int = 1
-    """Of the 3x3 convolution."""
+    """The groups of the 3x3 convolution."""
     dilation: int = 1
-    """Of the 3x3 convolution of a bottleneck."""
+    """The dilation of the 3x3 convolution of a bottleneck."""
     deformable: str = "none"
     """Learned offsets ahead of each convolution of a bottleneck: "none", or a layout of `ops.sample_at_offsets`."""
 

@@ -40,7 +40,7 @@ class RoiFeatures:
     """(B, R, p, p, 7), see `pooled_votes` of votes.py; None where there are none."""
 
     def first(self, count: int) -> "RoiFeatures":
-        """Of the first rois of each image."""
+        """The features of the first rois of each image."""
         return RoiFeatures(
             self.rois[:, :count],
             self.references,
@@ -120,7 +120,7 @@ class Convolutions(nnx.Module):
 
 
 class ClassBoxHead(nnx.Module):
-    """Of a closed-set detector: Fast R-CNN's two outputs (fast_rcnn_outputs of modeling/fast_rcnn_heads.py).
+    """The outputs of a closed-set detector: Fast R-CNN's two (fast_rcnn_outputs of modeling/fast_rcnn_heads.py).
 
     Args:
         embedding: of pooled features.
@@ -141,12 +141,14 @@ class ClassBoxHead(nnx.Module):
 
 
 class RelationBoxHead(nnx.Module):
-    """Args:
-    embedding: of pooled features.
-    channels: C of the maps that the embedding reads.
-    relation: "concat", "compare", "compare_bags" or "none".
-    boxes: box outputs: 2 (background and foreground; converted weights) or 1.
-    votes: values of the pooled votes of a roi, which "compare" and "compare_bags" read too; 0: there are none.
+    """Class scores and boxes of rois, by comparing their features with the references'.
+
+    Args:
+        embedding: of pooled features.
+        channels: C of the maps that the embedding reads.
+        relation: "concat", "compare", "compare_bags" or "none".
+        boxes: box outputs: 2 (background and foreground; converted weights) or 1.
+        votes: values of the pooled votes of a roi, which "compare" and "compare_bags" read too; 0: there are none.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ def build_fpn(config: ConfigDict, backbone: ResNet, *, rngs: nnx.Rngs) -> FPN | 
 
 
 def build_matching(config: ConfigDict, channels: int, *, rngs: nnx.Rngs) -> CoAttention | L1Match | None:
-    """Of target and references, over features of so many channels."""
+    """The matching of target and references over features of so many channels."""
     if config.matching.kind == "co_attention":
         return CoAttention(channels, norm=config.matching.norm, dtype=_dtype(config), rngs=rngs)
     if config.matching.kind == "l1":

@@ -76,11 +76,13 @@ class CoAttention(nnx.Module):
         mask: jax.Array | None = None,
         training: Training | None = None,
     ) -> Match:
-        """Args:
-        target: (B, h, w, C).
-        reference: (B, hr, wr, C), the mean over the shots.
-        mask: (B, h, w, 1), 0 where the target is padding.
-        training: batch statistics in the norms.
+        """Relate target and references of one level.
+
+        Args:
+            target: (B, h, w, C).
+            reference: (B, hr, wr, C), the mean over the shots.
+            mask: (B, h, w, 1), 0 where the target is padding.
+            training: batch statistics in the norms.
         """
         g_target, phi = _flat(self.g(target)), _flat(self.phi(target))  # (B, N_d, C/2)
         g_reference, theta = _flat(self.g(reference)), _flat(self.theta(reference))  # (B, N_a, C/2)

@@ -108,7 +108,7 @@ def mask_confidence(masks: jax.Array) -> jax.Array:
 
 
 def _ranked_by_masks(found: Detections, power: float) -> Detections:
-    """With scores times the confidence of the masks to a power, by descending score again."""
+    """The detections with scores times the masks' confidence to a power, by descending score again."""
     assert found.masks is not None
     scores = found.scores * mask_confidence(found.masks) ** power
     order = jnp.argsort(jnp.where(found.valid, -scores, jnp.inf), axis=1)
@@ -153,7 +153,7 @@ def _decode(model: Detector, rois: jax.Array, deltas: jax.Array, image_size: jax
 def _suppress(
     model: Detector, boxes: jax.Array, scores: jax.Array, valid: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Of one image, each class by itself: boxes (D, 4), scores, valid and classes (D,) by descending score."""
+    """What is left of an image, class by class: boxes (D, 4), scores, valid, classes (D,) by descending score."""
     settings = model.config.detections
 
     def of_one(boxes: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -213,7 +213,7 @@ def _heat_maps(model: Detector, seen: _Seen, boxes: jax.Array, sizes: jax.Array)
 def _distinct_poses(
     model: Detector, keypoints: jax.Array, boxes: jax.Array, classes: jax.Array, valid: jax.Array
 ) -> jax.Array:
-    """Of one image: valid (D,), where of instances of a class with like poses that of the surest keypoints is left."""
+    """valid (D,) of one image: of instances of a class with like poses that of the surest keypoints is left."""
     count = len(valid)
 
     def of_class(number: jax.Array) -> jax.Array:

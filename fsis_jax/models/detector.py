@@ -40,7 +40,7 @@ Pyramid = dict[int, jax.Array]
 """{level: (B, h, w, C)}, h = H / 2**level. Level 1, where it is there, is the stem, which the votes alone read."""
 
 EXTENT_MULTIPLE = {"fpn": 32, "p2": 32, "c4": 1, "c5": 1}
-"""To what an architecture rounds the sizes of images up."""
+"""The multiple to which an architecture rounds the sizes of images up."""
 
 
 @jax.tree_util.register_dataclass
@@ -136,7 +136,7 @@ class Detector(nnx.Module):
         training: Training | None = None,
         shift: int = 0,
     ) -> dict[int, Match]:
-        """Of every level with the references' level `shift` above it (coarser)."""
+        """The match of every level with the references' level `shift` above it (coarser)."""
         matches = {}
         for level in reversed(self.levels):
             if self.matching is None:
@@ -267,7 +267,7 @@ class Detector(nnx.Module):
         return logits, deltas[..., int(self.config.background_outputs) :, :]
 
     def masks_of(self, logits: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Of the mask head's output (B, R, M, M, outputs) the mask of each roi's label (B, R), 1 to C: (B, R, M, M)."""
+        """The mask of each roi's label (B, R), 1 to C, of the mask head's (B, R, M, M, outputs): (B, R, M, M)."""
         return of_class(jnp.moveaxis(logits[..., int(self.config.background_outputs) :], -1, 2), labels)
 
 

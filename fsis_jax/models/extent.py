@@ -20,7 +20,7 @@ class Extent:
     sizes: jax.Array
     """(B, 2) int32, height and width in pixels."""
     padded_pool: bool = dataclasses.field(default=False, metadata={"static": True})
-    """Of the backbone's stem: how it rounds, see `limits`."""
+    """How the backbone's stem rounds, see `limits`."""
 
     @classmethod
     def of(cls, image_sizes: jax.Array, multiple: int, *, padded_pool: bool = False) -> "Extent":

@@ -18,12 +18,14 @@ lecun_uniform = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class FPN(nnx.Module):
-    """Args:
-    channels_in: channels of the backbone's levels, from level 2 on.
-    channels: C, the same at all levels.
-    norm: "none", or "group" for training from scratch.
-    coarsest: 6 to append P6, or the backbone's last level.
-    finest_only: give level 2 alone (the P2only bodies).
+    """The feature pyramid: all levels with the same number of channels.
+
+    Args:
+        channels_in: channels of the backbone's levels, from level 2 on.
+        channels: C, the same at all levels.
+        norm: "none", or "group" for training from scratch.
+        coarsest: 6 to append P6, or the backbone's last level.
+        finest_only: give level 2 alone (the P2only bodies).
     """
 
     def __init__(

@@ -197,7 +197,7 @@ def trainable_anchors(anchors: jax.Array, image_sizes: jax.Array, straddle: floa
 
 
 def sampling_settings(config: ConfigDict, head: str) -> SamplingSettings:
-    """Of `config.rpn` or `config.box_head`, for `config` the `model` section."""
+    """How boxes are sampled for the head "rpn" or "box_head" of `config`, the `model` section."""
     section = config[head]
     return SamplingSettings(
         positive_iou=section.positive_iou,

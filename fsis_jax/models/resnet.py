@@ -78,13 +78,15 @@ def run_stage(
 
 
 class ResNet(nnx.Module):
-    """Args:
-    depth, width, group_width: see `make_stage`.
-    style: of the blocks. Offsets, if any, are learned from the second stage on. Dilated is the fourth stage alone,
-        which then keeps the stride of the third.
-    padded_pool: pad the stem's max pool by one pixel.
-    stages: how many; 4 down to stride 32.
-    remat: see `run_stage`.
+    """The backbone: a stem and up to four stages of residual blocks.
+
+    Args:
+        depth, width, group_width: see `make_stage`.
+        style: of the blocks. Offsets, if any, are learned from the second stage on. Dilated is the fourth stage alone,
+            which then keeps the stride of the third.
+        padded_pool: pad the stem's max pool by one pixel.
+        stages: how many; 4 down to stride 32.
+        remat: see `run_stage`.
     """
 
     def __init__(

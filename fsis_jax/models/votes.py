@@ -25,7 +25,7 @@ from fsis_jax.models.targets import Roles
 STRIDE = 2
 """Pixels of the canvas per position."""
 CHANNELS = 7
-"""Of `pooled_votes`."""
+"""The number of channels of `pooled_votes`."""
 _UNIT = 8.0
 """Distances are predicted as the logarithm of this many pixels."""
 _MAX_LOG = 4.0
@@ -36,7 +36,7 @@ _PEAK = 3
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Votes:
-    """Of B images, h = H / 2."""
+    """The votes of B images, h = H / 2."""
 
     cell: jax.Array
     """(B, h, w) float32 logits: in a cell."""

@@ -32,7 +32,7 @@ COCO_SIGMAS = np.array(
 COCO_SIGMAS.setflags(write=False)
 
 OTHER_SIGMA = 0.1
-"""Of every keypoint where they are not COCO's seventeen."""
+"""The sigma of every keypoint where they are not COCO's seventeen."""
 
 _LEAST_AREA = float(np.spacing(1.0))
 """Added to areas, as in the sources."""

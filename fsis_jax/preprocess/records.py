@@ -11,9 +11,9 @@ from typing import Literal, Protocol
 import numpy as np
 
 ReferenceSource = Literal["other", "target", "any"]
-"""Of references in training."""
+"""Where references come from in training."""
 ReferencesFrom = Literal["train", "target", "wrong"]
-"""Of references in a test; "wrong": the train split's, of a category that the target does not show."""
+"""Where references come from in a test; "wrong": the train split's, of a category that the target does not show."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,7 @@ def is_coordinate(value: object) -> bool:
 
 
 def polygon_excess(segmentation: object, height: int, width: int) -> float:
-    """By how many pixels polygons reach outside the image; 0 for run lengths, which cannot."""
+    """How many pixels polygons reach outside the image; 0 for run lengths, which cannot."""
     if not isinstance(segmentation, list):
         return 0.0
     points = np.concatenate([np.asarray(polygon, np.float64) for polygon in segmentation]).reshape(-1, 2)

@@ -19,7 +19,7 @@ class Appearance:
 
     background: Background
     radius: Range
-    """Of a circle of the cell's area, roughly."""
+    """Roughly that of a circle of the cell's area."""
     body: Colour
     elongation: Range = (1.0, 1.25)
     """Length over width."""

@@ -9,7 +9,7 @@ from fsis_jax.synthetic.appearances import Appearance, Background, Colour, Range
 
 _BACKGROUNDS: tuple[Background, ...] = ("dark", "tissue", "grey")
 _SHARES = (0.5, 0.3, 0.2)
-"""Of the categories on each background."""
+"""Share of the categories on each background."""
 _COLOURED = 0.3
 """Share of the fluorescent categories that are not grey."""
 
@@ -112,7 +112,7 @@ def _above(rng: np.random.Generator, least: float, factor: float) -> Range:
 
 
 def _colour(rng: np.random.Generator, background: Background) -> Colour:
-    """Of a body that its background does not hide."""
+    """The colour of a body that its background does not hide."""
     if background == "tissue":  # from pale lilac to dark violet
         depth = rng.uniform(0.0, 1.0)
         red, green, blue = (high + depth * (low - high) for high, low in ((0.74, 0.22), (0.58, 0.10), (0.82, 0.42)))

@@ -14,7 +14,7 @@ from fsis_jax.errors import FsisError
 STEPS = 20
 DEBUG_SUFFIX = "-debug"
 
-logger = logging.getLogger("fsis_jax")
+_logger = logging.getLogger(__name__)
 
 
 def debug_run(config: ConfigDict, workdir: pathlib.Path) -> tuple[ConfigDict, pathlib.Path]:
@@ -32,7 +32,7 @@ def debug_run(config: ConfigDict, workdir: pathlib.Path) -> tuple[ConfigDict, pa
         if not config_file.read_config(workdir / config_file.NAME).debug:
             raise FsisError(f"{workdir}: holds a run that is no quick look: rename it, or choose another --workdir")
         shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
-    logger.info(
+    _logger.info(
         "config.debug: at most %d training and %d validation images and %d steps, in %s",
         *(DEBUG_TRAIN, DEBUG_VALIDATION, STEPS, workdir),
     )

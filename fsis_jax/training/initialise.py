@@ -15,7 +15,7 @@ from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.checkpoints.weights import find_weights, load_weights
 from fsis_jax.io.atomic import user_path
 
-logger = logging.getLogger("fsis_jax")
+_logger = logging.getLogger(__name__)
 
 _SILENT = ("stride_in_1x1", "padded_pool")
 """Keys of config.model.backbone that change what its weights mean, but neither their names nor shapes."""
@@ -50,7 +50,7 @@ def _warn_of_silent_keys(path: pathlib.Path, made: ConfigDict, config: ConfigDic
     theirs, ours = made.model.backbone, config.model.backbone
     for key in _SILENT:
         if theirs[key] != ours[key]:
-            logger.warning(
+            _logger.warning(
                 "config.model.backbone.%s is %s, but the weights of %s are made for %s; consider "
                 "--config.model.backbone.%s=%s",
                 *(key, ours[key], path, theirs[key], key, theirs[key]),

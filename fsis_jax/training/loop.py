@@ -33,7 +33,7 @@ from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.schedule import learning_rate, total_steps
 from fsis_jax.training.step import merged_model, new_state
 
-logger = logging.getLogger("fsis_jax")
+_logger = logging.getLogger(__name__)
 
 
 def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
@@ -76,9 +76,9 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
             state = checkpoints.restore(start, state)
             # A converted checkpoint has no data state: the data start where a run of this config would be.
             batches.set_state(checkpoints.meta(start)["data_state"] or {**batches.get_state(), "step": start})
-            logger.info("going on from step %d of %s", start, workdir)
+            _logger.info("going on from step %d of %s", start, workdir)
         _note_config(config, workdir)
-        logger.info(
+        _logger.info(
             "%d device(s): %s; %d training and %d validation images; %d steps",
             jax.local_device_count(),
             jax.devices()[0].device_kind,
@@ -192,7 +192,7 @@ def _note_config(config: ConfigDict, workdir: pathlib.Path) -> None:
         before = _flatten(json.loads(path.read_text()))
         for key, value in _flatten(config_file.plain_config(config)).items():
             if before.get(key) != value:
-                logger.warning("config.%s is now %r, was %r when the run began", key, value, before.get(key))
+                _logger.warning("config.%s is now %r, was %r when the run began", key, value, before.get(key))
     else:
         config_file.write_config(config, workdir)
 

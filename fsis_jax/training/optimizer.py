@@ -26,7 +26,7 @@ def trainable(config: ConfigDict) -> nnx.filterlib.Filter:
 
 
 def _stage(path: tuple[Any, ...]) -> int:
-    """Of a variable of the backbone: 1 the stem with its norm, 2 res2, ... 5 res5."""
+    """The stage that a variable of the backbone belongs to: 1 the stem with its norm, 2 res2, ... 5 res5."""
     return path[2] + 2 if path[1] == "stages" else 1
 
 

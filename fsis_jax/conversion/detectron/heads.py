@@ -27,7 +27,7 @@ ROI_METHODS = {"RoIAlign": "align", "RoIPoolF": "pool", "RoIPool": "pool", "RoIC
 _OKS = 0.3
 """Detectron's threshold of KRCNN.NMS_OKS."""
 _RES5_SIDE = 7
-"""Of the features that res5 gives its head."""
+"""The side of the features that res5 gives its head."""
 
 
 def _roi(settings: YamlSettings, section: str) -> None:
@@ -52,7 +52,7 @@ def _head(settings: YamlSettings, key: str, heads: dict[str, Values]) -> Values:
 
 
 def box_head(settings: YamlSettings, architecture: str, norm: str) -> Values:
-    """Of RoIs to classes and boxes, and how it is trained."""
+    """Keys of the head from RoIs to classes and boxes, and of its training."""
     head = _head(settings, "FAST_RCNN.ROI_BOX_HEAD", _BOX_HEADS)
     values: Values = {f"model.box_head.{name}": value for name, value in head.items()}
     if head["kind"] == "res5":

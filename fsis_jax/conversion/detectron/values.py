@@ -54,7 +54,7 @@ def read_body(settings: YamlSettings) -> Body:
 
 
 def model_values(settings: YamlSettings, body: Body, notes: list[str]) -> Values:
-    """Of `config` as a whole; what differs from the file is added to `notes`.
+    """What the file says of `config` as a whole; what differs from the file is added to `notes`.
 
     Raises:
         FsisError: a value that our models do not have.
@@ -278,7 +278,7 @@ def _evaluation(settings: YamlSettings, notes: list[str]) -> Values:
 
 
 def _augmented_scales(settings: YamlSettings) -> tuple[float, ...]:
-    """Of test-time augmentation, times the usual scale."""
+    """The scales of test-time augmentation, as multiples of the usual one."""
     if not settings["TEST.BBOX_AUG.ENABLED"]:
         return ()
     usual = settings["TEST.SCALE"]
