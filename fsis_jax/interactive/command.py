@@ -1,0 +1,53 @@
+"""The `fsis segment` that does without a front end what was done with one."""
+
+import os
+import pathlib
+import shlex
+from collections.abc import Sequence
+
+import numpy as np
+
+from fsis_jax.inference.output_settings import OutputSettings
+from fsis_jax.interactive.state import Filters, Reference
+
+
+def segment_command(
+    path: str,
+    references: Sequence[Reference],
+    filters: Filters,
+    settings: OutputSettings,
+    output: str | os.PathLike[str],
+    *,
+    checkpoint: str | None,
+    min_score: float,
+) -> str:
+    """A line for a shell, with paths from the working folder on where they lie below it.
+
+    Args:
+        checkpoint: None for the default model.
+        min_score: the model's own, which needs no option.
+    """
+    parts = ["fsis", "segment", _short(path)]
+    for reference in references:
+        parts += ["--reference", str(Reference(_short(reference.image), reference.box))]
+    options = {
+        "--checkpoint": checkpoint,
+        "--channel": settings.channel,
+        "--page": settings.page,
+        "--series": settings.series,
+        "--pixel-size": settings.pixel_size,
+        "--tile": settings.tile or None,
+        "--category": settings.category,
+        "--min-score": None if filters.min_score == min_score else filters.min_score,
+        "--min-area": filters.min_area or None,
+        "--max-area": None if np.isinf(filters.max_area) else filters.max_area,
+    }
+    for option, value in options.items():
+        if value is not None:
+            parts += [option, str(value)]
+    return shlex.join([*parts, "--save", *settings.save, "--output", _short(os.fspath(output))])
+
+
+def _short(path: str) -> str:
+    place, here = pathlib.Path(os.path.abspath(path)), pathlib.Path.cwd()
+    return str(place.relative_to(here)) if place.is_relative_to(here) else path

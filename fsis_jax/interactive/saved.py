@@ -1,0 +1,143 @@
+"""`session.json`: what was shown, found and corrected, so that it can be gone on with.
+
+Plain JSON; reading it runs nothing that is in it. A mask is stored as COCO's run lengths over its own crop, and so an
+image may have any size.
+"""
+
+import json
+import math
+import os
+from typing import Any
+
+import numpy as np
+
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.cropped_mask import CroppedMask, encode
+from fsis_jax.inference.instances import Instances
+from fsis_jax.interactive.state import VERDICTS, Filters, Reference, Result, State
+from fsis_jax.io.atomic import atomic_write, read_failure
+from fsis_jax.io.damage import damage_in
+from fsis_jax.io.outlines import Box
+from fsis_jax.preprocess.windows import decode_columns
+
+_FORMAT = 1
+
+
+def write_session(path: str | os.PathLike[str], state: State, filters: Filters, model: str) -> str:
+    """Write a session; its path.
+
+    Args:
+        model: `Segmenter.fingerprint`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    content = {
+        "format": _FORMAT,
+        "model": model,
+        "min_score": filters.min_score,
+        "min_area": filters.min_area,
+        "max_area": None if math.isinf(filters.max_area) else filters.max_area,
+        "references": [_reference(reference) for reference in state.references],
+        "images": [_image(path, result) for path, result in state.results.items()],
+    }
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, separators=(",", ":")).encode())
+    return os.fspath(path)
+
+
+def read_session(path: str | os.PathLike[str], model: str) -> tuple[State, Filters]:
+    """Read what `write_session` wrote.
+
+    Raises:
+        FsisError: it cannot be read, is none or a damaged one, or is of another model.
+    """
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise read_failure(path, error, "session") from error
+    with damage_in(name, "no session", "delete it or choose another folder", "session"):
+        content = json.loads(data)
+        if not isinstance(content, dict):
+            raise ValueError("a text that says something else")
+        if content["format"] != _FORMAT:
+            raise FsisError(f"{name}: a session of format {content['format']}, not {_FORMAT}: choose another folder")
+        if content["model"] != model:
+            raise FsisError(f"{name}: a session with another model: name that (--checkpoint), or choose another folder")
+        try:
+            return _read(content)
+        except (TypeError, AttributeError) as error:  # a number where a list is expected, and the like
+            raise ValueError(f"{error}") from error
+
+
+def _read(content: dict[str, Any]) -> tuple[State, Filters]:
+    most = math.inf if content["max_area"] is None else float(content["max_area"])
+    filters = Filters(float(content["min_score"]), float(content["min_area"]), most)
+    references = tuple(_read_reference(entry) for entry in content["references"])
+    results = {str(entry["path"]): _read_result(entry) for entry in content["images"]}
+    return State(references, results), filters
+
+
+def _reference(reference: Reference) -> dict[str, Any]:
+    return {"image": reference.image, "box": reference.box}
+
+
+def _image(path: str, result: Result) -> dict[str, Any]:
+    found = result.found
+    return {
+        "path": path,
+        "size": found.size,
+        "category": found.category,
+        "part": result.part,
+        "references": [_reference(reference) for reference in result.references],
+        "boxes": found.boxes.tolist(),
+        "scores": found.scores.tolist(),
+        "masks": [_mask(crop) for crop in found.masks],
+        "verdicts": {str(row): verdict for row, verdict in result.verdicts.items()},
+        "added": [_mask(crop) for crop in result.added],
+    }
+
+
+def _mask(crop: CroppedMask) -> list[Any]:
+    height, width = crop.mask.shape
+    return [crop.y, crop.x, height, width, encode(CroppedMask(0, 0, crop.mask), (height, width))["counts"]]
+
+
+def _read_reference(entry: dict[str, Any]) -> Reference:
+    return Reference(str(entry["image"]), _read_box(entry["box"]))
+
+
+def _read_box(values: list[float]) -> Box:
+    x1, y1, x2, y2 = map(float, values)
+    return x1, y1, x2, y2
+
+
+def _read_result(entry: dict[str, Any]) -> Result:
+    height, width = map(int, entry["size"])
+    found = Instances(
+        np.array(entry["boxes"], np.float32).reshape(-1, 4),
+        np.array(entry["scores"], np.float32),
+        tuple(_read_mask(values, (height, width)) for values in entry["masks"]),
+        (height, width),
+        None if entry["category"] is None else str(entry["category"]),
+    )
+    verdicts = {int(row): verdict for row, verdict in entry["verdicts"].items()}
+    if not set(verdicts).issubset(range(len(found))) or not set(verdicts.values()).issubset(VERDICTS):
+        raise ValueError(f"verdicts {entry['verdicts']}")
+    return Result(
+        found,
+        tuple(_read_reference(reference) for reference in entry["references"]),
+        None if entry["part"] is None else _read_box(entry["part"]),
+        verdicts,
+        tuple(_read_mask(values, (height, width)) for values in entry["added"]),
+    )
+
+
+def _read_mask(values: list[Any], size: tuple[int, int]) -> CroppedMask:
+    y, x, height, width, counts = values
+    inside = 0 <= y <= y + height <= size[0] and 0 <= x <= x + width <= size[1]
+    if not inside:
+        raise ValueError(f"a mask of {width}x{height} pixels at {x}, {y}")
+    return CroppedMask(y, x, decode_columns(counts.encode("ascii"), height, 0, width).astype(bool))

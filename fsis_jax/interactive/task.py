@@ -1,0 +1,62 @@
+"""One piece of work in a thread, with its progress; it can be stopped."""
+
+import threading
+from collections.abc import Callable
+
+from fsis_jax.errors import FsisError
+
+
+class StoppedError(FsisError):
+    """Somebody asked for it."""
+
+
+class Task:
+    """Work that has begun.
+
+    Args:
+        name: what it does, for a person.
+        work: is given `advance`, which it calls with the number of finished parts and of all of them, and which raises
+            StoppedError where the work should end.
+        done: called in the thread when it has ended, however it did.
+    """
+
+    def __init__(
+        self, name: str, work: Callable[[Callable[[int, int], None]], object], done: Callable[[], object]
+    ) -> None:
+        self.name = name
+        self.finished, self.total = 0, 0
+        """Parts; 0 of 0 before the number is known."""
+        self.error = ""
+        """Why there is no result, in one line; while it runs, and if it succeeds, nothing."""
+        self._work, self._done = work, done
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"fsis: {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End it after the tile that it is at work on."""
+        self._stop.set()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until it has ended."""
+        self._thread.join(seconds)
+
+    def _advance(self, finished: int, total: int) -> None:
+        self.finished, self.total = finished, total
+        if self._stop.is_set():
+            raise StoppedError("stopped")
+
+    def _run(self) -> None:
+        failure = "it failed: the terminal tells why"
+        try:
+            self._work(self._advance)
+            failure = ""
+        except FsisError as error:
+            failure = str(error)
+        finally:
+            self.error = failure
+            self._done()

@@ -1,0 +1,242 @@
+"""What a person does, without a front end: its results are those of `fsis segment`, and every step can be undone."""
+
+import json
+import pathlib
+import shlex
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from fsis_jax.cli.segmenting import segment
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.tidying import WHOLE_CELLS
+from fsis_jax.interactive.folders import Folders
+from fsis_jax.interactive.session import Session
+from fsis_jax.interactive.state import Filters
+from fsis_jax.io.outputs import FILES
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+BOX = (10.0, 5.0, 31.0, 26.0)
+"""Around a disc of `picture`."""
+
+
+@pytest.fixture
+def a(folder):
+    return str(folder / "a.png")
+
+
+@pytest.fixture
+def segmented(session, a):
+    """A session with all of what was found in `a.png`."""
+    session.set_filters(Filters(0.0))
+    session.add_reference(a, BOX)
+    finish(session.segment(a))
+    assert len(session.result(a).found) > 2
+    return session
+
+
+def finish(task):
+    task.wait()
+    assert not task.running
+    assert task.error == ""
+
+
+def test_what_is_exported_is_what_the_command_writes_byte_for_byte(segmented, folder, a):
+    segmented.add_reference(a, (20.2, 29.7, 40.4, 50.1))
+    finish(segmented.segment(a))
+    best = segmented.result(a).found.scores
+    areas = np.sort(segmented.result(a).areas)
+    filters = Filters(float(round(best[-1], 3) + 0.001), float(areas[0] + 1), float(areas[-1] + 0.5))
+    segmented.set_filters(filters)
+    kinds = list(FILES)
+    files = segmented.export(a, kinds)
+    assert 0 < len(segmented.result(a).counted(filters)) < len(best)
+    command = shlex.split(segmented.command(a, kinds))
+    assert command[:3] == ["fsis", "segment", "a.png"]
+    assert command[3:7] == ["--reference", "a.png:10,5,31,26", "--reference", "a.png:20,30,40,50"]
+    command[command.index("--output") + 1] = "other"
+    segment(command[2:])
+    for kind in kinds:
+        written = (folder / "other" / FILES[kind].format("a")).read_bytes()
+        assert pathlib.Path(files[kind]).read_bytes() == written, kind
+
+
+def test_a_part_gives_what_the_whole_gives_there(segmenter, folder, picture):
+    """An image in several tiles, of which those on the left are asked for."""
+    large = np.tile(picture, (4, 4))
+    cv2.imwrite(str(folder / "large.png"), large)
+    path = str(folder / "large.png")
+    session = Session(segmenter, Folders(["."]), folder / "out")
+    session.set_filters(Filters(0.0))
+    session.add_reference(path, BOX)
+    finish(session.segment(path, (5.0, 5.0, 150.0, 300.0)))
+    part = session.result(path)
+    x1, y1, x2, y2 = part.part
+    assert (x1, y1, y2) == (0, 0, 240)
+    assert 150 <= x2 < 300
+    with pytest.raises(FsisError, match="only a part of it was segmented"):
+        session.export(path, ["labels"])
+    finish(session.segment(path))
+    whole = session.result(path)
+    assert whole.part is None
+    expected = WHOLE_CELLS(segmenter.segment(large, session._encode(session.state.references), min_score=0.0), 0.0)
+    np.testing.assert_array_equal(whole.found.labels(0.0), expected.labels(0.0))
+    known = {tuple(box) for box in part.found.boxes.tolist()}
+    inside = [tuple(box) for box in whole.found.boxes.tolist() if box[2] < x2 - 40]
+    assert len(inside) > 2
+    assert len(known.intersection(inside)) >= 0.9 * len(inside)
+    assert 0 < part.found.boxes[:, 2].max() < 320
+
+
+def test_corrections_count_and_are_undone(segmented, a):
+    filters = segmented.filters
+    count = len(segmented.result(a).counted(filters))
+    segmented.mark(a, 0, "wrong")
+    segmented.mark(a, 1, "deleted")
+    assert len(segmented.result(a).counted(filters)) == count - 2
+    segmented.mark(a, 0, None)
+    assert segmented.result(a).verdicts == {1: "deleted"}
+    for _ in range(3):
+        segmented.undo()
+    assert segmented.result(a).verdicts == {}
+    segmented.redo()
+    segmented.redo()
+    assert segmented.result(a).verdicts == {0: "wrong", 1: "deleted"}
+    segmented.mark(a, 0, "right")
+    assert not segmented.can_redo
+    while segmented.can_undo:
+        segmented.undo()
+    assert segmented.result(a) is None
+    assert segmented.state.references == ()
+    segmented.undo()  # nothing is left, and nothing happens
+
+
+def test_a_missed_cell_is_the_instance_with_that_box_or_an_ellipse(segmented, a):
+    segmented.set_filters(Filters(2.0))
+    assert len(segmented.result(a).counted(segmented.filters)) == 0
+    assert segmented.add_cell(a, tuple(segmented.result(a).found.boxes[0].tolist()))
+    assert segmented.result(a).verdicts == {0: "right"}
+    assert not segmented.add_cell(a, (70.0, 50.0, 90.0, 60.0))  # of which a part is outside
+    (added,) = segmented.result(a).added
+    assert added.extent == (70, 50, 80, 60)
+    assert segmented.result(a).added_at(75.5, 55.5) == 0
+    assert len(segmented.result(a).counted(segmented.filters)) == 2
+    segmented.remove_cell(a, 0)
+    assert segmented.result(a).added == ()
+
+
+def test_a_session_is_gone_on_with(segmented, new_session, a, folder):
+    segmented.mark(a, 0, "wrong")
+    segmented.add_cell(a, (70.0, 50.0, 80.0, 60.0))
+    segmented.set_filters(Filters(0.001, 3.0))
+    kinds = ["labels", "geojson"]
+    files = segmented.export(a, kinds)
+    before = [pathlib.Path(file).read_bytes() for file in files.values()]
+    assert (folder / "out/session.json").exists()
+    other = new_session()
+    assert other.load()
+    assert other.filters == segmented.filters
+    assert other.state.references == segmented.state.references
+    assert other.result(a).verdicts == {0: "wrong"}
+    assert [pathlib.Path(file).read_bytes() for file in other.export(a, kinds).values()] == before
+    # The references that were saved with it serve the command.
+    segment(["b.png", "--references", "out/session.refs", "--checkpoint", other.checkpoint, "--output", "out2"])
+    (folder / "out/session.json").unlink()
+    assert not other.load()
+
+
+def test_references_that_change_make_a_result_an_old_one(segmented, a):
+    segmented.add_reference(a, (20.0, 30.0, 40.0, 50.0))
+    assert not segmented.is_current(segmented.result(a))
+    with pytest.raises(FsisError, match="the examples have changed since: segment the image first"):
+        segmented.export(a, ["labels"])
+    segmented.remove_reference(1)
+    assert segmented.is_current(segmented.result(a))
+    segmented.remove_reference(0)
+    with pytest.raises(FsisError, match="no example yet"):
+        segmented.segment(a)
+
+
+def test_what_is_wrong_is_told_in_one_line(session, a, folder):
+    with pytest.raises(FsisError, match="a box of 1x20 pixels"):
+        session.add_reference(a, (10.0, 5.0, 10.6, 25.0))
+    with pytest.raises(FsisError, match="not below what may be opened here"):
+        session.add_reference("/etc/passwd", BOX)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    with pytest.raises(FsisError, match=r"broken\.png: .*"):
+        session.open(str(folder / "broken.png"))
+    with pytest.raises(FsisError, match="not segmented yet"):
+        session.mark(a, 0, "wrong")
+    assert session.state.references == ()
+    assert not session.can_undo
+
+
+def test_work_stops_and_one_piece_runs_at_a_time(session, a, monkeypatch):
+    """While the work waits inside of the network."""
+    reached, go = threading.Event(), threading.Event()
+    candidates = session.segmenter.candidates
+
+    def slow(jobs, **options):
+        reached.set()
+        assert go.wait(100)
+        return candidates(jobs, **options)
+
+    monkeypatch.setattr(session.segmenter, "candidates", slow)
+    told = []
+    session.listeners.append(lambda: told.append(session.task is not None and session.task.running))
+    session.add_reference(a, BOX)
+    task = session.segment(a)
+    assert reached.wait(100)
+    with pytest.raises(FsisError, match=r"still at work: segmenting a\.png"):
+        session.segment(a)
+    task.stop()
+    go.set()
+    task.wait()
+    assert task.error == "stopped"
+    assert session.result(a) is None
+    assert told[0] is False
+    assert told[-1] is True  # the last call comes from the thread itself
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_ours_ends_the_work_and_is_told(session, a, monkeypatch):
+    monkeypatch.setattr(session.segmenter, "candidates", lambda *_, **__: 1 / 0)
+    session.add_reference(a, BOX)
+    task = session.segment(a)
+    task.wait()
+    assert task.error == "it failed: the terminal tells why"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.update(format=2), "format 2, not 1"),
+        (lambda content: content.update(model="x"), "with another model"),
+        (lambda content: content.pop("images"), "no session"),
+        (lambda content: content.update(images=3), "no session"),
+        (lambda content: content["images"][0].update(verdicts={"999": "wrong"}), "no session"),
+        (lambda content: content["images"][0]["masks"][0].__setitem__(0, 10**6), "no session"),
+        (lambda content: content["images"][0].update(path="/etc/passwd"), "not below"),
+        (lambda content: content["images"][0].update(path=content["images"][0]["path"][:-5] + "c.png"), "no such file"),
+        (lambda content: content["images"][0].update(size=[160, 180]), "has 80x60 pixels now"),
+    ],
+)
+def test_a_damaged_session_is_refused_and_changes_nothing(segmented, new_session, folder, change, message):
+    segmented.save()
+    file = folder / "out/session.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    other = new_session()
+    with pytest.raises(FsisError, match=message) as raised:
+        other.load()
+    assert "\n" not in str(raised.value)
+    assert other.state.results == {}
+
+
+def test_why_nothing_counts_is_told(segmented, a):
+    segmented.set_filters(Filters(2.0))
+    assert any(cause.startswith("scores: ") for cause in segmented.causes(a))
