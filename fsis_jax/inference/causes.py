@@ -41,23 +41,26 @@ def size_warnings(sides: np.ndarray, transform: TransformConfig, names: Sequence
     if transform.scale != "reference" or not len(sides):
         return []
     each = np.sqrt(np.prod(sides, axis=1, dtype=np.float64))
-    smallest, median, largest = float(each.min()), float(np.median(each)), float(each.max())
     wanted = transform.reference_pixels
     least, most = wanted / transform.max_scale, wanted / transform.min_scale
+    groups = size_groups(sides, transform)
     warnings = []
-    if not least <= median <= most:
+    for rows in groups:
+        median = float(np.median(each[rows]))
+        if least <= median <= most:
+            continue
         seen = median * (transform.min_scale if median > most else transform.max_scale)
-        extreme = each.argmax() if median > most else each.argmin()
+        extreme = rows[each[rows].argmax() if median > most else each[rows].argmin()]
         named = f"{names[extreme]}: " if names else ""
         warnings.append(
             f"{named}references of {median:.3g} pixels, and this model reads cells of {least:.3g} to {most:.3g}: it "
             f"will see them {seen:.3g} pixels large in place of {wanted:.3g}, and miss cells or find pieces of them; "
             "give boxes around single cells, or resize the images"
         )
-    if len(size_groups(sides, transform)) > 1:
+    if len(groups) > 1:
         named = f"{names[each.argmin()]}, {names[each.argmax()]}: " if names else ""
         warnings.append(
-            f"{named}references of {smallest:.3g} to {largest:.3g} pixels: images are read at two scales, which "
+            f"{named}references of {each.min():.3g} to {each.max():.3g} pixels: images are read at two scales, which "
             "takes twice the time; if they are cells of two kinds, segment each kind in a run of its own"
         )
     return warnings

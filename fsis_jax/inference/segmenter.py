@@ -318,7 +318,7 @@ class Segmenter:
         if references.pixel_size is not None:
             warn_of_sizes(sides, self._transform, self._told)
         groups = size_groups(sides, self._transform)
-        plans = [plan_tiles(image, group, self.config, self._transform, tile) for group in groups]
+        plans = [plan_tiles(image, sides[rows], self.config, self._transform, tile) for rows in groups]
         return Work(job, plans, references, nothing_found(plans[0], self.config))
 
     def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[TileBatch[J]]:

@@ -149,7 +149,7 @@ def _fine_enough(image: Image, scale: float) -> Image:
 
 
 def size_groups(sides: np.ndarray, transform: TransformConfig) -> list[np.ndarray]:
-    """References of one size each: those given, or two groups, parted at the widest gap, where their sizes are mixed.
+    """Rows of references of one size: all of them, or two groups, parted at the widest gap, where sizes are mixed.
 
     A network knows cells of one size, to which the references bring an image; what is mixed is read at two scales.
 
@@ -157,11 +157,11 @@ def size_groups(sides: np.ndarray, transform: TransformConfig) -> list[np.ndarra
         sides: (k, 2), height and width of each.
     """
     each = np.sqrt(np.prod(sides, axis=1, dtype=np.float64))
-    if transform.scale != "reference" or not len(each) or each.max() < MIXED * each.min():
-        return [sides]
     order = np.argsort(each, kind="stable")
+    if transform.scale != "reference" or not len(each) or each.max() < MIXED * each.min():
+        return [np.sort(order)]
     gap = int(np.argmax(each[order[1:]] / each[order[:-1]])) + 1
-    return [sides[np.sort(order[:gap])], sides[np.sort(order[gap:])]]
+    return [np.sort(order[:gap]), np.sort(order[gap:])]
 
 
 def plan_tiles(

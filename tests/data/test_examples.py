@@ -160,7 +160,7 @@ def test_a_16_bit_colour_or_grey_target_gives_the_same_arrays(source):
 def test_the_cache_is_bounded_and_checks_the_size(source):
     cache = ImageCache(source, CONFIG, max_bytes=3 * SIZE[0] * SIZE[1])
     for record in (0, 1, 2, 3, 0):
-        np.testing.assert_array_equal(cache.levels(record), ImageCache(source, CONFIG).levels(record))
+        np.testing.assert_array_equal(cache.stretched(record), ImageCache(source, CONFIG).stretched(record))
         assert sum(image.nbytes for image in cache._images.values()) == cache._bytes <= 3 * SIZE[0] * SIZE[1]
     wrong = MemorySource([np.zeros((10, 12), np.uint8)], source.annotations[:1])
     with pytest.raises(FsisError, match=r"1\.png: the image is 12x10 pixels, its annotations say 128x96"):

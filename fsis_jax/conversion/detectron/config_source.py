@@ -29,8 +29,9 @@ def config_source(about: str, values: Mapping[str, Any], notes: Sequence[str]) -
         groups["model"].insert(0, "model = config.model")
     body = "\n\n".join("\n".join(lines) for lines in groups.values())
     names = sorted(_NAMED[value] for value in values.values() if isinstance(value, tuple) and value in _NAMED)
-    imports = ["from ml_collections import ConfigDict\n", "from fsis_jax.config import base_config"]
+    imports = ["from ml_collections import ConfigDict\n"]
     imports += [f"from fsis_jax.coco_names import {', '.join(names)}"] if names else []
+    imports += ["from fsis_jax.config import base_config"]
     parts = [f"{_docstring(about)}\n", "\n".join(imports)]
     if notes:
         parts.append("\n" + "\n".join(_comment(note) for note in notes))
