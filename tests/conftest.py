@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "fsis_jax_tests_cache"))
 # One for each process of pytest-xdist: JAX writes in place, and who reads meanwhile gets half an entry.
 os.environ["JAX_COMPILATION_CACHE_DIR"] += "/" + os.environ.get("PYTEST_XDIST_WORKER", "")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# Whatever compiled fast too: to read it takes a third as long, and processes that tests start need much of the same.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import cv2
 import jax

@@ -62,7 +62,7 @@ VARIANTS: dict[str, Callable[[], ConfigDict]] = {
     "c4": tiny_c4_config,
     "c4, batch": c4_batch,
 }
-SLOW = ("concat", "none", "l1", "no matching")
+SLOW = ("concat", "none", "l1", "no matching", "c4")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ import functools
 import json
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -109,16 +108,6 @@ def config_of(case: str, **tiny: Any) -> ConfigDict:
     return config
 
 
-@pytest.fixture(scope="module")
-def thorough_cache() -> Iterator[None]:
-    """Keep what compiles in a moment too."""
-    key = "jax_persistent_cache_min_compile_time_secs"
-    before = jax.config.values[key]
-    jax.config.update(key, 0.0)
-    yield
-    jax.config.update(key, before)
-
-
 def batch_for(config: ConfigDict) -> Batch:
     """One image, with a reference of its size; or an image alone, all of whose instances count."""
     batch = jax.tree.map(jnp.asarray, tiny_batch(1))
@@ -135,7 +124,6 @@ def batch_for(config: ConfigDict) -> Batch:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("thorough_cache")
 @pytest.mark.parametrize("case", CASES)
 def test_case(case: str) -> None:
     config = config_of(case, **TINY)
