@@ -1,31 +1,19 @@
 """The weights that come with the package: all there, whole, in the wheel, and which are taken by default."""
 
-import fnmatch
 import hashlib
 import re
-import tomllib
 
 import pytest
-from conftest import TESTS
 
 from fsis_jax import pretrained
 from fsis_jax.checkpoints.weights import load_weights
 from fsis_jax.errors import FsisError
-from fsis_jax.pretrained import FOLDER, SHIPPED, SUMS, default_weights, shipped_file
+from fsis_jax.pretrained import SHIPPED, SUMS, default_weights, shipped_file
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_comes_with_the_package_is_whole(name):
     assert load_weights(shipped_file(name)).validation
-
-
-def test_the_wheel_has_the_files():
-    settings = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert "fsis_jax.pretrained" in settings["packages"]
-    patterns = settings["package-data"]["fsis_jax.pretrained"]
-    names = [SUMS, *(shipped.file for shipped in SHIPPED.values())]
-    assert [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)] == []
-    assert TESTS.parent / "fsis_jax" / "pretrained" == FOLDER
 
 
 def test_the_default(monkeypatch):
