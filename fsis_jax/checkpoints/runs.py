@@ -1,8 +1,9 @@
 """Checkpoints: parameters, optimiser, the data iterator's state and the config, by orbax, in `workdir/checkpoints`.
 
 A step folder has three items: `model` (what segmentation and fine-tuning need), `optimizer`, and `meta` (the
-config, the data state, and the score threshold found on the validation images). Arrays are stored under flat names
-(`flat.py`). Saving is asynchronous and atomic; the last and the best stay.
+config and the data state), the digests of their files (`soundness.py`), and, once the step is validated, the results
+with the score threshold. Arrays are stored under flat names (`flat.py`). Saving is asynchronous and atomic; the last
+two and the best stay. A damaged step is named, and the newest sound one taken in its place.
 
 A checkpoint converted from other weights may be partial (`meta` says so: a backbone alone), which serves to start
 training from; one without `optimizer` starts with a fresh one.
@@ -10,11 +11,13 @@ training from; one without `optimizer` starts with a fresh one.
 
 import contextlib
 import errno
+import functools
+import json
 import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,7 +25,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from ml_collections import ConfigDict
-from orbax.checkpoint import checkpoint_managers
 
 from fsis_jax.checkpoints.config_file import config_of, plain_config
 from fsis_jax.checkpoints.flat import (
@@ -35,11 +37,15 @@ from fsis_jax.checkpoints.flat import (
     with_model,
     with_optimizer,
 )
+from fsis_jax.checkpoints.soundness import VALIDATION, damage, read_meta, with_digest, write_sums
 from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.checkpoints.weights import Trained, structure
 from fsis_jax.config_check import check_config
 from fsis_jax.errors import FsisError
-from fsis_jax.io.atomic import write_failure
+from fsis_jax.io.atomic import atomic_write, write_failure
+from fsis_jax.io.damage import damage_in
+
+_logger = logging.getLogger(__name__)
 
 Items = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
 """Item of a step folder -> flat name -> array."""
@@ -48,9 +54,10 @@ CHECKPOINTS = "checkpoints"
 OVERHEAD_BYTES = 1 << 20
 """Upper limit of what a checkpoint takes besides its arrays."""
 TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
-_RES5 = "backbone/stages/3/"
-_RES5_OF_HEADS = ("box_head/embedding/blocks/", "mask_head/trunk/blocks/")
-"""The last stage in a whole backbone, and where the architecture "c4" has it, once or twice."""
+ASIDE_SUFFIX = ".aside"
+"""Of steps that a run does not go on from: damaged ones, and those after the step that it was told to go back to."""
+_OF_MODEL = ("model",)
+"""What is read of a run to segment or to start from."""
 
 
 class Checkpoints:
@@ -62,70 +69,109 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: pathlib.Path, *, read_only: bool = False) -> None:
-        # What Orbax logs it also raises, except warnings about saves without metrics, which are intended.
+        # What Orbax logs it also raises.
         logging.getLogger("absl").addFilter(_not_orbax)
         self.folder = workdir.absolute() / CHECKPOINTS
         self._read_only = read_only
         if read_only and not self.folder.is_dir():
             raise FsisError(f"{workdir}: no folder {CHECKPOINTS!r} in it; give the folder of a training run")
-        keep_best = checkpoint_managers.BestN(n=1, get_metric_fn=_ap50, keep_checkpoints_without_metrics=False)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(1), keep_best]),
-            best_fn=_ap50,
-            read_only=read_only,
-            create=not read_only,
-        )
         self._remove_incomplete()
         with _disk_errors(self.folder):
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            if not read_only:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self._writer = ocp.AsyncCheckpointer(
+                ocp.CompositeCheckpointHandler(),
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._before_commit),
+            )
 
-    def save(
-        self, state: TrainState, *, config: ConfigDict, data_state: Any, validation: dict[str, float] | None
-    ) -> None:
-        """Start to save; `validation` ("mask_ap50" or "box_ap50", "min_score") makes it a candidate for the best."""
+    def save(self, state: TrainState, *, config: ConfigDict, data_state: Any) -> None:
+        """Start to save."""
         items = {"model": flat_model(state), "optimizer": flat_optimizer(state)}
-        self.save_items(int(state.step), items, config=config, data_state=data_state, validation=validation)
+        self.save_items(int(state.step), items, config=config, data_state=data_state)
 
     def save_items(
-        self,
-        step: int,
-        items: Items,
-        *,
-        config: ConfigDict,
-        data_state: Any = None,
-        validation: dict[str, float] | None = None,
-        partial: bool = False,
+        self, step: int, items: Items, *, config: ConfigDict, data_state: Any = None, partial: bool = False
     ) -> None:
         """Start to save a step folder with these items beside `meta`; `partial`: "model" is not a whole one."""
-        meta = {"config": plain_config(config), "data_state": data_state, "validation": validation, "partial": partial}
+        meta = {"config": plain_config(config), "data_state": data_state, "partial": partial, "sums": True}
         arguments = {name: ocp.args.StandardSave(dict(arrays)) for name, arrays in items.items()}
         self.wait()
         with _disk_errors(self.folder):
-            # Found out now, since the threads that write would each report a full disk in many lines of their own.
+            # Found out now, as the threads that write would each report a full disk in many lines.
             needed = sum(x.nbytes for arrays in items.values() for x in arrays.values()) + OVERHEAD_BYTES
             if shutil.disk_usage(self.folder).free < needed:
                 reason = f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {needed / 1e6:.1f} MB"
                 raise OSError(errno.ENOSPC, reason)
             composite = ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta))
-            self._manager.save(step, args=composite, metrics=validation)
+            self._writer.save(self.folder / str(step), args=composite)
+
+    def record_validation(self, step: int, results: dict[str, float]) -> None:
+        """Add what the validation of a step gave ("mask_ap50" or "box_ap50", "min_score"), once it is on disk."""
+        self.wait()
+        with atomic_write(self.folder / str(step) / VALIDATION) as file:
+            file.write(json.dumps(with_digest(results), indent=1).encode())
+        self._remove_old()
 
     def wait(self) -> None:
         """Until what was started is on disk."""
         with _disk_errors(self.folder):
-            self._manager.wait_until_finished()
+            self._writer.wait_until_finished()
+        self._remove_old()
 
-    def latest(self) -> int | None:
-        """The last complete step, or None."""
-        return self._manager.latest_step()
+    def steps(self) -> list[int]:
+        """The complete steps, in order; some may be damaged."""
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit() and path.is_dir())
 
     def best(self) -> int | None:
-        """The step with the best validation mask AP50; the last one if none was validated."""
-        best = self._manager.best_step()
-        return self.latest() if best is None else best
+        """The step with the best validation mask AP50; the last one if none was validated, None if there is none."""
+        steps = self.steps()
+        validated = [(_ap50(results), step) for step in steps if (results := self._results(step))]
+        return max(validated)[1] if validated else max(steps, default=None)
+
+    def latest_sound(self) -> int | None:
+        """The last step that is not damaged, to go on from; None if there are no steps at all.
+
+        Damaged ones after it are named in a warning, and renamed: what the run writes next would else be taken for
+        older than they are.
+
+        Raises:
+            FsisError: all are damaged.
+        """
+        for step in reversed(steps := self.steps()):
+            found = damage(self.folder / str(step))
+            if not found:
+                return step
+            _logger.warning("%s: a damaged checkpoint (%s)%s", self.folder / str(step), found, self._set_aside(step))
+        if steps:
+            raise FsisError(
+                f"{self.folder}: all {len(steps)} checkpoints are damaged: copy them again from where they came, or "
+                "give another --workdir to train anew"
+            )
+        return None
+
+    def go_back_to(self, step: int) -> None:
+        """Rename the steps after `step`, so that the run goes on from there.
+
+        Raises:
+            FsisError: there is no such step, or it is damaged.
+        """
+        self.check_sound(step)
+        for later in self.steps():
+            if later > step:
+                _logger.info("%s: not gone on from%s", self.folder / str(later), self._set_aside(later))
+
+    def check_sound(self, step: int, items: Collection[str] = ()) -> None:
+        """Raise FsisError for a step that is not there or damaged; `items` as for `damage`."""
+        others = ", ".join(map(str, self.steps())) or "none"
+        if step not in self.steps():
+            raise FsisError(f"{self.folder}: there is no step {step}; there are {others}")
+        found = damage(self.folder / str(step), items)
+        if found:
+            raise FsisError(f"{self.folder / str(step)}: a damaged checkpoint ({found}): choose another of {others}")
 
     def meta(self, step: int) -> dict[str, Any]:
         """The config (as plain JSON), the data state and the validation results of a step."""
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        return {"validation": None, **read_meta(self.folder / str(step))}
 
     def restore_model(self, step: int, like: nnx.State) -> nnx.State:
         """`like`, the whole state of a detector (shapes are enough), with the arrays of a step.
@@ -136,27 +182,6 @@ class Checkpoints:
         self.check_whole(step)
         return filled(like, self._restore(step, "model", flat_arrays(like)))
 
-    def initialise(self, step: int, state: TrainState) -> TrainState:
-        """`state` with the model of a step, to fine-tune; raises as `restore_model` does.
-
-        Of a partial one, what is there: at least the backbone, with all statistics of its norms. Its last stage
-        also starts the heads of the architecture "c4", and learned offsets stay as they are in `state`.
-        """
-        if not self.meta(step).get("partial", False):
-            return with_model(state, self._restore(step, "model", flat_model(state)))
-        path = self.folder / str(step) / "model"
-        stored = self.arrays(step, "model")
-        wanted = flat_model(state)
-        found = {name: _stored_name(name, stored) for name in wanted}
-        needed = {
-            source: wanted[name]
-            for name, source in found.items()
-            if source in stored or (source.startswith("backbone/") and "/offsets" not in source)
-        }
-        check_same(needed, stored, path)
-        taken = {name: jax.numpy.asarray(stored[source]) for name, source in found.items() if source in stored}
-        return with_model(state, wanted | taken)
-
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The whole state of a step, to go on with; raises as `restore_model` does.
 
@@ -165,6 +190,7 @@ class Checkpoints:
         self.check_whole(step)
         state = with_model(like, self._restore(step, "model", flat_model(like)))
         if not (self.folder / str(step) / "optimizer").exists():
+            _logger.info("%s: converted weights without an optimizer, which starts afresh", self.folder / str(step))
             return state
         return with_optimizer(state, self._restore(step, "optimizer", flat_optimizer(like)))
 
@@ -174,17 +200,48 @@ class Checkpoints:
         if not path.exists():
             return {}
         handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-        names = dict(ocp.StandardCheckpointer().metadata(path).item_metadata)
-        as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-        return dict(handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy)))
+        with _damage(str(path)):
+            names = _described(path)
+            as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+            return dict(handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy)))
 
     def close(self) -> None:
         """Wait for pending saves and let go of the folder."""
         try:
-            with _disk_errors(self.folder):
-                self._manager.close()
+            self.wait()
         finally:
+            self._writer.close()
             self._remove_incomplete()
+
+    def _before_commit(self) -> None:
+        for folder in self.folder.glob(f"*{TEMPORARY_SUFFIX}*"):  # there is one
+            write_sums(folder)
+
+    def _set_aside(self, step: int) -> str:
+        """Rename a step, where this process may; what was done, for the message that says so."""
+        if self._read_only:
+            return ""
+        aside = self.folder / f"{step}{ASIDE_SUFFIX}"
+        with _disk_errors(self.folder):
+            if aside.exists():
+                shutil.rmtree(aside)
+            (self.folder / str(step)).rename(aside)
+        return f": renamed to {aside.name}"
+
+    def _results(self, step: int) -> dict[str, float]:
+        """The validation results of a step; empty if there are none, or, with a warning, none that can be read."""
+        try:
+            return self.meta(step)["validation"] or {}
+        except FsisError as error:
+            _logger.warning(error)
+            return {}
+
+    def _remove_old(self) -> None:
+        """Remove all steps but the last two and the best."""
+        if not self._read_only:
+            for step in self.steps()[:-2]:
+                if step != self.best():
+                    shutil.rmtree(self.folder / str(step), ignore_errors=True)
 
     def _remove_incomplete(self) -> None:
         """Remove what a killed process or a full disk left of a checkpoint that was never complete."""
@@ -195,17 +252,16 @@ class Checkpoints:
     def check_whole(self, step: int) -> None:
         """Raise FsisError for a partial checkpoint."""
         if self.meta(step).get("partial", False):
-            folder = self.folder.parent
             raise FsisError(
-                f"{folder}: holds weights to start from (a backbone), not a trained detector; train one by "
-                f"`fsis train --config FILE --config.init_from={folder} --workdir NEW`"
+                f"{self.folder.parent}: holds weights to start from (a backbone), not a trained detector; train one by "
+                f"`fsis train --config FILE --config.init_from={self.folder.parent} --workdir NEW`"
             )
 
     def _restore(self, step: int, item: str, like: Arrays) -> Arrays:
         path = self.folder / str(step) / item
-        handler = ocp.StandardCheckpointer()
-        check_same(like, dict(handler.metadata(path).item_metadata), path)
-        return handler.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+        with _damage(str(path)):
+            check_same(like, _described(path), path)
+            return ocp.StandardCheckpointer().restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
@@ -214,25 +270,35 @@ def has_checkpoint(workdir: pathlib.Path) -> bool:
 
 
 def open_run(path: pathlib.Path) -> tuple[Checkpoints, int]:
-    """The checkpoints and the step meant by `path`: a workdir (its best step) or one of its step folders.
+    """The checkpoints and the step meant by `path`: a workdir (its best sound step) or one of its step folders.
+
+    Damaged steps that would have come before are named in warnings.
 
     Raises:
-        FsisError: if nothing is there.
+        FsisError: if nothing is there, or all of it is damaged.
     """
-    path = path.absolute()
+    path, step = path.absolute(), None
     if path.parent.name == CHECKPOINTS and path.name.isdigit():
         workdir, step = path.parent.parent, int(path.name)
     else:
-        workdir, step = path, None
+        workdir = path
     if not workdir.is_dir():
         raise FsisError(f"{path}: no such folder; give the folder of a training run")
     checkpoints = Checkpoints(workdir, read_only=True)
-    step = checkpoints.best() if step is None else step
-    if step is None or not (checkpoints.folder / str(step)).is_dir():
+    if not checkpoints.steps():
         raise FsisError(
             f"{path}: no complete checkpoint; train first, by `fsis train --config FILE --workdir {workdir}`"
         )
-    return checkpoints, step
+    if step is not None:
+        checkpoints.check_sound(step, _OF_MODEL)
+        return checkpoints, step
+    best = checkpoints.best()
+    for step in sorted(checkpoints.steps(), key=lambda step: (step == best, step), reverse=True):
+        found = damage(checkpoints.folder / str(step), _OF_MODEL)
+        if not found:
+            return checkpoints, step
+        _logger.warning("%s: a damaged checkpoint (%s): another one is taken", checkpoints.folder / str(step), found)
+    raise FsisError(f"{path}: all checkpoints are damaged: copy them again from where they came, or train anew")
 
 
 def load_run(path: pathlib.Path) -> Trained:
@@ -250,17 +316,21 @@ def load_run(path: pathlib.Path) -> Trained:
         return Trained(nnx.merge(graph, checkpoints.restore_model(step, like)), config, dict(meta["validation"] or {}))
 
 
-def _stored_name(name: str, stored: Mapping[str, Any]) -> str:
-    """The name under which a partial checkpoint has the array `name` of a model."""
-    for head in _RES5_OF_HEADS:
-        if name.startswith(head) and name not in stored:
-            return _RES5 + name.removeprefix(head)
-    return name
-
-
 def _ap50(metrics: dict[str, float]) -> float:
     """AP50 of masks, or of boxes where the model has no masks."""
     return metrics.get("mask_ap50", metrics.get("box_ap50", 0.0))
+
+
+def _described(path: pathlib.Path) -> dict[str, Any]:
+    """What tells the shapes of the arrays of an item."""
+    found = ocp.StandardCheckpointer().metadata(path).item_metadata
+    if found is None:
+        raise ValueError("no description of its arrays")
+    return dict(found)
+
+
+# For a checkpoint without sums, which tells of its damage only when it is read.
+_damage = functools.partial(damage_in, what="a damaged checkpoint", remedy="choose another step", kind="checkpoint")
 
 
 @contextlib.contextmanager

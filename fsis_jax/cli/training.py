@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsis_jax.checkpoints.config_file import read_config
+from fsis_jax.checkpoints.runs import CHECKPOINTS
 from fsis_jax.checkpoints.weights import WEIGHTS_SUFFIX
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.cli.spelling import suggestion
@@ -49,6 +50,13 @@ def config_parser(command: str) -> Parser:
         help="needed: one of configs/, a file of your own like them, or the config.json of a run",
     )
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run; default: runs/NAME of the config file")
+    parser.add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        help="the checkpoint of step N of the run; default: "
+        + ("the last one, to go on from" if command == "train" else "the best one"),
+    )
     if command == "evaluate":
         parser.add_argument(
             "--checkpoint",
@@ -106,15 +114,15 @@ def _change(config: ConfigDict, command: str, changes: Sequence[str]) -> ConfigD
 
 
 def _unknown(argument: str, command: str) -> FsisError:
-    known = [*(["--checkpoint"] if command == "evaluate" else []), "--config", "--workdir"]
+    known = [*(["--checkpoint"] if command == "evaluate" else []), "--config", "--step", "--workdir"]
     hint = suggestion(argument.partition("=")[0], known)
     return FsisError(f"unknown argument {argument!r}; {hint}known are {', '.join(known)} and --config.KEY=VALUE")
 
 
 def train(arguments: Sequence[str]) -> None:
     """`train --config FILE [--workdir DIR]`: train, or go on where the folder's last checkpoint stopped."""
-    config, workdir, _ = _parse_config("train", arguments)
-    train_and_evaluate(config, workdir)
+    config, workdir, options = _parse_config("train", arguments)
+    train_and_evaluate(config, workdir, from_step=options.step)
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -134,6 +142,8 @@ def evaluate(arguments: Sequence[str]) -> None:
         _report(folder / f"otsu-{split}.json", config, None, results, format_table)
         return
     named = options.checkpoint
+    if options.step is not None:
+        named = str(user_path(named or str(workdir)) / CHECKPOINTS / str(options.step))
     model = Segmenter.from_pretrained(named) if named else Segmenter.from_checkpoint(workdir)
     _check_trained(config, model.config, named or str(workdir))
     model = model.with_options(

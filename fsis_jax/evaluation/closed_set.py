@@ -1,13 +1,11 @@
 """What a closed-set detector (`config.model.classes`) finds on test images: every target once, without references."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
-from fsis_jax.evaluation.predictions import Model, Prediction, pairs_to_test, read_target, shown
+from fsis_jax.evaluation.predictions import Model, Prediction, pairs_to_test, read_target, shown, with_progress
 from fsis_jax.inference.job import Job
 from fsis_jax.preprocess.records import Source
 
@@ -44,14 +42,7 @@ def predict_closed_set(
     nothing = np.zeros((0, 1, 1, 3), np.uint8)
     return [
         Prediction(job.target, targets.annotations[job.target].image_id, EVERY, instances, nothing)
-        for job, instances in tqdm(
-            model.candidates(jobs),
-            desc=progress,
-            total=len(chosen),
-            unit="image",
-            disable=not progress or sys.stderr is None,  # as in programs with a window
-            leave=False,
-        )
+        for job, instances in with_progress(model.candidates(jobs), progress, len(chosen))
     ]
 
 

@@ -8,7 +8,7 @@ references should then find little.
 import dataclasses
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -26,6 +26,8 @@ from fsis_jax.preprocess.transforms import cut_reference
 
 # A stream of random numbers of its own; see data/episodes.py for the others.
 _WRONG_STREAM = 21
+
+T = TypeVar("T")
 
 
 class Model(Protocol):
@@ -87,15 +89,16 @@ def predict(
         FsisError: as `pairs_to_test`, or a category has no reference.
     """
     work = pairs_to_test(targets, categories, max_images)
-    return list(
-        tqdm(
-            segment_targets(model, targets, train, work, shots=shots, references=references, repeat=repeat, seed=seed),
-            desc=progress,
-            total=len(work),
-            unit="image",
-            disable=not progress or sys.stderr is None,  # as in programs with a window
-            leave=False,
-        )
+    found = segment_targets(model, targets, train, work, shots=shots, references=references, repeat=repeat, seed=seed)
+    return list(with_progress(found, progress, len(work)))
+
+
+def with_progress(items: Iterable[T], title: str, total: int) -> Iterable[T]:
+    """The items, with a progress bar on stderr that counts images; none if the title is empty."""
+    shown = sys.stderr is not None  # a program with a window has none
+    interval = 0.1 if shown and sys.stderr.isatty() else 30
+    return tqdm(
+        items, desc=title, total=total, unit="image", disable=not (title and shown), leave=False, mininterval=interval
     )
 
 

@@ -187,10 +187,12 @@ def validate(
         shots, seed: of the references.
     """
     if model.config.model.classes:
-        shown = predict_closed_set(model, targets, categories)
+        shown = predict_closed_set(model, targets, categories, progress="validation")
         predictions = by_category(targets, shown, categories)
     else:
-        shown = predictions = predict(model, targets, train, categories, shots=shots, references="train", seed=seed)
+        shown = predictions = predict(
+            *(model, targets, train, categories), shots=shots, references="train", seed=seed, progress="validation"
+        )
     found, families = predictions_to_coco(predictions), families_of(model.config.model)
     counted: dict[str, Any] = {"images": {p.image_id for p in predictions}, "categories": categories}
     result: dict[str, float] = {}

@@ -32,21 +32,32 @@ from fsis_jax.training.metrics import MetricWriter
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.schedule import learning_rate, total_steps
 from fsis_jax.training.step import merged_model, new_state
+from fsis_jax.training.stopping import STATUS, Termination
 
 _logger = logging.getLogger(__name__)
 
 
-def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
+def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: int | None = None) -> TrainState:
     """Train as `config` says, or go on where `workdir` stopped.
+
+    SIGTERM finishes the step and saves it. A checkpoint is written before its validation, which is made up for when a
+    run goes on from one without.
 
     Writes to `workdir`: config.json, checkpoints/, metrics.jsonl, tensorboard/, overlays/. With `config.debug` a quick
     look (`debug.py`) in a folder beside it.
+
+    Args:
+        config: of the run.
+        workdir: its folder.
+        from_step: that of the checkpoint to go on from; None: the last that is not damaged.
 
     Returns:
         The final state, on the host.
 
     Raises:
-        FsisError: bad config or data, a checkpoint of another architecture, a full disk, a non-finite loss.
+        FsisError: bad config or data, a checkpoint of another architecture, no sound one, a full disk, a non-finite
+            loss.
+        SystemExit: with status 143, after SIGTERM.
     """
     check_config(config)
     if config.debug:
@@ -56,6 +67,8 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     steps = total_steps(config) * config.optimizer.accumulate
     rate = learning_rate(config)
     resuming = has_checkpoint(workdir)
+    if from_step is not None and not resuming:
+        raise FsisError(f"{workdir}: no checkpoint, so none of step {from_step}: leave --step out to train anew")
     if not config.init_from and not resuming:
         _check_scratch(config)
     model = nnx.jit(lambda: Detector(config.model, rngs=nnx.Rngs(config.seed)))()  # one compilation, which is kept
@@ -69,14 +82,19 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
         if config.training.save or resuming:
             opened = Checkpoints(workdir, read_only=not config.training.save)
             checkpoints = stack.enter_context(contextlib.closing(opened))
-        start = checkpoints.latest() if checkpoints else None
+        start = _first_step(checkpoints, from_step) if checkpoints else None
+        to_validate = False
         if checkpoints is None or start is None:
             start = 0
         else:
             state = checkpoints.restore(start, state)
+            meta = checkpoints.meta(start)
             # A converted checkpoint has no data state: the data start where a run of this config would be.
-            batches.set_state(checkpoints.meta(start)["data_state"] or {**batches.get_state(), "step": start})
+            batches.set_state(meta["data_state"] or {**batches.get_state(), "step": start})
+            to_validate = bool(meta["data_state"]) and not meta["validation"] and _validates(config, start, steps)
             _logger.info("going on from step %d of %s", start, workdir)
+            if start >= steps:
+                _logger.info("config.training.steps is %d: no step is left to take", config.training.steps)
         _note_config(config, workdir)
         _logger.info(
             "%d device(s): %s; %d training and %d validation images; %d steps",
@@ -93,6 +111,24 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
         progress = stack.enter_context(
             tqdm(total=steps, initial=start, unit="step", file=shown, mininterval=1 if shown.isatty() else 30)
         )
+
+        def validate_step(step: int, host_state: TrainState) -> None:
+            segmenter = Segmenter(merged_model(graph, host_state), config)
+            validation = _validate(segmenter, splits, config, workdir / "overlays" / f"{step:06d}")
+            writer.write(step, {f"validation/{name}": value for name, value in validation.items()})
+            kind = "mask" if config.model.mask_head.kind != "none" else "box"
+            tqdm.write(
+                f"step {step}: validation {kind} AP50 {validation[f'{kind}_ap50']:.3f}, "
+                f"F1 {validation['f1']:.3f} at score {validation['min_score']:.2f}",
+                file=shown,
+            )
+            if checkpoints and config.training.save:
+                checkpoints.record_validation(step, validation)
+
+        stopping = stack.enter_context(Termination())
+        if to_validate:
+            with stopping.interruptible():
+                validate_step(start, jax.device_get(parallel.one(state)))
         pending: tuple[int, Any, Batch] | None = None
         logged_at, logged_step = time.monotonic(), start
         for step in range(start + 1, steps + 1):
@@ -110,24 +146,27 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                 logged_at, logged_step = now, step
                 writer.write(step, values)
                 progress.set_postfix(loss=f"{values['loss/total']:.3f}", refresh=False)
-            if step % config.training.checkpoint_every == 0 or step == steps:
+            due = step % config.training.checkpoint_every == 0 or step == steps
+            if due or stopping.asked:
                 _check_finite(*pending, splits.train)
                 host_state = jax.device_get(parallel.one(state))
-                validation = None
-                if _validates(config, step, steps):
-                    segmenter = Segmenter(merged_model(graph, host_state), config)
-                    validation = _validate(segmenter, splits, config, workdir / "overlays" / f"{step:06d}")
-                    writer.write(step, {f"validation/{name}": value for name, value in validation.items()})
-                    kind = "mask" if config.model.mask_head.kind != "none" else "box"
-                    tqdm.write(
-                        f"step {step}: validation {kind} AP50 {validation[f'{kind}_ap50']:.3f}, "
-                        f"F1 {validation['f1']:.3f} at score {validation['min_score']:.2f}",
-                        file=shown,
-                    )
-                    logged_at = time.monotonic()
                 if checkpoints and config.training.save:
-                    checkpoints.save(host_state, config=config, data_state=batches.get_state(), validation=validation)
+                    checkpoints.save(host_state, config=config, data_state=batches.get_state())
+                if stopping.asked:
+                    _logger.warning("stopped by SIGTERM after step %d: the same command goes on", step)
+                    raise SystemExit(STATUS)
+                if _validates(config, step, steps):
+                    with stopping.interruptible():
+                        validate_step(step, host_state)
+                    logged_at = time.monotonic()
         return jax.device_get(parallel.one(state))
+
+
+def _first_step(checkpoints: Checkpoints, step: int | None) -> int | None:
+    """The step to go on from; None: there is none."""
+    if step is not None:
+        checkpoints.go_back_to(step)
+    return checkpoints.latest_sound()
 
 
 def _check_scratch(config: ConfigDict) -> None:

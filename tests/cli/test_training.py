@@ -63,7 +63,7 @@ def _edit(path, change):
         ("--config.eval.shots=", r"config.eval.shots is \('',\); it must be one or more"),
         ("--config.eval.shots=1.5", r"config.eval.shots is \(1.5,\); it must be one or more"),
         ("--config.data.fold=9", r"config.data.fold is 9; the data set has folds \[1, 2, 3\], and 0 for none"),
-        ("--nonsense", "unknown argument '--nonsense'; known are --config, --workdir and --config.KEY=VALUE"),
+        ("--nonsense", "unknown argument '--nonsense'; known are --config, --step, --workdir and --config.KEY=VALUE"),
         ("nonsense", "unknown argument 'nonsense'"),
         ("--config.model.backbone.norm=frozen", "config.init_from is empty.*--config.init_from=CHECKPOINT"),
         ("--config.init_from=/nowhere", "/nowhere: no such file or folder; give the folder"),

@@ -15,7 +15,7 @@ def _arrays(workdir):
     """The last step, and every array of its checkpoint."""
     checkpoints, _ = open_run(workdir)
     checkpoints.close()
-    step = checkpoints.latest()
+    step = checkpoints.steps()[-1]
     with ocp.StandardCheckpointer() as reader:
         stored = {item: reader.restore(checkpoints.folder / str(step) / item) for item in ("model", "optimizer")}
     return step, {f"{item}/{name}": np.asarray(x) for item, arrays in stored.items() for name, x in arrays.items()}

@@ -100,12 +100,12 @@ def test_changed_settings_are_named_when_a_run_goes_on(config, tmp_path, caplog)
     assert caplog.messages == ["config.training.steps is now 4, was 3 when the run began"]
 
 
-def test_the_last_and_the_best_checkpoint_stay(config, tmp_path, toy):  # noqa: F811
+def test_the_last_two_and_the_best_checkpoint_stay(config, tmp_path, toy):  # noqa: F811
     toy[:] = [{"mask_ap50": ap, "f1": 0.5, "min_score": ap / 2} for ap in (0.1, 0.6, 0.3, 0.2)]
     train_and_evaluate(config, tmp_path)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["12", "6"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["12", "6", "9"]
     checkpoints, best = open_run(tmp_path)
-    assert (checkpoints.latest(), best) == (12, 6)
+    assert (checkpoints.steps(), best) == ([6, 9, 12], 6)
     meta = checkpoints.meta(best)
     assert meta["validation"] == {"mask_ap50": 0.6, "f1": 0.5, "min_score": 0.3}
     assert meta["data_state"]["step"] == 6
@@ -117,13 +117,13 @@ def test_the_last_and_the_best_checkpoint_stay(config, tmp_path, toy):  # noqa: 
     checkpoints.close()
 
 
-def test_checkpoints_between_validations_are_kept_only_as_the_last(config, tmp_path):
+def test_checkpoints_between_validations_are_kept_only_as_the_last_two(config, tmp_path):
     config.training.validate_every = 3
     config.training.steps = 11
     train_and_evaluate(config, tmp_path)
     validated = [line["step"] for line in _lines(tmp_path) if "validation/mask_ap50" in line]
     assert validated == [9, 11]
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["11"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["11", "9"]
 
 
 def test_accumulated_passes_are_all_made(config, tmp_path):
@@ -221,7 +221,7 @@ def test_without_saving_there_is_no_checkpoint_but_all_else(config, tmp_path, ca
     config.training.steps = 8
     assert int(train_and_evaluate(config, tmp_path / "saved").step) == 8
     assert sorted(_losses(tmp_path / "saved")) == list(range(1, 9))
-    assert [path.name for path in (tmp_path / "saved" / "checkpoints").iterdir()] == ["6"]
+    assert sorted(path.name for path in (tmp_path / "saved" / "checkpoints").iterdir()) == ["3", "6"]
 
 
 def test_a_quick_look_takes_few_images_and_steps_and_a_folder_of_its_own(config, tmp_path, caplog):
