@@ -7,7 +7,11 @@ what is trained on.
 
 import dataclasses
 import functools
+import multiprocessing
 import os
+import signal
+import sys
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -139,6 +143,18 @@ def _start_worker(worker: int, workers: int) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
     cv2.setNumThreads(1)
+    # They often go to all processes of a job; it is the trainer that obeys.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that trains has ended, in whatever way."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 class BatchIterator(Iterator[Batch]):
@@ -157,10 +173,9 @@ class BatchIterator(Iterator[Batch]):
             raise StopIteration
         if self._iterator is None:
             self._iterator = iter(self._dataset())
-        batch = next(self._iterator)
+        batch: Batch = next(self._iterator)
         self._step += 1
-        # From a worker the arrays come in shared memory, which must be given back before the interpreter ends.
-        return jax.tree.map(np.array, batch) if self._workers else batch
+        return batch
 
     def _dataset(self) -> grain.IterDataset:
         # One thread: the image cache is not shared between threads, and numpy work gains nothing from more.
@@ -168,6 +183,9 @@ class BatchIterator(Iterator[Batch]):
         dataset = grain.MapDataset.source(self._source)[self._step :].to_iter_dataset(options)
         if not self._workers:
             return dataset
+        # Arrays come through a pipe: a file of shared memory for each would outlive processes that are killed.
+        through_pipe = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+        dataset = grain.experimental.WithOptionsIterDataset(dataset, through_pipe)
         workers = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
         return dataset.mp_prefetch(workers, worker_init_fn=_start_worker)
 

@@ -2,9 +2,16 @@ import collections
 import dataclasses
 import functools
 import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from conftest import TESTS
 from memory_source import MemorySource, disc_source
 
 from fsis_jax.batch import Batch
@@ -122,6 +129,46 @@ def test_worker_processes_change_nothing(source, straight):
         assert state["step"] == 4
         batches.set_state({**state, "step": 9})
         assert all(_same(a, b) for a, b in zip(batches, straight[9:], strict=True))
+
+
+def test_workers_leave_no_shared_memory(source, monkeypatch):
+    monkeypatch.setattr("multiprocessing.shared_memory.SharedMemory", lambda *_, **__: pytest.fail("shared memory"))
+    with _batches(source, workers=1) as batches:
+        assert next(batches).images.flags.writeable
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="no /proc to look for processes in")
+def test_workers_end_with_a_trainer_that_is_killed(tmp_path):
+    """The worker is heard of by the process that started it."""
+    program = tmp_path / "trains.py"
+    program.write_text(
+        "import multiprocessing, time, test_pipeline as t\n"
+        "if __name__ == '__main__':\n"
+        "    batches = t._batches(t.disc_source(7), workers=1)\n"
+        "    next(batches)\n"
+        "    print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    path = os.pathsep.join([str(pathlib.Path(__file__).parent), str(TESTS), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path}
+    process = subprocess.Popen(
+        [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    (worker,) = map(int, process.stdout.readline().split())
+    os.kill(worker, signal.SIGTERM)  # as a cluster sends to all of a job: the trainer still needs it
+    time.sleep(1)
+    assert _is_running(worker)
+    process.kill()
+    _, stderr = process.communicate()  # ends when no process has the stream any more
+    assert not _is_running(worker)
+    assert "shared_memory" not in stderr
+
+
+def _is_running(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_another_seed_gives_other_batches_and_refuses_the_state(source, straight):
