@@ -6,6 +6,7 @@ thousands of small files become a few large ones. Records keep the order of the 
 
 import contextlib
 import io
+import json
 import os
 import pathlib
 import re
@@ -27,6 +28,29 @@ from fsis_jax.preprocess.records import Annotations, Record, Source
 _REMAKE = "make it again with `fsis data prepare`"
 
 
+def _features() -> tfds.features.FeaturesDict:
+    """What a record holds."""
+    features = tfds.features
+    return features.FeaturesDict(
+        {
+            # Ids are text, since they may be of any size.
+            # Any image format: features.Image would take 8-bit PNG and JPEG only, and decode them.
+            "encoded": features.Tensor(shape=(), dtype=np.object_),
+            "image_id": features.Text(),
+            "file_name": features.Text(),
+            "height": features.Tensor(shape=(), dtype=np.int64),
+            "width": features.Tensor(shape=(), dtype=np.int64),
+            "boxes": features.Tensor(shape=(None, 4), dtype=np.float32),
+            "classes": features.Tensor(shape=(None,), dtype=np.int64),
+            "crowd": features.Tensor(shape=(None,), dtype=np.bool_),
+            "areas": features.Tensor(shape=(None,), dtype=np.float32),
+            "annotation_ids": features.Tensor(shape=(None,), dtype=np.object_),
+            "rles": features.Tensor(shape=(None,), dtype=np.object_),
+            "keypoints": features.Tensor(shape=(None,), dtype=np.float32),
+        }
+    )
+
+
 class FsisCells(tfds.core.GeneratorBasedBuilder):
     """Writes the records of given sources, one split each; `prepare` runs it."""
 
@@ -37,28 +61,10 @@ class FsisCells(tfds.core.GeneratorBasedBuilder):
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features
         return tfds.core.DatasetInfo(
             builder=self,
             description="Cells with instance masks, for fsis_jax.",
-            features=features.FeaturesDict(
-                {
-                    # Ids are text, since they may be of any size.
-                    # Any image format: features.Image would take 8-bit PNG and JPEG only, and decode them.
-                    "encoded": features.Tensor(shape=(), dtype=np.object_),
-                    "image_id": features.Text(),
-                    "file_name": features.Text(),
-                    "height": features.Tensor(shape=(), dtype=np.int64),
-                    "width": features.Tensor(shape=(), dtype=np.int64),
-                    "boxes": features.Tensor(shape=(None, 4), dtype=np.float32),
-                    "classes": features.Tensor(shape=(None,), dtype=np.int64),
-                    "crowd": features.Tensor(shape=(None,), dtype=np.bool_),
-                    "areas": features.Tensor(shape=(None,), dtype=np.float32),
-                    "annotation_ids": features.Tensor(shape=(None,), dtype=np.object_),
-                    "rles": features.Tensor(shape=(None,), dtype=np.object_),
-                    "keypoints": features.Tensor(shape=(None,), dtype=np.float32),
-                }
-            ),
+            features=_features(),
             # JSON has no whole numbers as keys, hence pairs.
             metadata=tfds.core.MetadataDict(
                 {
@@ -172,6 +178,7 @@ class PreparedSource:
 
     def _open(self) -> None:
         with damage_in(self._root, "cannot be read as prepared data", _REMAKE, "data"):
+            _check_features(pathlib.Path(self._root))
             builder = tfds.builder_from_directory(self._root)
             splits = sorted(builder.info.splits)
             self._metadata: Mapping[str, Any] = builder.info.metadata or {}
@@ -198,6 +205,25 @@ class PreparedSource:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._open()
+
+
+def _check_features(root: pathlib.Path) -> None:
+    """Raise ValueError where features.json is not ours: its text names the Python modules that tfds imports to open it.
+
+    Data sets of earlier versions have numbers as `image_id` and `annotation_ids`, or no keypoints.
+    """
+    found = json.loads((root / "features.json").read_text())
+    ours = _features().to_json()
+    if _python_classes(found) - _python_classes(ours):
+        raise ValueError("features.json describes another kind of data")
+
+
+def _python_classes(tree: Any) -> set[str]:
+    """What names a class anywhere in a tree of JSON, under both names that protocol buffers give to a field."""
+    if isinstance(tree, dict):
+        named = {str(tree[key]) for key in ("pythonClassName", "python_class_name") if key in tree}
+        return named.union(*map(_python_classes, tree.values()))
+    return set().union(*map(_python_classes, tree)) if isinstance(tree, list) else set()
 
 
 def _reason(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """The array_record data set holds exactly what the folder holds, and is made without TensorFlow."""
 
+import json
 import pathlib
 import pickle
 import subprocess
@@ -104,3 +105,22 @@ def test_damaged_files(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FsisError, match="cannot be read as prepared data") as caught:
         open_source(root, "train")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name"])
+def test_features_of_a_stranger_import_nothing(tmp_path: pathlib.Path, key: str) -> None:
+    root = prepared.prepare(write_folder(tmp_path / "data", [annotation(1)]), tmp_path / "prepared")
+    text = (root / "features.json").read_text()
+    whole = json.loads(text)
+    feature = whole["featuresDict"]["features"]["image_id"]
+    feature[key] = "fsis_hostile.Zen"
+    if key != "pythonClassName":
+        del feature["pythonClassName"]
+    (root / "features.json").write_text(json.dumps(whole))
+    (tmp_path / "fsis_hostile.py").write_text("raise SystemExit('imported')")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        with pytest.raises(FsisError, match=r"cannot be read as prepared data \(features.json describes another kind"):
+            open_source(root, "train")
+    (root / "features.json").write_text(text)
+    assert len(open_source(root, "train"))
