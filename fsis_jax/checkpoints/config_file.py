@@ -56,7 +56,7 @@ def read_config(path: pathlib.Path) -> ConfigDict:
         plain = json.loads(path.read_text())
     except OSError as error:
         raise FsisError(f"{path}: cannot be read ({error.strerror}); give the config.json of a run") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FsisError(f"{path}: not JSON ({error}); give the config.json of a run") from error
     _check_keys(plain, base_config(), path, "config")
     config = config_of({"config": plain})

@@ -11,13 +11,12 @@ training from; one without `optimizer` starts with a fresh one.
 
 import contextlib
 import errno
-import functools
 import json
 import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -37,13 +36,14 @@ from fsis_jax.checkpoints.flat import (
     with_model,
     with_optimizer,
 )
+from fsis_jax.checkpoints.learnt import learnt_of
 from fsis_jax.checkpoints.soundness import VALIDATION, damage, read_meta, with_digest, write_sums
+from fsis_jax.checkpoints.storage import damaged_arrays, described, disk_errors, not_orbax
 from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.checkpoints.weights import Trained, structure
 from fsis_jax.config_check import check_config
 from fsis_jax.errors import FsisError
-from fsis_jax.io.atomic import atomic_write, write_failure
-from fsis_jax.io.damage import damage_in
+from fsis_jax.io.atomic import atomic_write
 
 _logger = logging.getLogger(__name__)
 
@@ -56,8 +56,7 @@ OVERHEAD_BYTES = 1 << 20
 TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
 ASIDE_SUFFIX = ".aside"
 """Of steps that a run does not go on from: damaged ones, and those after the step that it was told to go back to."""
-_OF_MODEL = ("model",)
-"""What is read of a run to segment or to start from."""
+_OF_MODEL = ("model",)  # what is read of a run to segment or to start from
 
 
 class Checkpoints:
@@ -70,13 +69,13 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, *, read_only: bool = False) -> None:
         # What Orbax logs it also raises.
-        logging.getLogger("absl").addFilter(_not_orbax)
+        logging.getLogger("absl").addFilter(not_orbax)
         self.folder = workdir.absolute() / CHECKPOINTS
         self._read_only = read_only
         if read_only and not self.folder.is_dir():
             raise FsisError(f"{workdir}: no folder {CHECKPOINTS!r} in it; give the folder of a training run")
         self._remove_incomplete()
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
             self._writer = ocp.AsyncCheckpointer(
@@ -84,19 +83,23 @@ class Checkpoints:
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._before_commit),
             )
 
-    def save(self, state: TrainState, *, config: ConfigDict, data_state: Any) -> None:
-        """Start to save."""
+    def save(self, state: TrainState, *, config: ConfigDict, **about: Any) -> None:
+        """Start to save; arguments as for `save_items`."""
         items = {"model": flat_model(state), "optimizer": flat_optimizer(state)}
-        self.save_items(int(state.step), items, config=config, data_state=data_state)
+        self.save_items(int(state.step), items, config=config, **about)
 
-    def save_items(
-        self, step: int, items: Items, *, config: ConfigDict, data_state: Any = None, partial: bool = False
-    ) -> None:
-        """Start to save a step folder with these items beside `meta`; `partial`: "model" is not a whole one."""
-        meta = {"config": plain_config(config), "data_state": data_state, "partial": partial, "sums": True}
+    def save_items(self, step: int, items: Items, *, config: ConfigDict, partial: bool = False, **about: Any) -> None:
+        """Start to save a step folder with these items beside `meta`.
+
+        Args:
+            partial: "model" is not a whole one.
+            about: more of `meta`, as JSON: "data_state"; "learnt" of `Learnt`.
+        """
+        said = {"data_state": None, "learnt": None, **about}
+        meta = {"config": plain_config(config), "partial": partial, "sums": True, **said}
         arguments = {name: ocp.args.StandardSave(dict(arrays)) for name, arrays in items.items()}
         self.wait()
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             # Found out now, as the threads that write would each report a full disk in many lines.
             needed = sum(x.nbytes for arrays in items.values() for x in arrays.values()) + OVERHEAD_BYTES
             if shutil.disk_usage(self.folder).free < needed:
@@ -114,7 +117,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until what was started is on disk."""
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             self._writer.wait_until_finished()
         self._remove_old()
 
@@ -200,8 +203,8 @@ class Checkpoints:
         if not path.exists():
             return {}
         handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-        with _damage(str(path)):
-            names = _described(path)
+        with damaged_arrays(str(path)):
+            names = described(path)
             as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
             return dict(handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy)))
 
@@ -222,7 +225,7 @@ class Checkpoints:
         if self._read_only:
             return ""
         aside = self.folder / f"{step}{ASIDE_SUFFIX}"
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             if aside.exists():
                 shutil.rmtree(aside)
             (self.folder / str(step)).rename(aside)
@@ -259,8 +262,8 @@ class Checkpoints:
 
     def _restore(self, step: int, item: str, like: Arrays) -> Arrays:
         path = self.folder / str(step) / item
-        with _damage(str(path)):
-            check_same(like, _described(path), path)
+        with damaged_arrays(str(path)):  # one without sums tells of its damage only here
+            check_same(like, described(path), path)
             return ocp.StandardCheckpointer().restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
 
 
@@ -313,40 +316,10 @@ def load_run(path: pathlib.Path) -> Trained:
         config = config_of(meta)
         check_config(config, path)
         graph, like = structure(config)
-        return Trained(nnx.merge(graph, checkpoints.restore_model(step, like)), config, dict(meta["validation"] or {}))
+        model = nnx.merge(graph, checkpoints.restore_model(step, like))
+        return Trained(model, config, dict(meta["validation"] or {}), learnt_of(meta.get("learnt")))
 
 
 def _ap50(metrics: dict[str, float]) -> float:
     """AP50 of masks, or of boxes where the model has no masks."""
     return metrics.get("mask_ap50", metrics.get("box_ap50", 0.0))
-
-
-def _described(path: pathlib.Path) -> dict[str, Any]:
-    """What tells the shapes of the arrays of an item."""
-    found = ocp.StandardCheckpointer().metadata(path).item_metadata
-    if found is None:
-        raise ValueError("no description of its arrays")
-    return dict(found)
-
-
-# For a checkpoint without sums, which tells of its damage only when it is read.
-_damage = functools.partial(damage_in, what="a damaged checkpoint", remedy="choose another step", kind="checkpoint")
-
-
-@contextlib.contextmanager
-def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
-    """A full disk surfaces as OSError, or as another type from the storage library's threads."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, OSError):
-            if "No space left" not in str(error):
-                raise
-            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise FsisError(
-            f"{write_failure(folder, error)}, then run the same command again: checkpoints already there are intact"
-        ) from error
-
-
-def _not_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname

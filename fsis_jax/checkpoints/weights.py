@@ -8,7 +8,6 @@ and takes no more memory than the file's size tells, since nothing is compressed
 import dataclasses
 import json
 import logging
-import math
 import os
 import pathlib
 import zipfile
@@ -21,8 +20,10 @@ from ml_collections import ConfigDict
 
 from fsis_jax.checkpoints.config_file import config_of, plain_config
 from fsis_jax.checkpoints.flat import differences, filled, flat_arrays
+from fsis_jax.checkpoints.learnt import Learnt, learnt_of
 from fsis_jax.config_check import check_config
 from fsis_jax.errors import FsisError
+from fsis_jax.io.arrays import read_array
 from fsis_jax.io.atomic import atomic_write, read_failure, user_path
 from fsis_jax.io.damage import damage_in
 from fsis_jax.models.detector import Detector
@@ -44,6 +45,8 @@ class Trained:
     """That it was trained with."""
     validation: dict[str, float]
     """Results on the validation images, with "min_score"; empty if there are none."""
+    learnt: Learnt | None = None
+    """What it learnt from; None: not known."""
 
 
 def find_weights(source: str | os.PathLike[str]) -> pathlib.Path | None:
@@ -72,7 +75,8 @@ def save_weights(path: pathlib.Path, trained: Trained) -> None:
     """
     config = plain_config(trained.config)
     config["data"]["root"] = config["init_from"] = ""
-    meta = {"format": _FORMAT, "config": config, "validation": trained.validation}
+    learnt = trained.learnt and trained.learnt.plain()
+    meta = {"format": _FORMAT, "config": config, "validation": trained.validation, "learnt": learnt}
     arrays: dict[str, Any] = {_META: np.array(json.dumps(meta))}
     for name, value in flat_arrays(nnx.state(trained.model)).items():
         with np.errstate(over="ignore"):
@@ -101,6 +105,7 @@ def load_weights(path: pathlib.Path) -> Trained:
                 f"{path}: weights of format {meta['format']}, not {_FORMAT}: use the fsis_jax that wrote them"
             )
         config = config_of(meta)
+        learnt = learnt_of(meta.get("learnt"))
         validation = {name: float(value) for name, value in meta["validation"].items()}
     # From here on it is JAX that may fail.
     check_config(config, path)
@@ -113,7 +118,7 @@ def load_weights(path: pathlib.Path) -> Trained:
     if found:
         raise FsisError(f"{path}: arrays that do not fit its config: {found}: export the run again")
     arrays = {name: jnp.asarray(stored[name], like.dtype) for name, like in wanted.items()}
-    return Trained(nnx.merge(graph, filled(like, arrays)), config, validation)
+    return Trained(nnx.merge(graph, filled(like, arrays)), config, validation, learnt)
 
 
 def _read(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -123,12 +128,12 @@ def _read(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, Any], dict[str
         raise ValueError("compressed")
     if sum(member.file_size for member in archive.infolist()) > size:
         raise ValueError("members that overlap, or are cut off")
-    meta = json.loads(str(_array(archive, members.pop(_META))))
+    meta = json.loads(str(read_array(archive, members.pop(_META))))
     if not (isinstance(meta, dict) and isinstance(meta.get("validation"), dict) and "format" in meta):
         raise ValueError("not the meta of weights")
     if not all(type(value) in (int, float) for value in meta["validation"].values()):
         raise ValueError("results that are no numbers")
-    return meta, {name: _array(archive, member) for name, member in members.items()}
+    return meta, {name: read_array(archive, member) for name, member in members.items()}
 
 
 def structure(config: ConfigDict) -> tuple[nnx.GraphDef, nnx.State]:
@@ -139,15 +144,3 @@ def structure(config: ConfigDict) -> tuple[nnx.GraphDef, nnx.State]:
 
 def _stored_type(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float16) if np.issubdtype(dtype, np.floating) else dtype
-
-
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """An array, which must not declare more than is there."""
-    with archive.open(member) as part:
-        if np.lib.format.read_magic(part) != (1, 0):
-            raise ValueError("not a version that numpy writes for arrays of numbers")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(part)
-    if math.prod(shape) * dtype.itemsize > member.file_size:
-        raise ValueError("more declared than there is")
-    with archive.open(member) as part:
-        return np.asarray(np.lib.format.read_array(part, allow_pickle=False))

@@ -72,6 +72,8 @@ def run(command: Command, arguments: Sequence[str]) -> NoReturn:
         _fail(error)
     except OSError as error:
         _fail(write_failure(error.filename or "output", error))
+    except MemoryError:
+        _fail(FsisError("too little memory: end other programs, or give smaller images or a smaller batch"))
     except Exception as error:
         failure = _device_failure(error)
         if failure is None:

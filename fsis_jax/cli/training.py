@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import logging
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsis_jax.checkpoints.config_file import read_config
+from fsis_jax.checkpoints.learnt import Learnt
 from fsis_jax.checkpoints.runs import CHECKPOINTS
 from fsis_jax.checkpoints.weights import WEIGHTS_SUFFIX
 from fsis_jax.cli.parsing import Parser
@@ -35,6 +37,8 @@ from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.atomic import user_path
 from fsis_jax.training.loop import train_and_evaluate
+
+_logger = logging.getLogger(__name__)
 
 
 def config_parser(command: str) -> Parser:
@@ -62,6 +66,11 @@ def config_parser(command: str) -> Parser:
             "--checkpoint",
             metavar="W",
             help="the model: a run, a weights file of `fsis export`, or a shipped name; default: the run in DIR",
+        )
+        parser.add_argument(
+            "--allow-seen",
+            action="store_true",
+            help="test kinds as unseen that the model has learnt from; the results are then named seen-as-unseen",
         )
     return parser
 
@@ -114,7 +123,7 @@ def _change(config: ConfigDict, command: str, changes: Sequence[str]) -> ConfigD
 
 
 def _unknown(argument: str, command: str) -> FsisError:
-    known = [*(["--checkpoint"] if command == "evaluate" else []), "--config", "--step", "--workdir"]
+    known = [*(["--allow-seen", "--checkpoint"] if command == "evaluate" else []), "--config", "--step", "--workdir"]
     hint = suggestion(argument.partition("=")[0], known)
     return FsisError(f"unknown argument {argument!r}; {hint}known are {', '.join(known)} and --config.KEY=VALUE")
 
@@ -146,6 +155,9 @@ def evaluate(arguments: Sequence[str]) -> None:
         named = str(user_path(named or str(workdir)) / CHECKPOINTS / str(options.step))
     model = Segmenter.from_pretrained(named) if named else Segmenter.from_checkpoint(workdir)
     _check_trained(config, model.config, named or str(workdir))
+    if split == "unseen":
+        names = [targets.categories[category] for category in unseen]
+        split = _unseen(model.learnt, names, named or str(workdir), allow_seen=options.allow_seen)
     model = model.with_options(
         variants=variants(flip=settings.flip, scales=settings.scales),
         devices=jax.local_devices() if jax.local_device_count() > 1 else None,
@@ -183,6 +195,23 @@ def evaluate(arguments: Sequence[str]) -> None:
             overlays=folder / name,
         )
         _report(folder / f"{name}.json", config, tested, results, format_table)
+
+
+def _unseen(learnt: Learnt | None, names: Sequence[str], weights: str, *, allow_seen: bool) -> str:
+    """The name of a test of unseen kinds, which tells if the model has seen some of them.
+
+    Raises:
+        FsisError: it has, and that is not allowed.
+    """
+    known = [] if learnt is None else learnt.known(names)
+    if known and not allow_seen:
+        raise FsisError(
+            f"{weights} has learnt from {', '.join(known)}: a test of these is none of unseen kinds; give the config "
+            "that it was trained with (config.data.fold), --config.eval.split=all, or --allow-seen"
+        )
+    if not known and (learnt is None or not learnt.complete):
+        _logger.warning("%s does not say what it has learnt from: whether these kinds are unseen is not known", weights)
+    return "seen-as-unseen" if known else "unseen"
 
 
 def _check_trained(config: ConfigDict, trained: ConfigDict, weights: str) -> None:

@@ -70,6 +70,11 @@ def read_source(content: Any, kind: str, path: pathlib.Path) -> SourceWeights:
             f"{', '.join(KINDS.values())}"
         )
     recognised, tensors = found
+    if kind == "auto" and recognised == "oneshot":
+        raise FsisError(
+            f"{path}: a ResNet under 'state_dict', as torchvision's training and One-Shot-Object-Detection both write "
+            "it, with other strides: give --kind torchvision or --kind oneshot"
+        )
     kind = recognised if kind == "auto" else kind
     if (kind, recognised) not in _READERS:
         raise FsisError(f"{path}: not {KINDS[kind]}, but {KINDS[recognised]}; give --kind {recognised} or --kind auto")

@@ -6,6 +6,7 @@ whole folder unusable raises.
 Without `folds.json` there is one fold, 1, which holds out nothing: every category is learnt.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -114,8 +115,10 @@ def _images(rows: Sequence[Mapping[str, Any]], file: pathlib.Path) -> dict[int, 
             raise FsisError(
                 f"{file}: image {name or position} has the id {image_id!r}: give every image a whole number of its own"
             )
-        if not isinstance(name, str) or not name or "\0" in name:
-            raise FsisError(f"{file}: image {image_id} has the file_name {name!r}: give the name of its file")
+        if not isinstance(name, str) or not name or not _is_inside(name):
+            raise FsisError(
+                f"{file}: image {image_id} has the file_name {name!r}: give the name of its file, inside the folder"
+            )
         for key in ("width", "height"):
             if type(row.get(key)) is not int or not 0 < row[key] <= _MOST_PIXELS:
                 raise FsisError(f"{file}: image {name} has the {key} {row.get(key)!r}: give its size in pixels")
@@ -125,13 +128,22 @@ def _images(rows: Sequence[Mapping[str, Any]], file: pathlib.Path) -> dict[int, 
     return images
 
 
+def _is_inside(name: str) -> bool:
+    """Whether a name can be that of a file, and does not lead out of the folder, on any system."""
+    with contextlib.suppress(UnicodeEncodeError):
+        os.fsencode(name)
+        windows = pathlib.PureWindowsPath(name)  # it takes / too
+        return "\0" not in name and not windows.anchor and ".." not in windows.parts
+    return False
+
+
 def _folds(path: pathlib.Path) -> dict[int, tuple[int, ...]] | None:
     if not path.exists():
         return None
     data = read_json(path)
     try:
         return {int(fold): tuple(int(category) for category in ids) for fold, ids in data.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise FsisError(f'{path}: not folds: write {{"1": [category ids held out], "2": [...], ...}}') from error
 
 

@@ -219,9 +219,9 @@ def _check_features(root: pathlib.Path) -> None:
 
 
 def _python_classes(tree: Any) -> set[str]:
-    """What names a class anywhere in a tree of JSON, under both names that protocol buffers give to a field."""
+    """What names a class anywhere in a tree of JSON: protocol buffers give a field two names, old files had another."""
     if isinstance(tree, dict):
-        named = {str(tree[key]) for key in ("pythonClassName", "python_class_name") if key in tree}
+        named = {str(tree[key]) for key in ("pythonClassName", "python_class_name", "type") if key in tree}
         return named.union(*map(_python_classes, tree.values()))
     return set().union(*map(_python_classes, tree)) if isinstance(tree, list) else set()
 

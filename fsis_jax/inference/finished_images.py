@@ -50,8 +50,9 @@ class FinishedImages:
                 line = json.loads(text.decode(errors="replace"))
                 names = {kind: os.path.basename(place) for kind, place in line["files"].items()}
                 line["files"] = {kind: str(self._folder / name) for kind, name in names.items()}  # it may have moved
-                self.lines[line["name"]] = line
-            except (ValueError, TypeError, KeyError, AttributeError):
+                if all(isinstance(line[key], str) for key in ("name", "path", "key")):
+                    self.lines[line["name"]] = line
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue
 
     def append(self, line: dict[str, Any]) -> None:

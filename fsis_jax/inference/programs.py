@@ -61,6 +61,11 @@ class Network:
         """As `encode`, by the device that gets the next batch: no other would have to wait for it."""
         return encode(self._graph, self._replicas[0][1], references)
 
+    def encoded_like(self, count: int, size: int) -> Pyramid:
+        """The shapes and types of what `encode` gives for so many references of `size` pixels."""
+        shaped = jax.ShapeDtypeStruct((1, count, size, size, 3), np.uint8)
+        return encode.eval_shape(self._graph, self._replicas[0][1], shaped)
+
     def find(
         self,
         plan: TilePlan,

@@ -9,18 +9,26 @@ import functools
 import hashlib
 import json
 import os
+import zipfile
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.arrays import read_array
 from fsis_jax.io.atomic import atomic_write, read_failure
 from fsis_jax.io.damage import damage_in
 from fsis_jax.models.detector import Pyramid
 
 REFERENCES_SUFFIX = ".refs"
 _FORMAT = 1
+_MAX_BYTES = 256 << 20
+"""Of all arrays of a file; a hundred references of 320 pixels take 40 MB."""
+_MAX_SIDE = 1e6
+"""Of cells in pixels, and of pixels in micrometres."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +83,16 @@ NO_REFERENCES = References({}, np.zeros((0, 2), np.float32), np.zeros((0, 1, 1, 
 """What a closed-set detector is shown."""
 
 
-def check_encoded(references: References | None, names: tuple[str, ...], model: str) -> None:
+def check_encoded(
+    references: References | None, names: tuple[str, ...], model: str, like: Callable[[int], Pyramid]
+) -> None:
     """Raise FsisError if a model cannot be shown references, or must be.
 
     Args:
         names: the categories that the model knows; () of one that is shown references.
         model: its `Segmenter.fingerprint`.
+        like: the shapes of what the model makes of so many references. A file may say that the model made it and yet
+            hold anything.
     """
     given = references is not None and len(references.sides) > 0
     if names and given:
@@ -92,6 +104,18 @@ def check_encoded(references: References | None, names: tuple[str, ...], model: 
             "the references were encoded by another model: encode their crops again with this one, or segment "
             "with that one (--checkpoint)"
         )
+    if references is not None and references.model:
+        check_shapes(references, like(len(references.images)))
+
+
+def check_shapes(references: References, like: Pyramid) -> None:
+    """Raise FsisError if the features do not have the shapes and types of `like`, those that a model makes."""
+    if jax.tree.map(_described, references.features) != jax.tree.map(_described, like):
+        raise FsisError("the references are not as this model makes them: encode their crops again")
+
+
+def _described(array: jax.Array) -> str:
+    return f"{array.dtype}{array.shape}"
 
 
 def shown_to_closed_set(names: tuple[str, ...]) -> FsisError:
@@ -114,22 +138,24 @@ def load_references(path: str | os.PathLike[str]) -> References:
     except OSError as error:
         raise read_failure(path, error, "references") from error
     with file, damage_in(name, "no file of encoded references", "make one with `fsis references`", "references"):
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("an array alone")
-        meta = json.loads(str(archive["meta"]))
+        archive = zipfile.ZipFile(file)
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES >> 20} MiB")
+        meta = json.loads(str(read_array(archive, members["meta"])))
         if not isinstance(meta, dict):
             raise ValueError("a text that says something else")
         if meta.get("format") != _FORMAT:
-            raise FsisError(f"{name}: references of format {meta.get('format')}, not {_FORMAT}: encode them again")
+            raise FsisError(f"{name}: references of format {meta.get('format')!r}, not {_FORMAT}: encode them again")
         _check_meta(meta)
-        sides, images = archive["sides"], archive["images"]
-        stored = {int(level): archive[f"level{level}"] for level in meta["levels"]}
-        numbers = all(array.dtype == np.float32 for array in (sides, *stored.values()))
+        sides, images = read_array(archive, members["sides"]), read_array(archive, members["images"])
+        stored = {int(level): read_array(archive, members[f"level{level}"]) for level in meta["levels"]}
         if sides.shape != (len(images), 2) or not len(sides) or images.ndim != 4 or images.dtype != np.uint8:
             raise ValueError(f"sides {sides.shape}, images {images.dtype} {images.shape}")
-        if not numbers:
-            raise ValueError("numbers of another type")
+        if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in (sides, *stored.values())):
+            raise ValueError("numbers of another type, or that are not finite")
+        if not (sides > 0).all() or sides.max() > _MAX_SIDE:
+            raise ValueError(f"cells of {sides.min()} to {sides.max()} pixels")
     # Outside: this starts JAX, whose failures are not the file's.
     features = {int(level): jnp.asarray(stored[int(level)], dtype) for level, dtype in meta["levels"].items()}
     return References(features, sides, images, meta["pixel_size"], meta["model"])
@@ -137,7 +163,9 @@ def load_references(path: str | os.PathLike[str]) -> References:
 
 def _check_meta(meta: dict[str, Any]) -> None:
     """Raise a ValueError where a file does not say what it must."""
-    levels, size = meta.get("levels"), meta.get("pixel_size")
+    levels, size, model = meta.get("levels"), meta.get("pixel_size"), meta.get("model")
     known = isinstance(levels, dict) and set(map(str, levels.values())) <= {"float32", "bfloat16", "float16"}
-    if not known or not isinstance(meta.get("model"), str) or not (size is None or type(size) in (int, float)):
-        raise ValueError(f"levels {levels}, model {meta.get('model')}, pixel size {size}")
+    if not known or not isinstance(model, str) or not model:
+        raise ValueError(f"levels {levels}, model {model!r}")
+    if size is not None and not (type(size) in (int, float) and 0 < size < _MAX_SIDE):
+        raise ValueError(f"pixel size {size}")

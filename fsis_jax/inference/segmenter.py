@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from fsis_jax.checkpoints.learnt import Learnt
 from fsis_jax.checkpoints.weights import Trained, find_weights, load_weights
 from fsis_jax.inference.augmentation import Variant
 from fsis_jax.inference.causes import warn_of_sizes
@@ -68,7 +69,9 @@ class Segmenter:
         tile_batch: int = 0,
         variants: Sequence[Variant] = (),
         devices: Sequence[jax.Device] = (),
+        learnt: Learnt | None = None,
     ) -> None:
+        self.learnt = learnt
         self._graph, state = nnx.split(model)
         self._state = jax.device_put(state)
         self.config = config
@@ -110,7 +113,8 @@ class Segmenter:
 
     @classmethod
     def _of(cls, trained: Trained) -> "Segmenter":
-        return cls(trained.model, trained.config, min_score=trained.validation.get("min_score", DEFAULT_MIN_SCORE))
+        min_score = trained.validation.get("min_score", DEFAULT_MIN_SCORE)
+        return cls(trained.model, trained.config, min_score=min_score, learnt=trained.learnt)
 
     def with_options(
         self,
@@ -121,10 +125,8 @@ class Segmenter:
     ) -> "Segmenter":
         """The same detector used in another way, as the constructor says; None: as this one, which does not change."""
         other = copy.copy(self)  # with the fingerprint, which is of none of these
-        if min_score is not None:
-            other.min_score = min_score
-        if variants is not None:
-            other.variants = tuple(variants)
+        other.min_score = self.min_score if min_score is None else min_score
+        other.variants = self.variants if variants is None else tuple(variants)
         if devices is not None:
             other._network = Network(self._graph, self._state, devices)
         return other
@@ -170,8 +172,7 @@ class Segmenter:
             raise shown_to_closed_set(self.names)
         names, crops = as_crops(crops, names)
         features, images = encode_crops(self._network, self._transform, crops, names, stretches, checked=checked)
-        if sides is None:
-            sides = np.array([crop.shape[:2] for crop in crops])
+        sides = np.array([crop.shape[:2] for crop in crops]) if sides is None else sides
         pixel_size = known_pixel_size(None, pixel_size)
         encoded = References(features, np.asarray(sides, np.float32), images, pixel_size, self.fingerprint)
         if checked and pixel_size is None:  # else the images' tells their size in these
@@ -194,7 +195,8 @@ class Segmenter:
 
     def check_references(self, references: References | None) -> None:
         """Raise FsisError if another model encoded them, or they are there or not against the model's nature."""
-        check_encoded(references, self.names, self.fingerprint)
+        like = functools.partial(self._network.encoded_like, size=self._transform.reference_size)
+        check_encoded(references, self.names, self.fingerprint, like)
 
     def segment(
         self,
@@ -307,10 +309,8 @@ class Segmenter:
         return paste_tile(plan, tile, detections, row, self.config, offset=self._offset, min_score=self.min_score)
 
     def _work(self, job: J, tile: int) -> Work[J]:
-        references = job.references
-        if references is None:
-            references = NO_REFERENCES
-        elif not isinstance(references, References):
+        references = NO_REFERENCES if job.references is None else job.references
+        if not isinstance(references, References):
             references = self.encode_references(references)
         self.check_references(references)
         image = as_image(job.image)

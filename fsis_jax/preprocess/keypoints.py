@@ -6,14 +6,13 @@ Detectron2 as here.)
 """
 
 import functools
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from fsis_jax.preprocess.segmentation import InvalidAnnotationError
+from fsis_jax.preprocess.segmentation import InvalidAnnotationError, is_coordinate
 from fsis_jax.preprocess.transforms import Orientation
 
 HALF_PIXEL = 0.5
@@ -46,7 +45,7 @@ def read_keypoints(value: object, count: int) -> np.ndarray:
     if not (
         isinstance(value, list)
         and len(value) == 3 * count
-        and all(type(number) in (int, float) and math.isfinite(number) for number in value)
+        and all(map(is_coordinate, value))
         and all(flag in (0, 1, 2) for flag in value[2::3])
     ):
         raise InvalidAnnotationError(

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from fsis_jax.checkpoints.config_file import config_of
 from fsis_jax.checkpoints.flat import check_same, flat_arrays, flat_model, with_model
+from fsis_jax.checkpoints.learnt import NOTHING, UNKNOWN, Learnt, learnt_of
 from fsis_jax.checkpoints.runs import Checkpoints, open_run
 from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.checkpoints.weights import find_weights, load_weights
@@ -27,8 +28,8 @@ _RES5_OF_HEADS = ("box_head/embedding/blocks/", "mask_head/trunk/blocks/")
 """The last stage in a whole backbone, and where the architecture "c4" has it, once or twice."""
 
 
-def initialise_from(source: str | os.PathLike[str], state: TrainState, config: ConfigDict) -> TrainState:
-    """`state` with the model of a weights file or of another run, for fine-tuning.
+def initialise_from(source: str | os.PathLike[str], state: TrainState, config: ConfigDict) -> tuple[TrainState, Learnt]:
+    """`state` with the model of a weights file or of another run, for fine-tuning, and what that has learnt from.
 
     Warns where `config` reads the weights of the backbone in another way than they were made for.
 
@@ -46,12 +47,14 @@ def initialise_from(source: str | os.PathLike[str], state: TrainState, config: C
         arrays = flat_arrays(nnx.state(trained.model))
         check_same(flat_model(state), arrays, file)
         _warn_of_silent_keys(file, trained.config, config)
-        return with_model(state, arrays)
+        return with_model(state, arrays), trained.learnt or UNKNOWN
     path = user_path(os.fspath(source))
     checkpoints, step = open_run(path)
     with contextlib.closing(checkpoints):
-        _warn_of_silent_keys(path, config_of(checkpoints.meta(step)), config)
-        return _with_run(checkpoints, step, state)
+        meta = checkpoints.meta(step)
+        _warn_of_silent_keys(path, config_of(meta), config)
+        learnt = NOTHING if meta.get("partial") else learnt_of(meta.get("learnt")) or UNKNOWN
+        return _with_run(checkpoints, step, state), learnt
 
 
 def _with_run(checkpoints: Checkpoints, step: int, state: TrainState) -> TrainState:

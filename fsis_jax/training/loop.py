@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from fsis_jax.batch import Batch
 from fsis_jax.checkpoints import config_file
+from fsis_jax.checkpoints.learnt import NOTHING, UNKNOWN, Learnt, learnt_of
 from fsis_jax.checkpoints.runs import Checkpoints, has_checkpoint
 from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.config_check import check_config
@@ -74,8 +75,11 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
     model = nnx.jit(lambda: Detector(config.model, rngs=nnx.Rngs(config.seed)))()  # one compilation, which is kept
     graph, state, per_device_step = new_state(config, model)
     parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
+    learnt = NOTHING
     if config.init_from and not resuming:
-        state = initialise_from(config.init_from, state, config)
+        state, learnt = initialise_from(config.init_from, state, config)
+    names = [splits.train.categories[category] for category in splits.seen]
+    learnt = learnt.and_then(names, splits.train.annotations)
     with contextlib.ExitStack() as stack:
         batches = stack.enter_context(training_batches(config, splits, steps))
         checkpoints = None
@@ -89,6 +93,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
         else:
             state = checkpoints.restore(start, state)
             meta = checkpoints.meta(start)
+            learnt = _learnt_before(meta).and_more(learnt)
             # A converted checkpoint has no data state: the data start where a run of this config would be.
             batches.set_state(meta["data_state"] or {**batches.get_state(), "step": start})
             to_validate = bool(meta["data_state"]) and not meta["validation"] and _validates(config, start, steps)
@@ -151,7 +156,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
                 _check_finite(*pending, splits.train)
                 host_state = jax.device_get(parallel.one(state))
                 if checkpoints and config.training.save:
-                    checkpoints.save(host_state, config=config, data_state=batches.get_state())
+                    checkpoints.save(host_state, config=config, data_state=batches.get_state(), learnt=learnt.plain())
                 if stopping.asked:
                     _logger.warning("stopped by SIGTERM after step %d: the same command goes on", step)
                     raise SystemExit(STATUS)
@@ -167,6 +172,13 @@ def _first_step(checkpoints: Checkpoints, step: int | None) -> int | None:
     if step is not None:
         checkpoints.go_back_to(step)
     return checkpoints.latest_sound()
+
+
+def _learnt_before(meta: dict[str, Any]) -> Learnt:
+    """What the steps up to a checkpoint learnt from; one of a run that did not say is known to be not all."""
+    if meta["data_state"] is None and meta.get("partial"):
+        return NOTHING
+    return learnt_of(meta.get("learnt")) or UNKNOWN
 
 
 def _check_scratch(config: ConfigDict) -> None:

@@ -66,7 +66,8 @@ def test_features_are_those_of_pytorch(tmp_path, which):
     name, wrapped, options = FILES[which]
     tensors = narrow_resnet(**options)
     write_file(tmp_path / name, wrapped(tensors))
-    converted = convert(tmp_path / name, tmp_path / "run")
+    kind = "oneshot" if which == "oneshot" else "auto"
+    converted = convert(tmp_path / name, tmp_path / "run", kind=kind)
     assert converted.source.kind == ("oneshot" if which == "oneshot" else "torchvision")
     assert converted.source.left_out == ["fc.weight", "fc.bias"]
     config = converted.source.config
@@ -153,7 +154,7 @@ def _initialise(path, config):
             for path, variable in nnx.to_flat_state(part)
         }
 
-    return Start(flat(state), flat(initialise_from(path, state, config)))
+    return Start(flat(state), flat(initialise_from(path, state, config)[0]))
 
 
 @pytest.mark.parametrize("variant", ["fpn", "c4", "deform"])
@@ -324,6 +325,14 @@ def test_a_detector_of_detectron(tmp_path):
 
 
 # -- what is in a file --------------------------------------------------------------------------------------------
+
+
+def test_what_two_projects_write_alike_is_not_guessed(tmp_path):
+    tensors = {f"module.{name}": value for name, value in narrow_resnet().items()}
+    write_file(tmp_path / "model_best.pth.tar", {"epoch": 3, "arch": "resnet50", "state_dict": tensors})
+    with pytest.raises(FsisError, match=r"under 'state_dict'.*give --kind torchvision or --kind oneshot$"):
+        convert(tmp_path / "model_best.pth.tar", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_kinds_that_differ_in_meaning_only(tmp_path):

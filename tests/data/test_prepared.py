@@ -107,7 +107,7 @@ def test_damaged_files(tmp_path: pathlib.Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name"])
+@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type"])
 def test_features_of_a_stranger_import_nothing(tmp_path: pathlib.Path, key: str) -> None:
     root = prepared.prepare(write_folder(tmp_path / "data", [annotation(1)]), tmp_path / "prepared")
     text = (root / "features.json").read_text()

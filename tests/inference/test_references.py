@@ -4,12 +4,13 @@ import dataclasses
 import json
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.references import References, load_references
+from fsis_jax.inference.references import References, check_shapes, load_references
 
 
 @pytest.fixture
@@ -88,6 +89,72 @@ def test_what_is_no_file_of_references(tmp_path, write, message):
     write(path)
     with pytest.raises(FsisError, match=re.escape(f"x.refs: {message}")):
         load_references(path)
+
+
+_META = {"format": 1, "model": "model", "pixel_size": 0.5, "levels": {"2": "float32"}}
+_ARRAYS = {
+    "sides": np.full((1, 2), 20, np.float32),
+    "images": np.zeros((1, 16, 16, 3), np.uint8),
+    "level2": np.zeros((1, 4, 4, 8), np.float32),
+}
+
+
+def _hostile(meta=None, **arrays):
+    return {"meta": np.array(json.dumps({**_META, **(meta or {})})), **_ARRAYS, **arrays}
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        _hostile({"model": ""}),
+        _hostile({"model": 3}),
+        _hostile({"levels": {"x": "float32"}}),
+        _hostile({"levels": {"3": "float32"}}),
+        _hostile({"levels": {"2": "int32"}}),
+        _hostile({"levels": [2]}),
+        _hostile({"pixel_size": float("nan")}),
+        _hostile({"pixel_size": -1}),
+        _hostile({"pixel_size": 10**400}),
+        _hostile({"pixel_size": True}),
+        _hostile(sides=np.zeros((1, 2), np.float32)),
+        _hostile(sides=np.full((1, 2), np.nan, np.float32)),
+        _hostile(sides=np.full((1, 2), 1e30, np.float32)),
+        _hostile(sides=np.full((1, 2), 20)),
+        _hostile(sides=np.full((2, 2), 20, np.float32)),
+        _hostile(images=np.zeros((1, 16, 16, 3), np.float32)),
+        _hostile(images=np.zeros((1, 16, 16), np.uint8)),
+        _hostile(level2=np.full((1, 4, 4, 8), np.inf, np.float32)),
+        _hostile(level2=np.zeros((1, 4, 4, 8), np.int32)),
+        _hostile(level2=np.array("text")),
+        {**_hostile(), "meta": np.array("[" * 200_000)},
+        {**_hostile(), "meta": np.array("[]")},
+        {**_hostile(), "meta": np.zeros(3)},
+        _hostile(other=np.zeros(300 << 20, np.uint8)),
+    ],
+)
+def test_a_file_of_a_stranger(tmp_path, arrays):
+    with (tmp_path / "x.refs").open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    with pytest.raises(FsisError, match=re.escape("x.refs: no file of encoded references")) as stop:
+        load_references(tmp_path / "x.refs")
+    assert "\n" not in str(stop.value)
+
+
+def test_the_file_that_the_hostile_ones_are_made_from(tmp_path):
+    with (tmp_path / "x.refs").open("wb") as file:
+        np.savez_compressed(file, **_hostile())
+    assert load_references(tmp_path / "x.refs").model == "model"
+
+
+@pytest.mark.parametrize(
+    "features",
+    [{3: (1, 4, 4, 8)}, {2: (1, 4, 4, 8), 3: (1, 2, 2, 8)}, {2: (1, 4, 4, 9)}, {2: (2, 4, 4, 8)}, {2: (4, 4, 8)}],
+)
+def test_features_that_the_model_does_not_make(references, features):
+    like = {2: jax.ShapeDtypeStruct((1, 4, 4, 8), jnp.float32)}
+    check_shapes(dataclasses.replace(references, features={2: jnp.zeros((1, 4, 4, 8))}), like)
+    with pytest.raises(FsisError, match="not as this model makes them: encode their crops again"):
+        check_shapes(dataclasses.replace(references, features={n: jnp.zeros(x) for n, x in features.items()}), like)
 
 
 def test_a_file_that_was_cut_off(references, tmp_path):

@@ -187,6 +187,7 @@ def test_a_config_from_before_a_key_took_several_values(config):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[" * 200_000, r"not JSON \(maximum recursion depth"),
         ("{", r"not JSON \(Expecting property name"),
         ("[]", "config is not a mapping"),
         ('{"data": 3}', r"config\.data is not a mapping"),

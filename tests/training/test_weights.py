@@ -254,7 +254,7 @@ def _state(**model):
 
 def test_training_starts_from_a_file(trained, file, caplog):
     state, config = _state()
-    start = initialise_from(str(file), state, config)
+    start, _ = initialise_from(str(file), state, config)
     for name, value in flat_model(start).items():
         np.testing.assert_array_equal(np.asarray(value), _arrays(trained)[name].astype(np.float16), err_msg=name)
     assert caplog.text == ""
@@ -271,7 +271,7 @@ def test_training_starts_from_weights_of_the_package(trained, file, tmp_path, mo
     with pytest.raises(FsisError, match=r"cells-small.npz: its SHA-256 is not that"):
         initialise_from("cells-small", state, config)
     monkeypatch.setattr("fsis_jax.checkpoints.weights.shipped_file", lambda name: tmp_path / f"{name}.npz")
-    start = flat_model(initialise_from("cells-small", state, config))
+    start = flat_model(initialise_from("cells-small", state, config)[0])
     np.testing.assert_array_equal(np.asarray(start[NAME]), _arrays(trained)[NAME].astype(np.float16))
 
 
