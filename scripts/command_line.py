@@ -6,6 +6,7 @@ It is not argparse's own help, which depends on the width of the terminal and th
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 
+from fsis_jax.cli.app import app_parser
 from fsis_jax.cli.converting import convert_parser, export_parser
 from fsis_jax.cli.datasets import data_parser
 from fsis_jax.cli.demo import demo_parser
@@ -15,6 +16,7 @@ from fsis_jax.cli.training import config_parser
 
 PARSERS: dict[str, Callable[[], Parser]] = {
     "demo": demo_parser,
+    "app": app_parser,
     "segment": segment_parser,
     "references": references_parser,
     "train": lambda: config_parser("train"),

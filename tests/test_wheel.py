@@ -17,7 +17,7 @@ for name in sys.argv[2:]:
     module = importlib.import_module(name)
     assert module.__file__.startswith(sys.argv[1]), module.__file__
 """
-WITH_EXTRAS = ("fsis_jax.interactive.page",)
+WITH_EXTRAS = ("fsis_jax.app.",)
 """Modules that import what an extra brings."""
 
 

@@ -1,4 +1,4 @@
-"""The command line: `fsis demo | train | evaluate | segment | references | convert | export | data ...`.
+"""The command line: `fsis demo | app | train | evaluate | segment | references | convert | export | data ...`.
 
 Thin: parse, call, print. Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
@@ -21,6 +21,7 @@ Command = Callable[[Sequence[str]], None]
 
 COMMANDS = {
     "demo": "demo",
+    "app": "app",
     "train": "training",
     "evaluate": "training",
     "segment": "segmenting",

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 
+import numpy as np
+
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.tiling import Tile, merge_tiles
+from fsis_jax.inference.tile_plan import plan_tiles, size_groups
+from fsis_jax.inference.tiling import Tile, merge_scales, merge_tiles
+from fsis_jax.io.given import known_pixel_size
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.outlines import Box
+from fsis_jax.preprocess.transform_config import transform_config
 
 Advance = Callable[[int, int], None]
 
@@ -38,20 +43,27 @@ def find_in_part(
     They are what segmenting the whole image finds there, but for cells at the border of the part: what a tile beyond
     it knows better of them is not asked.
     """
-    plan = segmenter.plan(image, references, pixel_size=pixel_size, tile=tile)
-    chosen = [each for each in plan.tiles if _meet(each, part)]
-    parts = []
-    for number, each in enumerate(chosen):
-        advance(number, len(chosen))
-        pixels = plan.prepare(each)
-        if pixels is None:
-            parts.append(Instances.none(each.window.size, segmenter.min_score))
-        else:
-            parts.append(segmenter.paste(plan, each, segmenter.detect(plan, [pixels], references), 0))
-    found = parts[0] if len(plan.tiles) == 1 else merge_tiles(parts, chosen, plan.size, plan.margin)
-    covered = [each.core for each in chosen]
-    lows, highs = [min(core[i] for core in covered) for i in (0, 1)], [max(core[i] for core in covered) for i in (2, 3)]
-    return found, (lows[0], lows[1], highs[0], highs[1])
+    transform = transform_config(segmenter.config)
+    sides = references.sides_in(known_pixel_size(image, pixel_size))
+    groups = size_groups(sides, transform)
+    plans = [plan_tiles(image, sides[rows], segmenter.config, transform, tile) for rows in groups]
+    chosen = [[each for each in plan.tiles if _meet(each, part)] for plan in plans]
+    finished, total = 0, sum(map(len, chosen))
+    scales = []
+    for plan, layout in zip(plans, chosen, strict=True):
+        found = []
+        for each in layout:
+            advance(finished, total)
+            finished += 1
+            pixels = plan.prepare(each)
+            if pixels is None:
+                found.append(Instances.none(each.window.size, segmenter.min_score))
+            else:
+                found.append(segmenter.paste(plan, each, segmenter.detect(plan, [pixels], references), 0))
+        scales.append(found[0] if len(plan.tiles) == 1 else merge_tiles(found, layout, plan.size, plan.margin))
+    cores = np.array([each.core for layout in chosen for each in layout])
+    (x1, y1), (x2, y2) = cores[:, :2].min(axis=0).tolist(), cores[:, 2:].max(axis=0).tolist()
+    return (merge_scales(scales) if len(scales) > 1 else scales[0]), (x1, y1, x2, y2)
 
 
 def _meet(tile: Tile, part: Box) -> bool:

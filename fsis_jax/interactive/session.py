@@ -176,11 +176,12 @@ class Session:
         references = self.state.references
         if not references:
             raise FsisError("no example yet: draw a box around a cell first")
+        seen = None if part is None else self._rounded(path, part)
 
         def work(advance: Advance) -> None:
             with self.open(path) as image:
                 encoded = self._encode(references)
-                if part is None:
+                if seen is None:
                     job = Job(image, encoded, self._pixel_size(image))
                     found, covered = find_all(self.segmenter, job, self.settings.tile, advance), None
                 else:
@@ -188,7 +189,7 @@ class Session:
                         self.segmenter,
                         image,
                         encoded,
-                        part,
+                        seen,
                         pixel_size=self._pixel_size(image),
                         tile=self.settings.tile,
                         advance=advance,

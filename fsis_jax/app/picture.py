@@ -1,0 +1,238 @@
+"""The image in the browser, with outlines and boxes over it.
+
+The part that is seen is read whenever it was moved. All outlines are sent once (of very many, those that are seen);
+which of them are drawn is a list of numbers, so that a slider sends little.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from bokeh.events import DoubleTap, RangesUpdate, SelectionGeometry, Tap
+from bokeh.models import (
+    BoxSelectTool,
+    CDSView,
+    ColumnDataSource,
+    CustomJS,
+    GlyphRenderer,
+    HoverTool,
+    IndexFilter,
+    PanTool,
+    Patches,
+    Range1d,
+    WheelZoomTool,
+)
+from bokeh.plotting import figure
+
+from fsis_jax.inference.instances import Instances
+from fsis_jax.interactive.state import Filters, Result
+from fsis_jax.interactive.view import View, outline
+from fsis_jax.io.outlines import Box
+
+_MOST = 3000
+"""Outlines that are sent."""
+_GROUND = "#101418"
+FOUND, WRONG, SURE, EXAMPLE = "#4ade80", "#ff6b6b", "#38bdf8", "#ffd23f"
+"""Colours: of what was found, what is wrong, what a person says is right, and of the examples."""
+
+
+class Picture:
+    """A figure that shows one image at a time.
+
+    Args:
+        boxed: called with a box that was dragged, in pixels of the image.
+        clicked: called with a point.
+        moved: called when another part is seen.
+    """
+
+    def __init__(
+        self,
+        boxed: Callable[[Box], None],
+        clicked: Callable[[float, float], None],
+        moved: Callable[[], None],
+    ) -> None:
+        self._moved = moved
+        self._view: View | None = None
+        self._screen = (0, 0)  # width and height of the figure, as the browser tells
+        self._found: Instances | None = None
+        self._rows = np.zeros(0, np.intp)
+        self.many = 0
+        """Outlines that would be seen, but are too many to be drawn."""
+        self.plot = figure(
+            x_range=Range1d(0, 1),
+            y_range=Range1d(1, 0),
+            tools=[],
+            toolbar_location=None,
+            sizing_mode="stretch_both",
+            background_fill_color=_GROUND,
+            border_fill_color=_GROUND,
+            outline_line_color=None,
+            min_border=0,
+            name="picture",
+        )
+        self.plot.axis.visible = False
+        self.plot.grid.visible = False
+        self._pixels = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
+        self.plot.image_rgba("image", "x", "y", "dw", "dh", source=self._pixels)
+        self._outlines = ColumnDataSource({"xs": [], "ys": [], "score": [], "area": []})
+        self._wrong, self._found_ones = self._layer(WRONG, 0.0, "dashed"), self._layer(FOUND, 0.12)
+        self._sure = self._layer(SURE, 0.12)
+        self._added = ColumnDataSource({"xs": [], "ys": [], "score": [], "area": []})
+        added = self.plot.patches(
+            "xs", "ys", source=self._added, line_color=SURE, line_width=2, fill_color=SURE, fill_alpha=0.12
+        )
+        self._boxes = ColumnDataSource({"left": [], "right": [], "top": [], "bottom": []})
+        self.plot.quad(
+            "left", "right", "top", "bottom", source=self._boxes, line_color=EXAMPLE, line_width=2.5, fill_alpha=0
+        )
+        hovered = [self._wrong, self._found_ones, self._sure, added]
+        self.plot.add_tools(
+            HoverTool(
+                renderers=hovered, tooltips=[("score", "@score"), ("size", "@area px")], point_policy="follow_mouse"
+            )
+        )
+        self._pan, self._box = PanTool(), BoxSelectTool(renderers=[])
+        self._box.overlay.line_color, self._box.overlay.fill_alpha = EXAMPLE, 0.1
+        wheel = WheelZoomTool()
+        self.plot.add_tools(self._pan, self._box, wheel)
+        self.plot.toolbar.active_scroll = wheel
+        self.plot.toolbar.active_drag = self._box
+        self.plot.on_event(RangesUpdate, lambda _: moved())
+        self.plot.on_event(Tap, lambda event: clicked(event.x, event.y))
+        self.plot.on_event(DoubleTap, lambda _: self.fit())
+        self.plot.on_event(SelectionGeometry, lambda event: boxed(_box(event.geometry)) if event.final else None)
+        self.plot.on_change("inner_width", lambda attr, old, new: self._resized(new, self._screen[1]))
+        self.plot.on_change("inner_height", lambda attr, old, new: self._resized(self._screen[0], new))
+
+    def drag_js(self, boxes: str) -> CustomJS:
+        """What a group of buttons does in the browser when it changes: to drag draws a box, or moves the image.
+
+        Args:
+            boxes: JavaScript that says which, of the number `n` of the button.
+        """
+        code = f"const n = cb_obj.active; const draws = {boxes}; pan.active = !draws; box.active = draws"
+        return CustomJS(args={"pan": self._pan, "box": self._box}, code=code)
+
+    def show(self, view: View | None) -> None:
+        """Another image, all of it."""
+        self._view = view
+        self._pixels.data = {"image": [], "x": [], "y": [], "dw": [], "dh": []}
+        self.fit()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image; of none (0, 0)."""
+        return (0, 0) if self._view is None else self._view.size
+
+    @property
+    def window(self) -> Box:
+        """What is seen, in pixels of the image."""
+        across, down = self.plot.x_range, self.plot.y_range
+        return float(across.start), float(down.end), float(across.end), float(down.start)
+
+    def fit(self) -> None:
+        """Look at the whole image."""
+        if self._view is not None:
+            height, width = self._view.size
+            self.look_at((0.0, 0.0, float(width), float(height)))
+
+    def look_at(self, box: Box) -> None:
+        """Move so that a box is seen, as large as possible."""
+        x1, y1, x2, y2 = box
+        across, down = self._screen
+        pixel = 1.02 * max((x2 - x1) / across, (y2 - y1) / down) if across and down else 1.0
+        self._place((x1 + x2) / 2, (y1 + y2) / 2, pixel)
+
+    def _place(self, x: float, y: float, pixel: float) -> None:
+        """Move so that a point is in the middle, and a pixel of the screen has so many of the image."""
+        across, down = (max(side, 1) for side in self._screen)
+        self.plot.x_range.update(start=x - across / 2 * pixel, end=x + across / 2 * pixel)
+        self.plot.y_range.update(start=y + down / 2 * pixel, end=y - down / 2 * pixel)
+        self._moved()
+
+    def _resized(self, width: int, height: int) -> None:
+        """Pixels stay square, and what was seen is seen."""
+        before, self._screen = self._screen, (width, height)
+        x1, y1, x2, y2 = self.window
+        if 0 in before:
+            self.fit()
+        else:
+            self._place((x1 + x2) / 2, (y1 + y2) / 2, (y2 - y1) / before[1])
+
+    def read(self) -> None:
+        """Show the pixels of what is seen.
+
+        Raises:
+            FsisError: the image cannot be read.
+        """
+        if self._view is None:
+            return
+        picture, (x1, y1, x2, y2) = self._view.picture(self.window, max(self._screen[0], 1))
+        if not picture.size:
+            return
+        rgba = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]).view(np.uint32)[..., 0]
+        self._pixels.data = {"image": [rgba], "x": [x1], "y": [y1], "dw": [x2 - x1], "dh": [y2 - y1]}
+
+    def draw(self, result: Result | None, filters: Filters, boxes: list[Box]) -> None:
+        """Outlines of what counts and of what is wrong, and the boxes of examples."""
+        self._boxes.data = {
+            name: [box[place] for box in boxes]
+            for name, place in (("left", 0), ("top", 1), ("right", 2), ("bottom", 3))
+        }
+        if result is None:
+            self._found = None
+            for source in (self._outlines, self._added):
+                source.data = {"xs": [], "ys": [], "score": [], "area": []}
+            return
+        self._send(result)
+        layers = (
+            (self._wrong, result.judged("wrong")),
+            (self._sure, result.judged("right")),
+            (self._found_ones, result.kept(filters) & ~result.judged("right")),
+        )
+        for layer, seen in layers:
+            indices = np.flatnonzero(seen[self._rows]).tolist()
+            if layer.view.filter.indices != indices:
+                layer.view.filter = IndexFilter(indices)
+        shapes = [outline(crop) for crop in result.added]
+        self._added.data = {
+            "xs": [xs for xs, _ in shapes],
+            "ys": [ys for _, ys in shapes],
+            "score": ["added"] * len(shapes),
+            "area": [int(np.count_nonzero(crop.mask)) for crop in result.added],
+        }
+
+    def _send(self, result: Result) -> None:
+        """The outlines to the browser, if others than those there are needed."""
+        found = result.found
+        rows = np.arange(len(found))
+        if len(rows) > _MOST:
+            x1, y1, x2, y2 = self.window
+            boxes = found.boxes
+            rows = rows[(boxes[:, 0] < x2) & (boxes[:, 2] > x1) & (boxes[:, 1] < y2) & (boxes[:, 3] > y1)]
+        self.many = len(rows) if len(rows) > _MOST else 0
+        rows = rows[: 0 if self.many else None]
+        if found is self._found and np.array_equal(rows, self._rows):
+            return
+        self._found, self._rows = found, rows
+        shapes = [outline(found.masks[row]) for row in rows.tolist()]
+        for layer in (self._wrong, self._sure, self._found_ones):
+            layer.view.filter = IndexFilter([])
+        self._outlines.data = {
+            "xs": [xs for xs, _ in shapes],
+            "ys": [ys for _, ys in shapes],
+            "score": [f"{score:.2f}" for score in found.scores[rows].tolist()],
+            "area": result.areas[rows].tolist(),
+        }
+
+    def _layer(self, colour: str, fill: float, dash: str = "solid") -> GlyphRenderer:
+        """Outlines in one colour, at first none."""
+        glyph = Patches(
+            xs="xs", ys="ys", line_color=colour, line_width=2, line_dash=dash, fill_color=colour, fill_alpha=fill
+        )
+        return self.plot.add_glyph(self._outlines, glyph, view=CDSView(filter=IndexFilter([])))
+
+
+def _box(geometry: dict[str, float]) -> Box:
+    x1, x2 = sorted((geometry["x0"], geometry["x1"]))
+    y1, y2 = sorted((geometry["y0"], geometry["y1"]))
+    return x1, y1, x2, y2

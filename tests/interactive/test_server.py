@@ -1,0 +1,102 @@
+"""Who may ask the server of the page for anything: the page itself."""
+
+import asyncio
+import threading
+
+import pytest
+
+pytest.importorskip("bokeh", reason="the page needs the extra `app` (Bokeh)")
+
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.websocket import websocket_connect
+
+from fsis_jax.app.server import PageServer, is_local
+from fsis_jax.errors import FsisError
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Serves empty documents, in a thread."""
+    made = []
+    ready = threading.Event()
+
+    def serve():
+        made.append(PageServer(lambda document: None))
+        ready.set()
+        made[0].run()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert ready.wait(60)
+    yield made[0]
+    made[0].stop()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def status(url, **headers):
+    """Of a GET."""
+
+    async def get():
+        return (await AsyncHTTPClient().fetch(HTTPRequest(url, headers=headers), raise_error=False)).code
+
+    return asyncio.run(get())
+
+
+def test_the_page_and_its_code_are_served(server):
+    assert server.url.startswith(f"http://127.0.0.1:{server.port}/")
+    assert status(server.url) == 200
+    assert status(f"{server.url}static/js/bokeh.min.js") == 200
+    assert status(server.url.replace("127.0.0.1", "localhost")) == 200
+
+
+@pytest.mark.parametrize("path", ["", "x/", "static/js/bokeh.min.js", "ws", "autoload.js", "favicon.ico"])
+def test_without_the_token_there_is_nothing(server, path):
+    assert status(f"http://127.0.0.1:{server.port}/{path}") == 403
+
+
+def test_each_address_has_a_token_of_its_own(server):
+    token = server.url.rstrip("/").rpartition("/")[2]
+    assert len(token) >= 32
+    assert status(server.url.replace(token, token[:-1])) == 403
+    assert status(server.url.replace(token, token.swapcase())) == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1:1"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_another_host_or_origin_is_refused(server, headers):
+    assert status(server.url, **headers) == 403
+    assert status(f"{server.url}static/js/bokeh.min.js", **headers) == 403
+
+
+def test_a_socket_is_opened_for_the_page_alone(server, monkeypatch):
+    monkeypatch.setenv("BOKEH_ALLOW_WS_ORIGIN", "evil.example")  # which Bokeh alone would heed
+
+    async def connect():
+        url = f"{server.url}ws".replace("http:", "ws:")
+        await websocket_connect(HTTPRequest(url, headers={"Origin": "http://evil.example"}))
+
+    with pytest.raises(Exception, match="403"):
+        asyncio.run(connect())
+
+
+# Tornado leaves the socket that it cannot bind to the collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+def test_an_address_in_use_is_told(server):
+    with pytest.raises(FsisError, match="cannot listen there"):
+        PageServer(lambda document: None, port=server.port)
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.1", False)],
+)
+def test_which_addresses_are_of_this_machine(host, local):
+    assert is_local(host) == local
