@@ -14,7 +14,7 @@ from typing import NoReturn
 from fsis_jax import __version__
 from fsis_jax.cli.spelling import suggestion
 from fsis_jax.cli.streams import open_streams
-from fsis_jax.errors import FsisError
+from fsis_jax.errors import FsisError, printable
 from fsis_jax.io.atomic import write_failure
 
 Command = Callable[[Sequence[str]], None]
@@ -91,7 +91,7 @@ def _prepare() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     for handler in logging.root.handlers:  # one of grain's is there as soon as it is imported
         if type(handler) is logging.StreamHandler:
-            handler.setFormatter(logging.Formatter("%(message)s"))
+            handler.setFormatter(_OneLine())
     logging.getLogger("fsis_jax").setLevel(logging.INFO)
     # Threads of the checkpoint library that meet a full disk; the error itself is raised here.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -106,6 +106,12 @@ def _prepare() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of files whose errors we tell
 
 
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.exc_info else printable(text)  # a traceback has lines
+
+
 def _device_failure(error: Exception) -> FsisError | None:
     """`devices.device_failure`, of a command that uses JAX."""
     if "jax" not in sys.modules:
@@ -116,8 +122,7 @@ def _device_failure(error: Exception) -> FsisError | None:
 
 
 def _fail(error: FsisError) -> NoReturn:
-    line = str(error).replace("\n", "\\n")  # of a file's name
-    print(f"fsis: error: {line}", file=sys.stderr)
+    print(f"fsis: error: {printable(str(error))}", file=sys.stderr)
     sys.exit(2)
 
 

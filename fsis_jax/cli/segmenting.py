@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from tqdm import tqdm
 
 from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
-from fsis_jax.errors import FsisError
+from fsis_jax.errors import FsisError, printable
 from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.example_cells import (
     Example,
@@ -227,9 +227,9 @@ def segment(arguments: Sequence[str]) -> None:
             if options.json:
                 tqdm.write(json.dumps(dataclasses.asdict(outcome)))
             elif not outcome.error:
-                tqdm.write(f"{outcome.image}: {outcome.cells} {unit}")
+                tqdm.write(printable(f"{outcome.image}: {outcome.cells} {unit}"))
                 for cause in outcome.causes:
-                    tqdm.write(f"  {cause}", file=sys.stderr)
+                    tqdm.write(printable(f"  {cause}"), file=sys.stderr)
     finished = [outcome for outcome in outcomes if not outcome.error]
     if options.pdf and finished:
         pages = {f"{outcome.image}: {outcome.cells} {unit}": outcome.files["overlay"] for outcome in finished}

@@ -15,7 +15,7 @@ from fsis_jax.config import base_config
 from fsis_jax.data.coco_files import annotation_files, find_layout
 from fsis_jax.data.episodes import can_be_shown
 from fsis_jax.data.index import Problem, read_index
-from fsis_jax.errors import FsisError
+from fsis_jax.errors import FsisError, printable
 from fsis_jax.io.decoding import decode_image
 from fsis_jax.preprocess.records import Annotations
 
@@ -90,7 +90,8 @@ def format_report(report: Report) -> str:
     ]
     count = len(report.problems)
     lines.append(f"{report.root}: {count or 'no'} problem{'' if count == 1 else 's'}")
-    return "\n".join([line.rstrip() for line in lines] + [str(problem) for problem in report.problems])
+    told = [line.rstrip() for line in lines] + [str(problem) for problem in report.problems]
+    return "\n".join(map(printable, told))
 
 
 _Contents = tuple[dict[str, tuple[Annotations, ...]], dict[int, str], list[Problem]]

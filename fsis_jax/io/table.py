@@ -26,10 +26,11 @@ def write_table(path: str | os.PathLike[str], result: Result, image: Image, pixe
     """A CSV (UTF-8, one line of names) with one row per instance, in the order of `result`.
 
     Columns: label (from 1, the id in `Instances.labels` if these are `Instances.without_overlaps`), category (of a
-    closed-set detector only), score, x1, y1, x2, y2 (bounds of the mask), centroid_x, centroid_y, area_px, eccentricity
-    (of the ellipse with the same second moments, as scikit-image defines it), mean_intensity or mean_red, mean_green,
-    mean_blue. Values that are not finite do not count; a mean of none is left empty, as are all columns of an empty
-    mask but label, category, score and area.
+    closed-set detector only; after ' where a spreadsheet would take it for a formula), score, x1, y1, x2, y2 (bounds of
+    the mask), centroid_x, centroid_y, area_px, eccentricity (of the ellipse with the same second moments, as
+    scikit-image defines it), mean_intensity or mean_red, mean_green, mean_blue. Values that are
+    not finite do not count; a mean of none is left empty, as are all columns of an empty mask but label, category,
+    score and area.
 
     Args:
         image: the one that was segmented, grey, RGB or RGBA (alpha is not read).
@@ -51,7 +52,7 @@ def write_table(path: str | os.PathLike[str], result: Result, image: Image, pixe
     told: list[dict[str, Any]] = [{}] * len(result.masks)
     if result.classes is not None:
         columns.insert(1, "category")
-        told = [{"category": name} for name in result.categories]
+        told = [{"category": name and _as_text(name)} for name in result.categories]
     rows: list[dict[str, Any]] = [{}] * len(result.masks)
     for row in sorted(range(len(rows)), key=lambda row: (result.masks[row].y // _BLOCK, result.masks[row].x)):
         values = _measure(result.masks[row], image, names, pixel_size)
@@ -62,6 +63,11 @@ def write_table(path: str | os.PathLike[str], result: Result, image: Image, pixe
     writer.writerows(rows)
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())
+
+
+def _as_text(name: str) -> str:
+    """A name that a spreadsheet does not take for a formula, which it would run."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 def _measure(crop: Mask, image: Image, names: Sequence[str], pixel_size: float | None) -> dict[str, Any]:
