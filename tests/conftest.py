@@ -25,11 +25,10 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
+from scripts_of_tests import TESTS, script
 
 pytest_plugins = ["parity_table"]
 
-TESTS = pathlib.Path(__file__).parent
-TINY_CONFIG = TESTS / "tiny.py"
 
 # The annotations of the ops are executed, wherever one is traced in this process; an int is a float, as for mypy. Those
 # of dispatch.py are left out: it sees no arrays, and in its tests stand-ins of devices.
@@ -89,18 +88,6 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def data(tiny_data: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     """A copy of the synthetic cells that a test may damage."""
     return pathlib.Path(shutil.copytree(tiny_data, tmp_path / "data"))
-
-
-def script(name: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """Start a script of scripts/ on the tiny config, in a process that compiles without optimising."""
-    command = [sys.executable, str(TESTS.parent / "scripts" / name), "--config", str(TINY_CONFIG)]
-    return subprocess.Popen(
-        command + [str(argument) for argument in arguments],
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,7 +92,7 @@ def test_no_weights_are_damaged_where_jax_fails(monkeypatch, fails):
 
 def test_no_references_are_damaged_where_jax_fails(tmp_path, monkeypatch, fails):
     array = jax.numpy.zeros((1, 2, 2, 4), jax.numpy.bfloat16)
-    found = references.References({3: array}, np.ones((1, 2), np.float32), np.zeros((1, 8, 8, 3), np.uint8))
+    found = references.References({3: array}, np.ones((1, 2), np.float32), np.zeros((1, 8, 8, 3), np.uint8), model="m")
     found.save(tmp_path / "x.refs")
     assert references.load_references(tmp_path / "x.refs").features[3].dtype == array.dtype
     monkeypatch.setattr(references.jnp, "asarray", fails)

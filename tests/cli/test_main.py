@@ -6,12 +6,13 @@ import sys
 import pytest
 
 import fsis_jax
+from fsis_jax.cli import COMMANDS
 
 
 def test_without_a_command_the_usage_is_an_error(fsis):
     outcome = fsis()
     assert outcome.status == 2
-    assert "usage: fsis {demo,train,evaluate,segment,references,convert,export,data} ..." in outcome.stderr
+    assert f"usage: fsis {{{','.join(COMMANDS)}}} ..." in outcome.stderr
     assert "usage: fsis" in fsis("--help").stdout
 
 

@@ -141,7 +141,7 @@ def test_odd_names(fsis, desk, cell, name):
     options = REST.replace("--references crop.png", "").split()
     outcome = fsis("segment", *options, "--pdf", f"--reference={name}:{x1},{y1},{x2},{y2}", "--", name)
     count = _checked(outcome, desk / "out", stem, cell[0].shape)
-    assert outcome.stdout == f"{name}: {count} cells\n"
+    assert outcome.stdout == f"{printable(name)}: {count} cells\n"
     coco = json.loads((desk / "out" / f"{stem}-coco.json").read_text())
     assert coco["images"][0]["file_name"] == name
     assert (desk / "out" / "overlays.pdf").read_bytes().startswith(b"%PDF")

@@ -19,9 +19,9 @@ import pytest
 import roifile
 import shapely
 import tifffile
-from conftest import TESTS
 from PIL import Image, PdfParser
 from pycocotools.coco import COCO
+from scripts_of_tests import TESTS
 
 from fsis_jax.io.decoding import read_image
 

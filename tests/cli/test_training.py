@@ -7,7 +7,7 @@ import types
 
 import pytest
 import tiny_closed_set
-from conftest import TESTS, TINY_CONFIG, script
+from scripts_of_tests import TESTS, TINY_CONFIG, script
 from toy import toy  # noqa: F401 (a fixture)
 
 from fsis_jax.cli import training

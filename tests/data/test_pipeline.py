@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import TESTS
 from memory_source import MemorySource, disc_source
+from scripts_of_tests import TESTS
 
 from fsis_jax.batch import Batch
 from fsis_jax.data.episodes import EpisodeSampler

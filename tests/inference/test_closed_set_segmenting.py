@@ -10,7 +10,7 @@ import pytest
 import roifile
 import tiny
 import tiny_closed_set
-from conftest import TESTS
+from scripts_of_tests import TESTS
 from seen import candidates
 from tiny_closed_set import NAMES, discs, untrained
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 import pytest
-from conftest import TESTS
+from scripts_of_tests import TESTS
 
 ROOT = TESTS.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import orbax.checkpoint as ocp
-from conftest import script
+from scripts_of_tests import script
 
 from fsis_jax.checkpoints.runs import open_run
 
