@@ -14,6 +14,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from spoilt_images import ome_zarr
 
+from fsis_jax.errors import printable
+
 pytestmark = pytest.mark.usefixtures("quick_compile", "read_once")
 
 REST = "--references crop.png --checkpoint W --output out --min-score 0 --save all"
