@@ -231,7 +231,7 @@ def test_values_that_mean_nothing_are_problems(tmp_path, changes):
     assert CocoSource(root, "train").annotations[0].annotation_ids.tolist() == [1]
 
 
-@pytest.mark.parametrize("name", ["a\0b.png", ""])
+@pytest.mark.parametrize("name", ["a\0b.png", "\ud800.png", ""])
 def test_a_name_that_no_file_has(root, name):
     change(root, "train", images=[{"id": 1, "file_name": name, "width": 32, "height": 24}], annotations=[])
     for read in (check, lambda folder: CocoSource(folder, "train")):
@@ -239,7 +239,7 @@ def test_a_name_that_no_file_has(root, name):
             read(root)
 
 
-@pytest.mark.parametrize("name", ["\ud800.png", "x" * 5000, "."])
+@pytest.mark.parametrize("name", ["x" * 5000, "."])
 def test_a_name_of_a_file_that_is_not_there(root, name):
     rows = json.loads((root / "annotations/train.json").read_text())["images"]
     rows[0]["file_name"] = name

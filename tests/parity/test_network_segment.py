@@ -70,3 +70,4 @@ def change_config(run: pathlib.Path, config: ConfigDict, shortest_side: int) -> 
     meta["config"]["model"] = json.loads(config.to_json_best_effort())["model"]
     meta["config"]["data"]["transform"]["shortest_side"] = shortest_side
     path.write_text(json.dumps(meta))
+    (path.parents[1] / "SHA256SUMS").unlink()  # of what was there before
