@@ -56,7 +56,7 @@ class FinishedImages:
                 continue
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add a line, which has at least the keys "name", "path" and "files"; `lines` has it after `refresh`.
+        """Add a line, which has at least the keys "name", "path", "key" and "files"; `lines` has it after `refresh`.
 
         Raises:
             OutputError: it cannot be written.

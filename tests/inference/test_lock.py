@@ -140,7 +140,7 @@ def _count(folder, number):
             if turn % 10 == 0:  # as if the process had been killed; the lock stays
                 dead = dataclasses.replace(lock.holder, started="1")
                 lock.path.write_text(json.dumps(dataclasses.asdict(dead)))
-        record.append({"name": f"{number}-{turn}", "path": "x" * 2000, "files": {}})
+        record.append({"name": f"{number}-{turn}", "path": "x" * 2000, "key": "k", "files": {}})
 
 
 def test_of_several_processes_one_has_it(tmp_path):

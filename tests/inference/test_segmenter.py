@@ -303,7 +303,7 @@ def test_no_checkpoint_no_segmenter(tmp_path, tiny_run):
         Segmenter.from_checkpoint(tmp_path / "nowhere")
     with pytest.raises(FsisError, match="no folder 'checkpoints' in it"):
         Segmenter.from_checkpoint(tmp_path)
-    with pytest.raises(FsisError, match="7: no complete checkpoint"):
+    with pytest.raises(FsisError, match="there is no step 7; there are "):
         Segmenter.from_checkpoint(tiny_run.workdir / "checkpoints" / "7")
 
 
