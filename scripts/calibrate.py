@@ -48,7 +48,9 @@ def calibrate(arguments: Sequence[str]) -> None:
         progress="targets",
     )
     slope, offset, best, fixed = fit(source, predictions)
-    print(f"threshold: {slope:g} x own score + {offset:g}, AP@0.5 {best:.3f}; one for all: {fixed:.3f}")
+    _logger.info(
+        "threshold %g x own score + %g: AP@0.5 %.3f, by one threshold for all %.3f", slope, offset, best, fixed
+    )
     validation = {**trained.validation, "own_slope": slope, "own_offset": offset}
     save_weights(options.output, dataclasses.replace(trained, validation=validation))
 
