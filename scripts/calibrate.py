@@ -8,6 +8,7 @@ the categories of AP@0.5 = TP / (TP + FP + FN).
 
 import dataclasses
 import itertools
+import logging
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from fsis_jax.preprocess.records import Source
 
 THRESHOLDS = [round(0.04 * step, 2) for step in range(2, 20)]
 SLOPES, OFFSETS = (0.0, 0.25, 0.5, 0.75, 1.0), [round(0.05 * step, 2) for step in range(-8, 11)]
+
+_logger = logging.getLogger("fsis_jax")
 
 
 def calibrate(arguments: Sequence[str]) -> None:
