@@ -45,8 +45,6 @@ class Work(Generic[J]):
     references: References
     nothing: Instances
     """What a tile without an instance gives."""
-    min_score: float
-    """Score from which an instance counts."""
     parts: dict[int, Instances] = dataclasses.field(default_factory=dict)
     """What was found in the finished tiles, by number; at first those of the job's journal."""
 
@@ -95,7 +93,7 @@ class Work(Generic[J]):
         if self.job.journal is not None and len(self.tiles) > 1:
             self.job.journal.add(number, found)
 
-    def whole(self) -> Instances:
+    def whole(self, min_score: float) -> Instances:
         """The instances of the image, as far as its tiles are finished."""
         parts = iter([self.parts.get(number, self.nothing) for number in range(len(self.tiles))])
         scales = []
@@ -105,7 +103,7 @@ class Work(Generic[J]):
             scales.append(merged)
         found = merge_scales(scales) if len(scales) > 1 else scales[0]
         names, boxes_only = self.nothing.names, self.nothing.boxes_only
-        return dataclasses.replace(found, min_score=self.min_score, names=names, boxes_only=boxes_only)
+        return dataclasses.replace(found, min_score=min_score, names=names, boxes_only=boxes_only)
 
 
 @dataclasses.dataclass(frozen=True)

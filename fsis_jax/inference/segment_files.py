@@ -267,7 +267,7 @@ class _Run:
     def _causes(self, job: _FileJob, found: Instances) -> tuple[str, ...]:
         size, references = job.pixel_size, self.references
         plan = self.segmenter.plan(job.image, references, pixel_size=size, tile=self.settings.tile)
-        return no_cell_causes(found, found.min_score, plan, references.sides_in(size))
+        return no_cell_causes(found, self.segmenter.min_score, plan, references.sides_in(size))
 
     def _move(self, files: dict[str, str], earlier: dict[str, Any] | None) -> dict[str, str]:
         """All files to where they belong, or none if a folder is there."""

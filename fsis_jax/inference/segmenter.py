@@ -24,7 +24,6 @@ from ml_collections import ConfigDict
 from fsis_jax.checkpoints.learnt import Learnt
 from fsis_jax.checkpoints.weights import Trained, find_weights, load_weights
 from fsis_jax.inference.augmentation import Variant
-from fsis_jax.inference.calibration import Calibration
 from fsis_jax.inference.causes import warn_of_sizes
 from fsis_jax.inference.encoding import encode_crops
 from fsis_jax.inference.instances import Instances
@@ -59,7 +58,6 @@ class Segmenter:
         tile_batch: tiles of a large image in one call of the device. 0: 1 on a CPU, else `GPU_TILE_BATCH`.
         variants: in which other ways each image is shown too; the results are those of all together.
         devices: that take batches in turn; (): JAX's default device.
-        calibration: gives a threshold for each set of references, in the place of `min_score`.
     """
 
     def __init__(
@@ -72,10 +70,8 @@ class Segmenter:
         variants: Sequence[Variant] = (),
         devices: Sequence[jax.Device] = (),
         learnt: Learnt | None = None,
-        calibration: Calibration | None = None,
     ) -> None:
         self.learnt = learnt
-        self.calibration = calibration
         self._graph, state = nnx.split(model)
         self._state = jax.device_put(state)
         self.config = config
@@ -86,7 +82,6 @@ class Segmenter:
         """The categories of a closed-set detector; () of one that is shown references."""
         self._network = Network(self._graph, self._state, devices)
         self._transform = transform_config(config)
-        self.compares_brightness = self._transform.compares_brightness
         self._offset = model.offset
         self._told: set[str] = set()
 
@@ -118,10 +113,8 @@ class Segmenter:
 
     @classmethod
     def _of(cls, trained: Trained) -> "Segmenter":
-        found = trained.validation
-        min_score = found.get("min_score", DEFAULT_MIN_SCORE)
-        calibration = Calibration(found["own_slope"], found["own_offset"]) if "own_slope" in found else None
-        return cls(trained.model, trained.config, min_score=min_score, learnt=trained.learnt, calibration=calibration)
+        min_score = trained.validation.get("min_score", DEFAULT_MIN_SCORE)
+        return cls(trained.model, trained.config, min_score=min_score, learnt=trained.learnt)
 
     def with_options(
         self,
@@ -130,13 +123,9 @@ class Segmenter:
         variants: Sequence[Variant] | None = None,
         devices: Sequence[jax.Device] | None = None,
     ) -> "Segmenter":
-        """The same detector used in another way, as the constructor says; None: as this one, which does not change.
-
-        A `min_score` holds whatever the references are.
-        """
+        """The same detector used in another way, as the constructor says; None: as this one, which does not change."""
         other = copy.copy(self)  # with the fingerprint, which is of none of these
-        if min_score is not None:
-            other.min_score, other.calibration = min_score, None
+        other.min_score = self.min_score if min_score is None else min_score
         other.variants = self.variants if variants is None else tuple(variants)
         if devices is not None:
             other._network = Network(self._graph, self._state, devices)
@@ -190,10 +179,19 @@ class Segmenter:
             warn_of_sizes(encoded.sides, self._transform, self._told, names)
         return encoded
 
+    @property
+    def compares_brightness(self) -> bool:
+        """Whether the stretch of the image that a reference is cut from tells the model anything."""
+        return self._transform.reference_stretch != "crop" and self._transform.intensity == "percentile"
+
     def stretch_of(self, image: Image, sides: np.ndarray) -> Stretch | None:
-        """How an image whose cells have `sides` (k, 2) pixels is stretched, where that tells the model anything."""
-        plan = plan_tiles(image, sides, self.config, self._transform, 0)
-        return plan.stretch if self.compares_brightness else None
+        """How an image whose cells have `sides` (k, 2) pixels is stretched; for `encode_references`.
+
+        None where the model takes references by their own percentiles.
+        """
+        if not self.compares_brightness:
+            return None
+        return plan_tiles(image, sides, self.config, self._transform, 0).stretch
 
     def check_references(self, references: References | None) -> None:
         """Raise FsisError if another model encoded them, or they are there or not against the model's nature."""
@@ -235,9 +233,10 @@ class Segmenter:
         progress: Callable[[J, int, int], object] | None = None,
     ) -> Iterator[tuple[J, Instances]]:
         """`segment` for one image after the other: of `candidates` those that count (`Tidying`)."""
+        threshold = self.min_score if min_score is None else min_score
 
         def counted(result: tuple[J, Instances]) -> tuple[J, Instances]:
-            return result[0], tidying(result[1], result[1].min_score if min_score is None else min_score)
+            return result[0], tidying(result[1], threshold)
 
         return map(counted, self.candidates(jobs, tile=tile, progress=progress))
 
@@ -246,24 +245,29 @@ class Segmenter:
     ) -> Iterator[tuple[J, Instances]]:
         """All that is found in one image after the other, of any score; masks may overlap.
 
-        Average precision looks at these. An image is taken from `jobs` while the device works on the one before it, and
-        no sooner: at most two are held (of n devices n + 1). If that fails, the result of the one before is given
-        first, and then the error raised.
+        Average precision looks at these, and `Instances.without_overlaps` counts from any threshold among them. The
+        images come in order, with the host and the device at work at the same time.
 
-        A large image is read in tiles (`tile_plan.py`); the limit `model.detections.max_instances` is then each tile's.
+        An image is taken from `jobs` while the device works on the one before it, and no sooner: at most two are held
+        (of n devices n + 1). If that fails, the result of the one before is given first, and then the error raised.
+
+        Where the scale follows the references, an image that is larger than the largest of `data.test_canvases` at that
+        scale is read in tiles, which overlap by `data.tile_overlap` times the longest side of a reference; the limit
+        `model.detections.max_instances` is then each tile's. Tiles that show nothing are left out (`reading.py`).
 
         Args:
             jobs: images, each with its references.
-            tile: largest side of tiles in pixels of the image, each then prepared as an image of its own, apart from
-                its intensities; 0 leaves it to the model.
+            tile: largest side of tiles in pixels of the image. Each tile is then prepared as an image of its own, apart
+                from its intensities: so a model with a fixed shortest side reads large images. 0 leaves it to the
+                model.
             progress: called with the job and the number of its finished tiles and of all its tiles, now and then.
 
         Yields:
-            Each job, with what was found. `Instances.min_score` is the score from which it counts.
+            Each job, with what was found. `Instances.min_score` is the model's.
 
         Raises:
-            FsisError: no image's shape, a `tile` of less than 32 pixels, references of another model, or none or some
-                where the model needs some or none; so in `segment` and `segment_all`.
+            FsisError: a shape that is no image's, a `tile` of less than 32 pixels, references of another model, none
+                where the model needs some, or some where it takes none; here, in `segment` and in `segment_all`.
         """
         running: collections.deque[TileBatch[J]] = collections.deque()
         batches = self._batches(jobs, tile)
@@ -280,7 +284,7 @@ class Segmenter:
 
     def found_so_far(self, job: Job, *, tile: int = 0) -> Instances:
         """The candidates that the journal of an image has; at the borders of the finished tiles they may be cut."""
-        return self._work(job, tile).whole()
+        return self._work(job, tile).whole(self.min_score)
 
     def plan(
         self, image: ImageLike, references: References | None = None, *, pixel_size: float | None = None, tile: int = 0
@@ -296,8 +300,9 @@ class Segmenter:
 
         Boxes are in pixels of the image, from the corner of the tile; masks are probabilities laid over them.
         """
-        shown = [[image] for image in images]
-        return jax.device_get(self._network.find(plan, shown, references or NO_REFERENCES, [Variant()], len(images)))
+        known = references or NO_REFERENCES
+        found = self._network.find(plan, [[image] for image in images], known, [Variant()], len(images))
+        return jax.device_get(found)
 
     def paste(self, plan: TilePlan, tile: Tile, detections: Detections, row: int) -> Instances:
         """The instances that a tile answers for, in its pixels; `tiling.merge_tiles` joins those of all."""
@@ -314,11 +319,7 @@ class Segmenter:
             warn_of_sizes(sides, self._transform, self._told)
         groups = size_groups(sides, self._transform)
         plans = [plan_tiles(image, sides[rows], self.config, self._transform, tile) for rows in groups]
-        threshold = self.min_score
-        if self.calibration is not None and len(sides):
-            size = self.tile_batch if len(plans[0].tiles) > 1 else 1
-            threshold = self.calibration.threshold(self._network, references, plans[0], size, default=threshold)
-        return Work(job, plans, references, nothing_found(plans[0], self.config), threshold)
+        return Work(job, plans, references, nothing_found(plans[0], self.config))
 
     def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[TileBatch[J]]:
         """Batches that the device was given, each prepared when it is asked for."""
@@ -344,6 +345,6 @@ class Segmenter:
             if progress is not None:
                 progress(work.job, len(work.parts), len(work.tiles))
         if work.done:
-            whole = work.whole()
+            whole = work.whole(self.min_score)
             work.parts.clear()  # whoever gets the result may take its time
             yield work.job, whole

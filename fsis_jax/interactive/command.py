@@ -19,13 +19,13 @@ def segment_command(
     output: str | os.PathLike[str],
     *,
     checkpoint: str | None,
-    min_score: float | None,
+    min_score: float,
 ) -> str:
     """A line for a shell, with paths from the working folder on where they lie below it.
 
     Args:
         checkpoint: None for the default model.
-        min_score: the model's own, which needs no option; None where that depends on the references.
+        min_score: the model's own, which needs no option.
     """
     parts = ["fsis", "segment", _short(path)]
     for reference in references:

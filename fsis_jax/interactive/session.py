@@ -252,7 +252,7 @@ class Session:
             dataclasses.replace(self.settings, save=tuple(kinds)),
             self.output,
             checkpoint=self.checkpoint,
-            min_score=None if self.segmenter.calibration else self.segmenter.min_score,
+            min_score=self.segmenter.min_score,
         )
 
     def paths(self) -> list[str]:

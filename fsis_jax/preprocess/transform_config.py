@@ -79,11 +79,6 @@ class TransformConfig:
     grey: float = 0.0
     """Probability that colour is taken away, in an example's target and references alike."""
 
-    @property
-    def compares_brightness(self) -> bool:
-        """Whether the stretch of the image that a reference is cut from tells a model anything."""
-        return self.reference_stretch != "crop" and self.intensity == "percentile"
-
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "TransformConfig":
         """From an ml_collections ConfigDict or any mapping whose keys are fields of this class.
