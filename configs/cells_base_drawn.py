@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.data.root = "data/drawn"
     config.data.fold = 0
     config.data.validation_fraction = 0.02
+    config.data.transform.reference_pixels = 32.0
     config.training.steps = 1500
     config.training.checkpoint_every = 500
     return config

@@ -118,7 +118,7 @@ def cells_base_config() -> ConfigDict:
     model.detections.mask_confidence = 2.0
     transform = config.data.transform
     config.data.repeat_rare = 0.5
-    transform.reference_pixels = 32.0
+    transform.reference_pixels = 36.0
     transform.reference_stretch = "either"
     return config
 

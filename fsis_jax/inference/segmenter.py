@@ -102,7 +102,7 @@ class Segmenter:
 
         Args:
             name_or_path: a name of `pretrained.SHIPPED`, or a path; None: what the environment variable FSIS_WEIGHTS
-                says, else "cells-small".
+                says, else "cells-base".
 
         Raises:
             FsisError: nothing is there, or it is damaged, or its arrays do not fit its config.

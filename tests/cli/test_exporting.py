@@ -49,12 +49,12 @@ def test_the_model_is_named_in_any_way(fsis, weights, desk, no_default, monkeypa
     expected = _labels()
     assert caplog.messages == []
     monkeypatch.setattr(pretrained, "FOLDER", desk)
-    (desk / "cells-small.npz").symlink_to(file)
-    (desk / "SHA256SUMS").write_text(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  cells-small.npz\n")
-    assert fsis(*SEGMENT, "--checkpoint", "cells-small").status == 0
+    (desk / "cells-base.npz").symlink_to(file)
+    (desk / "SHA256SUMS").write_text(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  cells-base.npz\n")
+    assert fsis(*SEGMENT, "--checkpoint", "cells-base").status == 0
     np.testing.assert_array_equal(_labels(), expected)
     assert fsis(*SEGMENT).status == 0
-    assert caplog.messages == ["no --checkpoint: the model is cells-small"]
+    assert caplog.messages == ["no --checkpoint: the model is cells-base"]
     np.testing.assert_array_equal(_labels(), expected)
     monkeypatch.setenv("FSIS_WEIGHTS", "w.npz")
     assert fsis("references", "--references", "crop.png", "-o", "x.refs").status == 0
@@ -71,12 +71,12 @@ def test_the_model_is_named_in_any_way(fsis, weights, desk, no_default, monkeypa
 def test_a_default_that_is_not_there(fsis, desk, no_default, monkeypatch, caplog):
     monkeypatch.setattr(pretrained, "FOLDER", desk / "nowhere")
     missing = "a part of fsis_jax that cannot be read (No such file or directory): install fsis_jax again"
-    assert fsis(*SEGMENT).error == f"fsis: error: {desk}/nowhere/cells-small.npz: {missing}"
-    assert caplog.messages == ["no --checkpoint: the model is cells-small"]
+    assert fsis(*SEGMENT).error == f"fsis: error: {desk}/nowhere/cells-base.npz: {missing}"
+    assert caplog.messages == ["no --checkpoint: the model is cells-base"]
     monkeypatch.setenv("FSIS_WEIGHTS", "cell-small")
     assert fsis(*SEGMENT).error == (
         f"fsis: error: {desk}/cell-small: no such file or folder; give the folder of a training run, a weights "
-        "file, or the name of weights that come with the package: cells-small, cells-small-gpu, cells-drawn"
+        "file, or the name of weights that come with the package: cells-base, cells-small, cells-small-gpu, cells-drawn"
     )
     assert not (desk / "out").exists()
 

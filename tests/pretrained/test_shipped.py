@@ -18,9 +18,9 @@ def test_what_comes_with_the_package_is_whole(name):
 
 def test_the_default(monkeypatch):
     monkeypatch.delenv("FSIS_WEIGHTS", raising=False)
-    assert default_weights() == "cells-small"
+    assert default_weights() == "cells-base"
     monkeypatch.setenv("FSIS_WEIGHTS", "")
-    assert default_weights() == "cells-small"
+    assert default_weights() == "cells-base"
     monkeypatch.setenv("FSIS_WEIGHTS", "~/mine.npz")
     assert default_weights() == "~/mine.npz"
 

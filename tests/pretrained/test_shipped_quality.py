@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_demo_finds_nine_of_ten_cells_and_hardly_a_false_one(tmp_path, name):
+    """False ones are of the other kind; of cells-base up to a tenth."""
     environment = os.environ | {"FSIS_WEIGHTS": name}
     call = "from fsis_jax.cli import main; main()"
     done = subprocess.run(
@@ -32,7 +33,7 @@ def test_the_demo_finds_nine_of_ten_cells_and_hardly_a_false_one(tmp_path, name)
     there, found, false = (sum(int(row[column]) for row in rows) for column in (2, 3, 5))
     assert there >= 60
     assert found >= 0.9 * there
-    assert false <= 0.05 * (found + false)
+    assert false <= (0.1 if name == "cells-base" else 0.05) * (found + false)
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name != "cells-drawn"])
@@ -53,9 +54,10 @@ def test_it_segments_real_cells(cells_tiny, name):
     assert scores["train"] > scores["wrong"] + 0.1
 
 
-def test_it_parts_rods_that_touch():
+@pytest.mark.parametrize(("name", "recall", "precision"), [("cells-base", 0.9, 0.95), ("cells-drawn", 0.75, 0.84)])
+def test_it_parts_rods_that_touch(name, recall, precision):
     """260 rods of 9 x 26 to 60 pixels, of which it was shown five, by another generator than it learnt from."""
-    model, counts = Segmenter.from_pretrained("cells-drawn"), []
+    model, counts = Segmenter.from_pretrained(name), []
     for seed in (101, 102):
         image, labels = draw_rods(seed, count=130, side=512)
         true = Instances.from_labels(labels)
@@ -67,5 +69,5 @@ def test_it_parts_rods_that_touch():
         )
         counts.append(match(true, model.segment(image, references)))
     found = total(counts)
-    assert found.recall > 0.75
-    assert found.precision > 0.84
+    assert found.recall > recall
+    assert found.precision > precision
