@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from fsis_jax.inference.references import References
     from fsis_jax.inference.segmenter import Segmenter
     from fsis_jax.io.decoding import overview
-    from fsis_jax.io.opening import open_image
     from fsis_jax.io.outputs import write_outputs
     from fsis_jax.io.overlay import draw_overlay
+    from fsis_jax.io.source import open_image
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,7 +39,7 @@ _HOMES = {
     "References": "fsis_jax.inference.references",
     "Segmenter": "fsis_jax.inference.segmenter",
     "draw_overlay": "fsis_jax.io.overlay",
-    "open_image": "fsis_jax.io.opening",
+    "open_image": "fsis_jax.io.source",
     "overview": "fsis_jax.io.decoding",
     "write_outputs": "fsis_jax.io.outputs",
 }

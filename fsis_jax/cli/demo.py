@@ -24,7 +24,7 @@ from fsis_jax.inference.segment_files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.atomic import atomic_write, check_folder, user_path
 from fsis_jax.io.decoding import read_image
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 from fsis_jax.io.writers import write_png
 from fsis_jax.preprocess.transforms import cut_reference
 from fsis_jax.pretrained import default_weights

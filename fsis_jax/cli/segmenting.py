@@ -33,9 +33,9 @@ from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tidying import Tidying
 from fsis_jax.io.atomic import user_path
 from fsis_jax.io.finding import image_files
-from fsis_jax.io.opening import open_image
 from fsis_jax.io.outputs import DEFAULT, FILES, check_results
 from fsis_jax.io.pdf import write_pdf
+from fsis_jax.io.source import open_image
 from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights
 
 _logger = logging.getLogger(__name__)

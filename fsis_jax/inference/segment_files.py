@@ -36,8 +36,8 @@ from fsis_jax.inference.tidying import WHOLE_CELLS
 from fsis_jax.io.atomic import check_folder, write_failure
 from fsis_jax.io.false_colour import only_stain
 from fsis_jax.io.image_file import ImageFile
-from fsis_jax.io.opening import open_image
 from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
+from fsis_jax.io.source import open_image
 from fsis_jax.io.writers import check_coco
 
 _logger = logging.getLogger(__name__)

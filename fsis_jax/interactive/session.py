@@ -26,9 +26,9 @@ from fsis_jax.interactive.saved import read_session, write_session
 from fsis_jax.interactive.state import Filters, Reference, Result, State, Verdict, ellipse, whole_pixels
 from fsis_jax.interactive.task import Task
 from fsis_jax.io.image_file import ImageFile
-from fsis_jax.io.opening import open_image
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.outputs import check_results, file_name, write_outputs
+from fsis_jax.io.source import open_image
 
 SESSION_FILE = "session.json"
 REFERENCES_FILE = "session.refs"

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from fsis_jax.errors import FsisError
 from fsis_jax.io.damage import one_line
 from fsis_jax.io.intensity import Image, check_shape
-from fsis_jax.io.opening import open_image
 from fsis_jax.io.pixel_size import LARGEST, SMALLEST, micrometres
+from fsis_jax.io.source import open_image
 
 ImageLike = Image | ArrayLike | PIL.Image.Image | str | os.PathLike[str]
 """What `as_image` takes."""

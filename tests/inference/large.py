@@ -14,7 +14,7 @@ from fsis_jax.inference.example_cells import box_example, encode_examples
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segment_files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 
 def _peak() -> float:

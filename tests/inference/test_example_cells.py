@@ -17,7 +17,7 @@ from fsis_jax.inference.example_cells import (
     label_examples,
     outlined_examples,
 )
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 OPENER = functools.partial(open_image, channel=None, page=None, where_there=True)
 PIXELS = np.random.default_rng(0).integers(0, 60000, (50, 60), np.uint16)

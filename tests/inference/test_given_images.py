@@ -7,8 +7,8 @@ from PIL import Image
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.io.opening import open_image
 from fsis_jax.io.outputs import write_outputs
+from fsis_jax.io.source import open_image
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -8,7 +8,7 @@ import tifffile
 from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.interactive.state import ellipse
 from fsis_jax.interactive.view import View, outline
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 
 @pytest.fixture(scope="module")

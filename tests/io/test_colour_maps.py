@@ -6,7 +6,7 @@ from PIL import Image
 from tiff_files import random_image, write
 
 from fsis_jax.io.colour_maps import is_for_display, is_grey
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 RAMP = np.arange(256, dtype=np.uint16) * 257
 GREEN = np.stack([RAMP * 0, RAMP, RAMP * 0])

@@ -15,7 +15,7 @@ from fsis_jax.io import tiff_images, tiff_planes
 from fsis_jax.io.damage import damage_in
 from fsis_jax.io.decoding import read_image
 from fsis_jax.io.image_file import Plane
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 
 def _library(error: Exception) -> None:

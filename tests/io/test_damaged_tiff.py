@@ -9,7 +9,7 @@ from tiff_files import count_decoded, random_image, write
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.decoding import read_image
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"compression": "lzw", "tile": (32, 32)}])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.given import as_crops, as_image, known_pixel_size
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 GREY = np.random.default_rng(0).integers(0, 255, (20, 30)).astype(np.uint8)
 COLOURS = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)

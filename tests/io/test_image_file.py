@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from fsis_jax.io.image_file import ClosedError, ImageFile
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 from fsis_jax.preprocess.transform_config import TransformConfig
 from fsis_jax.preprocess.transforms import reference_image
 

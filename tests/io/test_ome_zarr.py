@@ -11,8 +11,8 @@ import zarr
 from fsis_jax.errors import FsisError
 from fsis_jax.io.finding import image_files
 from fsis_jax.io.intensity import find_stretch
-from fsis_jax.io.opening import open_image
 from fsis_jax.io.outputs import image_name
+from fsis_jax.io.source import open_image
 
 FORMATS = [2, 3]
 

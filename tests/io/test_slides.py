@@ -8,7 +8,7 @@ import tifffile
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io import slides
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 openslide = pytest.importorskip("openslide")
 

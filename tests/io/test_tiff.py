@@ -12,7 +12,7 @@ from tiff_files import random_image, write
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.decoding import read_image, to_rgb8
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 COMPRESSIONS = [None, "zlib", "lzw", "zstd", "packbits", "deflate"]
 LAYOUTS = [

@@ -9,7 +9,7 @@ from tiff_files import count_decoded, random_image, write
 
 from fsis_jax.io import chunks
 from fsis_jax.io.intensity import find_stretch
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 
 def test_one_window_of_a_large_image_decodes_its_tiles_only(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import tifffile
 from tiff_files import random_image, write
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 SIDE = (20, 30)
 

@@ -5,7 +5,7 @@ import pytest
 from tiff_files import random_image, write
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"compression": "zlib", "tile": (16, 16)}])

@@ -11,7 +11,7 @@ import pytest
 from fsis_jax.errors import FsisError
 from fsis_jax.io.decoding import decode_image
 from fsis_jax.io.finding import image_files
-from fsis_jax.io.opening import open_image
+from fsis_jax.io.source import open_image
 
 
 def _png(path: pathlib.Path, image: np.ndarray) -> pathlib.Path:
