@@ -16,6 +16,7 @@ import torch_bytes
 
 from fsis_jax.checkpoints.config_file import read_config
 from fsis_jax.checkpoints.runs import Checkpoints
+from fsis_jax.checkpoints.soundness import write_sums
 from fsis_jax.conversion import ca_fsis
 from fsis_jax.conversion.convert import convert, to_pytorch
 from fsis_jax.conversion.torch_file import read_file
@@ -162,7 +163,7 @@ def test_a_converted_model_segments(files, tmp_path, fsis, variant):
     meta["config"]["model"]["rpn"].update(test_pre_nms=64, test_post_nms=32)
     meta["config"]["model"]["detections"].update(max_instances=16, score_threshold=0.0)
     path.write_text(json.dumps(meta))
-    (path.parents[1] / "SHA256SUMS").unlink()  # of what was there before
+    write_sums(path.parents[1])
     image = np.random.default_rng(0).integers(0, 256, (48, 60, 3)).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "image.png"), image)
     cv2.imwrite(str(tmp_path / "crop.png"), image[10:30, 10:30])

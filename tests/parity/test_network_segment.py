@@ -18,6 +18,7 @@ from golden_files import VARIANTS, load
 from ml_collections import ConfigDict
 from network_model import load_rule, parity_config, shapes_of
 
+from fsis_jax.checkpoints.soundness import write_sums
 from fsis_jax.conversion.torch_writer import write_file
 
 pytestmark = pytest.mark.slow
@@ -70,4 +71,4 @@ def change_config(run: pathlib.Path, config: ConfigDict, shortest_side: int) -> 
     meta["config"]["model"] = json.loads(config.to_json_best_effort())["model"]
     meta["config"]["data"]["transform"]["shortest_side"] = shortest_side
     path.write_text(json.dumps(meta))
-    (path.parents[1] / "SHA256SUMS").unlink()  # of what was there before
+    write_sums(path.parents[1])
