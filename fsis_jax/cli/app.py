@@ -6,7 +6,7 @@ import logging
 import webbrowser
 from collections.abc import Sequence
 
-from fsis_jax.cli.parsing import Parser, pixel_size, tile_side
+from fsis_jax.cli.parsing import Parser, add_plane_options, pixel_size, tile_side
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segmenter import Segmenter
@@ -41,9 +41,7 @@ def app_parser() -> Parser:
         help="folder for results and for the session; one that is there is gone on with",
     )
     parser.add_argument("--checkpoint", metavar="W", help="the model, and its default, as for `fsis segment`")
-    parser.add_argument("--channel", metavar="C", help="channel of a stack: a number from 1, or its name")
-    parser.add_argument("--page", metavar="P", help="plane of a stack: a number from 1, or as in Z3,T1")
-    parser.add_argument("--series", metavar="S", help="image of a file with several: a number from 1, or its name")
+    add_plane_options(parser)
     parser.add_argument(
         "--pixel-size",
         type=pixel_size,

@@ -19,6 +19,13 @@ class Parser(argparse.ArgumentParser):
         raise FsisError(f"{' '.join(message.split())}; {hint}`{self.prog} --help` lists the arguments")
 
 
+def add_plane_options(parser: argparse.ArgumentParser) -> None:
+    """Which plane of a file with several is read."""
+    parser.add_argument("--channel", metavar="C", help="channel of a stack: a number from 1, or its name")
+    parser.add_argument("--page", metavar="P", help="plane of a stack: a number from 1, or as in Z3,T1")
+    parser.add_argument("--series", metavar="S", help="image of a file with several: a number from 1, or its name")
+
+
 def _meant(message: str, usage: str) -> str:
     """What was meant by the word that argparse's message says it does not know."""
     if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):

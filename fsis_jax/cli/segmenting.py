@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
+from fsis_jax.cli.parsing import Parser, add_plane_options, finite, pixel_size, tile_side
 from fsis_jax.errors import FsisError, printable
 from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.example_cells import (
@@ -162,9 +162,7 @@ def _add_references(parser: Parser) -> None:
         help=f"the model: the --workdir of a training run, a weights file of `fsis export`, or one that comes with "
         f"fsis_jax: {names}. Default: what the environment variable {VARIABLE} says, else {DEFAULT_NAME}",
     )
-    parser.add_argument("--channel", metavar="C", help="channel of a stack: a number from 1, or its name")
-    parser.add_argument("--page", metavar="P", help="plane of a stack: a number from 1, or as in Z3,T1")
-    parser.add_argument("--series", metavar="S", help="image of a file with several: a number from 1, or its name")
+    add_plane_options(parser)
 
 
 def segment(arguments: Sequence[str]) -> None:

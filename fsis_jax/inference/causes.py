@@ -79,7 +79,7 @@ def no_cell_causes(candidates: Instances, min_score: float, plan: TilePlan, side
 
     Args:
         candidates: what was found, of any score.
-        reading: how the image was read.
+        plan: how the image was read.
         sides: (k, 2) of the references, in pixels of the image; (0, 2) of a closed-set detector.
     """
     best = float(candidates.scores.max(initial=0))

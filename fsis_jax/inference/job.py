@@ -101,7 +101,7 @@ class Work(Generic[J]):
             of_plan = list(itertools.islice(parts, len(plan.tiles)))
             merged = merge_tiles(of_plan, plan.tiles, plan.size, plan.margin) if len(of_plan) > 1 else of_plan[0]
             scales.append(merged)
-        found = merge_scales(scales) if len(scales) > 1 else scales[0]
+        found = merge_scales(scales)
         names, boxes_only = self.nothing.names, self.nothing.boxes_only
         return dataclasses.replace(found, min_score=min_score, names=names, boxes_only=boxes_only)
 

@@ -15,7 +15,7 @@ def paste_tile(
     """The instances that a tile answers for, in its pixels.
 
     Args:
-        reading: of the image that the tile is of.
+        plan: of the image that the tile is of.
         tile: where it lies.
         detections: of several tiles, as numpy arrays; boxes in pixels of the image, from the corner of the tile.
         row: the tile's, in these.

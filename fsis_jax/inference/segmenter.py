@@ -32,7 +32,7 @@ from fsis_jax.inference.pasting import nothing_found, paste_tile
 from fsis_jax.inference.programs import Network
 from fsis_jax.inference.references import NO_REFERENCES, References, check_encoded, shown_to_closed_set
 from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
-from fsis_jax.inference.tile_plan import TilePlan, plan_tiles, size_groups
+from fsis_jax.inference.tile_plan import TilePlan, plan_each_size, plan_tiles
 from fsis_jax.inference.tiling import Tile
 from fsis_jax.io.atomic import user_path
 from fsis_jax.io.given import ImageLike, as_crops, as_image, known_pixel_size
@@ -253,7 +253,7 @@ class Segmenter:
 
         Where the scale follows the references, an image that is larger than the largest of `data.test_canvases` at that
         scale is read in tiles, which overlap by `data.tile_overlap` times the longest side of a reference; the limit
-        `model.detections.max_instances` is then each tile's. Tiles that show nothing are left out (`reading.py`).
+        `model.detections.max_instances` is then each tile's. Tiles that show nothing are left out (`tile_plan.py`).
 
         Args:
             jobs: images, each with its references.
@@ -317,8 +317,7 @@ class Segmenter:
         sides = references.sides_in(known_pixel_size(image, job.pixel_size))
         if references.pixel_size is not None:
             warn_of_sizes(sides, self._transform, self._told)
-        groups = size_groups(sides, self._transform)
-        plans = [plan_tiles(image, sides[rows], self.config, self._transform, tile) for rows in groups]
+        plans = plan_each_size(image, sides, self.config, self._transform, tile)
         return Work(job, plans, references, nothing_found(plans[0], self.config))
 
     def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[TileBatch[J]]:

@@ -164,6 +164,14 @@ def size_groups(sides: np.ndarray, transform: TransformConfig) -> list[np.ndarra
     return [np.sort(order[:gap]), np.sort(order[gap:])]
 
 
+def plan_each_size(
+    image: Image, reference_sides: np.ndarray, config: ConfigDict, transform: TransformConfig, tile: int = 0
+) -> list[TilePlan]:
+    """`plan_tiles` for each of the `size_groups` of the references."""
+    groups = size_groups(reference_sides, transform)
+    return [plan_tiles(image, reference_sides[rows], config, transform, tile) for rows in groups]
+
+
 def plan_tiles(
     image: Image, reference_sides: np.ndarray, config: ConfigDict, transform: TransformConfig, tile: int = 0
 ) -> TilePlan:

@@ -125,7 +125,9 @@ def merge_tiles(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, 
 
 
 def merge_scales(scales: Sequence[Instances]) -> Instances:
-    """The instances of an image, each cell once, out of those that were found in it at several scales."""
+    """The instances of an image, each cell once, out of those that were found in it at one or several scales."""
+    if len(scales) == 1:
+        return scales[0]
     size = scales[0].size
     nowhere = (float(size[1]), float(size[0]), 0.0, 0.0)
     whole = Tile(Window(0, 0, size[1], size[0]), (0.0, 0.0, float(size[1]), float(size[0])), nowhere)

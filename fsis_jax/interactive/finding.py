@@ -8,7 +8,7 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.tile_plan import plan_tiles, size_groups
+from fsis_jax.inference.tile_plan import plan_each_size
 from fsis_jax.inference.tiling import Tile, merge_scales, merge_tiles
 from fsis_jax.io.given import known_pixel_size
 from fsis_jax.io.image_file import ImageFile
@@ -45,8 +45,7 @@ def find_in_part(
     """
     transform = transform_config(segmenter.config)
     sides = references.sides_in(known_pixel_size(image, pixel_size))
-    groups = size_groups(sides, transform)
-    plans = [plan_tiles(image, sides[rows], segmenter.config, transform, tile) for rows in groups]
+    plans = plan_each_size(image, sides, segmenter.config, transform, tile)
     chosen = [[each for each in plan.tiles if _meet(each, part)] for plan in plans]
     finished, total = 0, sum(map(len, chosen))
     scales = []
@@ -63,7 +62,7 @@ def find_in_part(
         scales.append(found[0] if len(plan.tiles) == 1 else merge_tiles(found, layout, plan.size, plan.margin))
     cores = np.array([each.core for layout in chosen for each in layout])
     (x1, y1), (x2, y2) = cores[:, :2].min(axis=0).tolist(), cores[:, 2:].max(axis=0).tolist()
-    return (merge_scales(scales) if len(scales) > 1 else scales[0]), (x1, y1, x2, y2)
+    return merge_scales(scales), (x1, y1, x2, y2)
 
 
 def _meet(tile: Tile, part: Box) -> bool:
