@@ -40,7 +40,8 @@ def test_inference_tables(tmp_path: pathlib.Path) -> None:
     stages = {row[0]: row[1:] for row in found["inference, config"]}
     for name in ("references (once)", "pyramid", "box head", "soft-NMS", "mask head", "whole detection"):
         assert all(float(cell) >= 0 for cell in stages[name]), name
-    assert [row[:3] for row in found["segment, config"]] == [["1", "64x64", "8"], ["5", "64x64", "8"]]
+    assert [row[:2] for row in found["segment, config"]] == [["1", "64x64"], ["5", "64x64"]]
+    assert all(0 < int(row[2]) <= 8 for row in found["segment, config"])
     busy = [float(row[5]) for row in found["segment, config"]]
     assert all(0 < share <= 100 for share in busy)
 

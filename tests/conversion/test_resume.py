@@ -43,7 +43,7 @@ def _trained(fsis, folder, content, data):
     outcome = fsis("train", "--config", folder / "run" / "config.json", "--workdir", folder / "run", *options)
     assert outcome.status == 0, outcome
     checkpoints = Checkpoints(folder / "run", read_only=True)
-    assert checkpoints.steps() == [4]
+    assert checkpoints.steps() == [3, 4]  # as converted, and the step
     assert checkpoints.meta(4)["data_state"]["step"] == 4
     assert fsis("convert", folder / "run", "--to-pytorch", folder / "trained.pth").status == 0
     return read_file(folder / "trained.pth")

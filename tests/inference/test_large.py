@@ -85,7 +85,7 @@ def test_a_slide_goes_through_in_little_memory_and_survives_being_killed(slide, 
         time.sleep(0.1)
     process.kill()
     process.communicate()
-    assert [entry.name for entry in (tmp_path / "killed").iterdir()] == [".tiles"]
+    assert sorted(entry.name for entry in (tmp_path / "killed").iterdir()) == [".tiles", "slide.lock"]
     process = _start(tiny_run, path, tmp_path / "killed")
     stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr

@@ -130,7 +130,7 @@ class Scene:
             extent = model.extent(sizes)
             matches = model.match_levels(pyramid, references, extent, shift=shift)
             limits = jnp.stack([extent.limits(2**level) for level in model.levels], axis=1)
-            matched = Matched(matches=matches, logits={}, deltas={}, limits=limits)
+            matched = Matched(matches=matches, logits={}, deltas={}, limits=limits, votes=None)
             return matches, model.mask_head(model.pool(matched, rois, model.config.mask_head.pooled))
 
         return jax.block_until_ready(run(self.state, self.found["pyramid"], self.found["references"], rois))
