@@ -31,21 +31,24 @@ def check_crop(crop: np.ndarray, transform: TransformConfig, name: str) -> None:
     raise FsisError(f"{name}: shows nothing, {why}: give a crop of a cell, from the channel and page that show it")
 
 
-def size_warnings(sides: np.ndarray, transform: TransformConfig, names: Sequence[str] = ()) -> list[str]:
+def size_warnings(
+    sides: np.ndarray, transform: TransformConfig, names: Sequence[str] = (), owners: np.ndarray | None = None
+) -> list[str]:
     """What will happen with references of sizes that the model cannot use well, a line for each reason.
 
     Args:
         sides: (k, 2), height and width of the cells in pixels of the images to segment.
         names: of the references, if they are to be named.
+        owners: (k,), of each the row of its kind; None: of one kind.
     """
     if transform.scale != "reference" or not len(sides):
         return []
     each = np.sqrt(np.prod(sides, axis=1, dtype=np.float64))
     wanted = transform.reference_pixels
     least, most = wanted / transform.max_scale, wanted / transform.min_scale
-    groups = size_groups(sides, transform)
+    groups = size_groups(sides, transform, owners)
     warnings = []
-    for rows in groups:
+    for rows, _ in groups:
         median = float(np.median(each[rows]))
         if least <= median <= most:
             continue
@@ -57,18 +60,24 @@ def size_warnings(sides: np.ndarray, transform: TransformConfig, names: Sequence
             f"will see them {seen:.3g} pixels large in place of {wanted:.3g}, and miss cells or find pieces of them; "
             "give boxes around single cells, or resize the images"
         )
-    if len(groups) > 1:
+    if len(groups) > 1 and len({*(() if owners is None else owners.tolist())}) < 2:
         named = f"{names[each.argmin()]}, {names[each.argmax()]}: " if names else ""
         warnings.append(
             f"{named}references of {each.min():.3g} to {each.max():.3g} pixels: images are read at two scales, which "
-            "takes twice the time; if they are cells of two kinds, segment each kind in a run of its own"
+            "takes twice the time; if they are cells of two kinds, name these: --kind NAME=CROP"
         )
     return warnings
 
 
-def warn_of_sizes(sides: np.ndarray, transform: TransformConfig, told: set[str], names: Sequence[str] = ()) -> None:
+def warn_of_sizes(
+    sides: np.ndarray,
+    transform: TransformConfig,
+    told: set[str],
+    names: Sequence[str] = (),
+    owners: np.ndarray | None = None,
+) -> None:
     """Log `size_warnings` but those that were `told`, which the others become."""
-    for warning in size_warnings(sides, transform, names):
+    for warning in size_warnings(sides, transform, names, owners):
         if warning not in told:
             _logger.warning(warning)
         told.add(warning)

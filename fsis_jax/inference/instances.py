@@ -19,6 +19,9 @@ from fsis_jax.inference.neighbours import Neighbours
 from fsis_jax.preprocess.keypoints import keypoints_to_coco
 from fsis_jax.preprocess.windows import decode_columns
 
+OF_EACH = ("classes", "kind_scores", "keypoints")
+"""Fields with a row for each instance that not every model tells."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Instances:
@@ -39,9 +42,14 @@ class Instances:
     min_score: float = 0.0
     """Score from which `labels` and `without_overlaps` count an instance, unless told otherwise."""
     classes: np.ndarray | None = None
-    """(N,) int32, of each instance the row of its category in `names`; None with references."""
+    """(N,) int32, of each instance the row of its category in `names`; None with references that have no names."""
     names: tuple[str, ...] = ()
-    """The categories that a closed-set detector knows; () with references."""
+    """The categories that a closed-set detector knows, or the K kinds that the references show; else ()."""
+    kind_scores: np.ndarray | None = None
+    """(N, K + 1) float32, the probability that an instance is of each kind of `names`, and last that it is of none of
+    them; they sum to 1, and `scores` is what the last leaves. None but with references of named kinds."""
+    unwanted: tuple[str, ...] = ()
+    """Those of `names` that were shown as what is not wanted."""
     keypoints: np.ndarray | None = None
     """(N, P, 3) float32 x, y and score, pixels of the image; None where none were looked for."""
     boxes_only: bool = False
@@ -51,14 +59,18 @@ class Instances:
         count = len(self.masks)
         if self.boxes.shape != (count, 4) or self.scores.shape != (count,):
             raise ValueError(f"{count} masks, boxes {self.boxes.shape}, scores {self.scores.shape}: lengths differ")
-        for name, values in (("classes", self.classes), ("keypoints", self.keypoints)):
-            if values is not None and len(values) != count:
+        for name, values in self.of_each().items():
+            if len(values) != count:
                 raise ValueError(f"{count} masks, {name} of {len(values)}: lengths differ")
         if np.any(np.diff(self.scores) > 0):
             raise ValueError("the instances are not in order of descending score")
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    def of_each(self) -> dict[str, Any]:
+        """`classes`, `kind_scores` and `keypoints`, as far as they are there."""
+        return {name: getattr(self, name) for name in OF_EACH if getattr(self, name) is not None}
 
     @classmethod
     def none(
@@ -67,10 +79,11 @@ class Instances:
         min_score: float = 0.0,
         *,
         names: tuple[str, ...] = (),
+        kinds: bool = False,
         keypoints: int = 0,
         boxes_only: bool = False,
     ) -> "Instances":
-        """No instance, of an image of `size`; what a detector of these names and so many keypoints does not find."""
+        """No instance, of an image of `size`, as of a detector of these names, or `kinds`, and so many keypoints."""
         return cls(
             np.zeros((0, 4), np.float32),
             np.zeros(0, np.float32),
@@ -79,6 +92,7 @@ class Instances:
             min_score=min_score,
             classes=np.zeros(0, np.int32) if names else None,
             names=names,
+            kind_scores=np.zeros((0, len(names) + 1), np.float32) if kinds else None,
             keypoints=np.zeros((0, keypoints, 3), np.float32) if keypoints else None,
             boxes_only=boxes_only,
         )
@@ -97,9 +111,8 @@ class Instances:
         category: str | None = None,
         min_score: float = 0.0,
         legacy: bool = False,
-        classes: np.ndarray | None = None,
         names: tuple[str, ...] = (),
-        keypoints: np.ndarray | None = None,
+        **of_each: np.ndarray | None,
     ) -> "Instances":
         """The valid rows of a detector's padded output for one image.
 
@@ -114,8 +127,7 @@ class Instances:
             size: height and width of the image.
             offset: 1 if x2 and y2 name the last pixel inside (the convention of the converted weights).
             legacy: paste at whole pixels as the PyTorch project does (its quirk Q18); needs `offset` 1.
-            classes: (D,), rows of `names`.
-            keypoints: (D, P, 3).
+            of_each: (D, ...), `classes`, `kind_scores` and `keypoints`.
         """
         rows = np.flatnonzero(valid)
         rows = rows[np.argsort(-np.asarray(scores, np.float32)[rows], kind="stable")]
@@ -130,6 +142,7 @@ class Instances:
         boxes = boxes + np.array([0, 0, offset, offset], np.float32)
         height, width = size
         clipped = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+        told: dict[str, Any] = {name: np.asarray(x)[rows] for name, x in of_each.items() if x is not None}
         return cls(
             clipped,
             np.asarray(scores, np.float32)[rows],
@@ -137,10 +150,9 @@ class Instances:
             size,
             category,
             min_score,
-            classes=None if classes is None else np.asarray(classes, np.int32)[rows],
             names=names,
-            keypoints=None if keypoints is None else np.asarray(keypoints, np.float32)[rows],
             boxes_only=mask_probs is None,
+            **told,
         )
 
     @classmethod
@@ -233,7 +245,7 @@ class Instances:
 
     @property
     def categories(self) -> tuple[str | None, ...]:
-        """The category of each instance, where it has a name."""
+        """The category, or kind, of each instance, where it has a name."""
         if self.classes is None:
             return (self.category,) * len(self)
         return tuple(self.names[number] for number in self.classes.tolist())
@@ -251,8 +263,7 @@ class Instances:
             boxes=self.boxes[rows],
             scores=self.scores[rows],
             masks=masks,
-            classes=None if self.classes is None else self.classes[rows],
-            keypoints=None if self.keypoints is None else self.keypoints[rows],
+            **{name: values[rows] for name, values in self.of_each().items()},
         )
 
     def without_overlaps(self, min_score: float | None = None) -> "Instances":
@@ -264,7 +275,7 @@ class Instances:
         that it takes depends on the instances, not on the size of the image.
 
         Instances of a closed-set detector may lie on those of another class, and may overlap freely where the masks are
-        but their boxes.
+        but their boxes; of kinds that references show, each pixel is of one.
         """
         if min_score is None:
             min_score = self.min_score
@@ -295,7 +306,7 @@ class Instances:
         for row, crop in enumerate(self.masks):
             free = crop._replace(mask=crop.mask.copy())
             for other in placed.near(row):
-                if self.classes is not None and self.classes[row] != self.classes[other]:
+                if self.may_share(row, other):
                     continue
                 views = free.shared(kept[other])
                 if views is not None:
@@ -305,6 +316,10 @@ class Instances:
                 kept[row] = crop if left == area or not trim else free._replace(mask=largest_part(free.mask))
                 placed.add(row)
         return kept
+
+    def may_share(self, row: int, other: int) -> bool:
+        """Whether a pixel may be of two instances: of two classes of a closed-set detector."""
+        return self.kind_scores is None and self.classes is not None and bool(self.classes[row] != self.classes[other])
 
     def labels(self, min_score: float | None = None) -> np.ndarray:
         """(H, W) int32: 0 for background, i + 1 for instance i of `without_overlaps(min_score)`, the better on top."""
@@ -325,17 +340,9 @@ class Instances:
         parts: list[dict[str, Any]] = [{}] * len(self)
         if self.keypoints is not None:
             parts = [{"keypoints": row} for row in keypoints_to_coco(self.keypoints)]
+        columns = zip(bboxes, self.scores.tolist(), self.areas().tolist(), self.rles(), parts, strict=True)
+        common = {"image_id": image_id, "category_id": category_id}
         return [
-            {
-                "image_id": image_id,
-                "category_id": category_id,
-                "bbox": bbox,
-                "score": score,
-                "area": area,
-                "segmentation": rle,
-                **others,
-            }
-            for bbox, score, area, rle, others in zip(
-                bboxes, self.scores.tolist(), self.areas().tolist(), self.rles(), parts, strict=True
-            )
+            {**common, "bbox": bbox, "score": score, "area": area, "segmentation": rle, **others}
+            for bbox, score, area, rle, others in columns
         ]

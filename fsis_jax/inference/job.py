@@ -102,8 +102,13 @@ class Work(Generic[J]):
             merged = merge_tiles(of_plan, plan.tiles, plan.size, plan.margin) if len(of_plan) > 1 else of_plan[0]
             scales.append(merged)
         found = merge_scales(scales)
-        names, boxes_only = self.nothing.names, self.nothing.boxes_only
-        return dataclasses.replace(found, min_score=min_score, names=names, boxes_only=boxes_only)
+        return dataclasses.replace(
+            found,
+            min_score=min_score,
+            names=self.nothing.names,
+            unwanted=self.references.unwanted,
+            boxes_only=self.nothing.boxes_only,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

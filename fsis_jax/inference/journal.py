@@ -15,14 +15,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fsis_jax.inference.instances import CroppedMask, Instances, Size
+from fsis_jax.inference.instances import OF_EACH, CroppedMask, Instances, Size
 from fsis_jax.io.atomic import write_failure
 
 _MAGIC = b"fsis tiles 1\n"
 _RECORD = struct.Struct("<QI")
 """Length and CRC-32 of what follows."""
-_OPTIONAL = ("classes", "keypoints")
-"""Fields of `Instances` that not every model tells."""
 
 
 class Journal:
@@ -99,7 +97,6 @@ def _record(body: bytes) -> bytes:
 
 def _pack(tile: int, found: Instances) -> bytes:
     bits = [crop.mask.ravel() for crop in found.masks]
-    told = {name: getattr(found, name) for name in _OPTIONAL if getattr(found, name) is not None}
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -109,7 +106,7 @@ def _pack(tile: int, found: Instances) -> bytes:
         scores=found.scores,
         places=np.array([(crop.y, crop.x, *crop.mask.shape) for crop in found.masks], np.int64).reshape(-1, 4),
         bits=np.packbits(np.concatenate(bits) if bits else np.zeros(0, bool)),
-        **told,
+        **found.of_each(),
     )
     return buffer.getvalue()
 
@@ -123,5 +120,5 @@ def _unpack(body: bytes) -> tuple[int, Instances]:
             masks.append(CroppedMask(y, x, pixels[start : start + height * width].reshape(height, width).copy()))
             start += height * width
         size: Size = (int(record["size"][0]), int(record["size"][1]))
-        told = {name: record[name] for name in _OPTIONAL if name in record}
+        told = {name: record[name] for name in OF_EACH if name in record}
         return int(record["tile"]), Instances(record["boxes"], record["scores"], tuple(masks), size, **told)

@@ -4,15 +4,25 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.references import References
 from fsis_jax.inference.tile_plan import TilePlan
 from fsis_jax.inference.tiling import Tile, near_core
+from fsis_jax.inference.traits import kind_scores, measure
 from fsis_jax.models.detection import Detections
 
 
 def paste_tile(
-    plan: TilePlan, tile: Tile, detections: Detections, row: int, config: ConfigDict, *, offset: int, min_score: float
+    plan: TilePlan,
+    tile: Tile,
+    detections: Detections,
+    row: int,
+    config: ConfigDict,
+    references: References,
+    *,
+    offset: int,
+    min_score: float,
 ) -> Instances:
-    """The instances that a tile answers for, in its pixels.
+    """The instances that a tile answers for, in its pixels; of references of several kinds each with its kind.
 
     Args:
         plan: of the image that the tile is of.
@@ -20,13 +30,19 @@ def paste_tile(
         detections: of several tiles, as numpy arrays; boxes in pixels of the image, from the corner of the tile.
         row: the tile's, in these.
         config: the detector's.
+        references: that it was shown.
         offset: 1 where boxes are of the inclusive convention, else 0.
         min_score: what `Instances.min_score` will be.
     """
-    names = tuple(config.model.classes)
+    classes = np.asarray(detections.classes[row]) - 1 if config.model.classes else None
     boxes, scores, valid = (np.asarray(x[row]) for x in (detections.boxes, detections.scores, detections.valid))
     if len(plan.tiles) > 1:
         valid = valid & near_core(boxes, tile, plan.margin)
+    kinds = None
+    if references.kinds:
+        logits = None if detections.kind_logits is None else np.asarray(detections.kind_logits[row])
+        kinds = _kinds(plan, tile, boxes, scores, logits, references)
+        scores, classes = 1 - kinds[:, -1], kinds[:, :-1].argmax(1).astype(np.int32)
     found = Instances.from_padded(
         boxes,
         scores,
@@ -36,20 +52,48 @@ def paste_tile(
         offset=offset,
         min_score=min_score,
         legacy=config.model.detections.legacy_pasting,
-        classes=np.asarray(detections.classes[row]) - 1 if names else None,
-        names=names,
+        names=references.kinds or tuple(config.model.classes),
+        classes=classes,
+        kind_scores=kinds,
         keypoints=None if detections.keypoints is None else np.asarray(detections.keypoints[row]),
     )
     share = config.model.detections.mask_nms_threshold
     return found.without_repeats(share) if share else found
 
 
-def nothing_found(plan: TilePlan, config: ConfigDict) -> Instances:
-    """No instances, of the kind that the detector of a config finds."""
+def _kinds(
+    plan: TilePlan,
+    tile: Tile,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    logits: np.ndarray | None,
+    references: References,
+) -> np.ndarray:
+    """(D, K + 1), as `Instances.kind_scores`, of the boxes (D, 4) that a tile shows.
+
+    Args:
+        scores: (D,) that the detector gives them.
+        logits: (D, G) of the kinds that the plan looks for; None of a single one, whose score says it all.
+    """
+    every = np.full((len(boxes), len(references.kinds)), -np.inf)
+    if logits is None:
+        each, certainty = np.clip(scores.astype(np.float64), 1e-9, 1 - 1e-9), np.ones(len(scores))
+        every[:, plan.kinds[0]] = np.log(each / (1 - each))
+    else:
+        every[:, plan.kinds] = logits
+        certainty = np.minimum(scores * (1 + np.exp(-logits.max(1).astype(np.float64))), 1.0)
+    traits = measure(plan.shown(tile.window), boxes)
+    traits[:, 0] += np.log(references.ratio(plan.pixel_size))
+    return kind_scores(every, certainty, *references.kind_model.log_odds(traits))
+
+
+def nothing_found(plan: TilePlan, config: ConfigDict, references: References) -> Instances:
+    """No instances, of the kinds that the detector of a config finds with these references."""
     keypoints = config.model.keypoint_head
     return Instances.none(
         plan.window,
-        names=tuple(config.model.classes),
+        names=references.kinds or tuple(config.model.classes),
+        kinds=bool(references.kinds),
         keypoints=0 if keypoints.kind == "none" else keypoints.keypoints,
         boxes_only=config.model.mask_head.kind == "none",
     )

@@ -29,10 +29,15 @@ def encode(graph: nnx.GraphDef, state: nnx.State, references: jax.Array) -> Pyra
 def find(
     graph: nnx.GraphDef, state: nnx.State, references: Pyramid, original_sizes: jax.Array, views: Sequence[View]
 ) -> Detections:
-    """What the views, which have uint8 images, show of B images of `original_sizes` (B, 2)."""
+    """What the views, which have uint8 images, show of B images of `original_sizes` (B, 2).
+
+    `references` have a row (1, h, w, C) of each level for each kind.
+    """
     model: Detector = nnx.merge(graph, state)
+    count = max([len(x) for x in references.values()], default=1)
+    kinds = [{level: x[row : row + 1] for level, x in references.items()} for row in range(count)]
     normalised = [dataclasses.replace(view, images=normalise(view.images, view.image_sizes)) for view in views]
-    return detect(model, normalised, references, original_sizes=original_sizes)
+    return detect(model, normalised, kinds, original_sizes=original_sizes)
 
 
 class Network:
@@ -61,9 +66,9 @@ class Network:
         """As `encode`, by the device that gets the next batch: no other would have to wait for it."""
         return encode(self._graph, self._replicas[0][1], references)
 
-    def encoded_like(self, count: int, size: int) -> Pyramid:
-        """The shapes and types of what `encode` gives for so many references of `size` pixels."""
-        shaped = jax.ShapeDtypeStruct((1, count, size, size, 3), np.uint8)
+    def encoded_like(self, kinds: int, size: int) -> Pyramid:
+        """The shapes and types of the features of references of `size` pixels that show so many kinds."""
+        shaped = jax.ShapeDtypeStruct((kinds, 1, size, size, 3), np.uint8)
         return encode.eval_shape(self._graph, self._replicas[0][1], shaped)
 
     def find(
@@ -94,4 +99,5 @@ class Network:
             for pixels, variant in zip(zip(*rows, strict=True), variants, strict=True)
         ]
         windows = np.array([plan.window] * size, np.int32)
-        return find(self._graph, state, put(references.features), put(windows), views)
+        kinds = references.features_of(plan.kinds)
+        return find(self._graph, state, put(kinds), put(windows), views)

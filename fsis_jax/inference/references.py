@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,25 +18,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.traits import TRAITS, KindModel
 from fsis_jax.io.arrays import read_array
 from fsis_jax.io.atomic import atomic_write, read_failure
 from fsis_jax.io.damage import damage_in
 from fsis_jax.models.detector import Pyramid
 
 REFERENCES_SUFFIX = ".refs"
-_FORMAT = 1
+NOTHING = "none"
+"""What tables call the probability that it is none of the kinds."""
+_FORMAT = 2
+_FORMATS = (1, _FORMAT)
+"""Files of the first have one kind without a name."""
 _MAX_BYTES = 256 << 20
 """Of all arrays of a file; a hundred references of 320 pixels take 40 MB."""
 _MAX_SIDE = 1e6
 """Of cells in pixels, and of pixels in micrometres."""
+_MAX_KINDS = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class References:
-    """k encoded references."""
+    """k encoded references, of one kind of cells or of K; some kinds may be what is not wanted."""
 
     features: Pyramid
-    """{level: (1, h, w, C)}, the mean over the references."""
+    """{level: (K, h, w, C)}, the mean over the references of each kind."""
     sides: np.ndarray
     """(k, 2) float32, height and width of the cells in pixels; they give the scale at which targets are read."""
     images: np.ndarray
@@ -45,6 +51,74 @@ class References:
     """Micrometres per pixel of `sides`, where it is known."""
     model: str = ""
     """`Segmenter.fingerprint` of the model that encoded them."""
+    kinds: tuple[str, ...] = ()
+    """Names of the kinds; () of one without a name."""
+    unwanted: tuple[str, ...] = ()
+    """Those of `kinds` that are not wanted."""
+    owners: np.ndarray | None = None
+    """(k,) int32, of each reference the row of its kind; None: all are of the first."""
+    traits: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, len(TRAITS)), np.float32))
+    """(n, T) float32, what is measured of the examples of the kinds (`traits.py`), NaN where not known: of the
+    references and of cells that a person corrected. Sizes are in pixels of `sides`."""
+    trait_kinds: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    """(n,) int32, of each of these the row of its kind, K for what is none of them."""
+
+    @classmethod
+    def of_kinds(
+        cls, wanted: Mapping[str, "References"], unwanted: Mapping[str, "References"] | None = None
+    ) -> "References":
+        """References of several kinds, each of one kind, with their names; `unwanted` are shown as "not this".
+
+        Raises:
+            FsisError: no kind, a name that is empty, is there twice or has a comma or a line break; a kind that has
+                kinds itself; the same example in two kinds; kinds of different models.
+        """
+        unwanted = unwanted or {}
+        given = [*wanted.items(), *unwanted.items()]
+        check_kind_names([name for name, _ in given])
+        if not wanted:
+            raise FsisError("no kind that is wanted: give references of the cells to find, too")
+        seen: dict[bytes, str] = {}
+        for name, references in given:
+            if references.kinds:
+                raise FsisError(f"kind {name!r}: its references have kinds already ({', '.join(references.kinds)})")
+            if references.model != given[0][1].model:
+                raise FsisError(f"kind {name!r}: encoded by another model than {given[0][0]!r}: encode its crops again")
+            for image in references.images:
+                other = seen.setdefault(image.tobytes(), name)
+                if other != name:
+                    raise FsisError(f"the same example is shown as {other!r} and as {name!r}: leave it out of one")
+        sizes = {references.pixel_size for _, references in given}
+        pixel_size = sizes.pop() if len(sizes) == 1 else None
+        first = given[0][1]
+        return cls(
+            {
+                level: jnp.concatenate([references.features[level] for _, references in given])
+                for level in first.features
+            },
+            np.concatenate([references.sides for _, references in given]),
+            np.concatenate([references.images for _, references in given]),
+            pixel_size,
+            first.model,
+            tuple(name for name, _ in given),
+            tuple(unwanted),
+            np.repeat(np.arange(len(given), dtype=np.int32), [len(kind.sides) for _, kind in given]),
+            np.concatenate([kind.traits for _, kind in given]),
+            np.repeat(np.arange(len(given), dtype=np.int32), [len(kind.traits) for _, kind in given]),
+        )
+
+    @functools.cached_property
+    def kind_model(self) -> KindModel:
+        """What tells the kinds apart, of the examples' traits."""
+        return KindModel(self.traits, self.trait_kinds, len(self.kinds))
+
+    def features_of(self, kinds: Sequence[int]) -> Pyramid:
+        """The rows of `features` of some kinds."""
+        return {level: x if len(x) == len(kinds) else x[np.array(kinds)] for level, x in self.features.items()}
+
+    def ratio(self, pixel_size: float | None) -> float:
+        """By how much a length in pixels of an image with `pixel_size` is multiplied to be in those of `sides`."""
+        return 1.0 if pixel_size is None or self.pixel_size is None else pixel_size / self.pixel_size
 
     @functools.cached_property
     def digest(self) -> str:
@@ -53,13 +127,14 @@ class References:
         for level, features in sorted(self.features.items()):
             state.update(f"{level}".encode() + np.asarray(features.astype(jnp.float32)).tobytes())
         state.update(self.sides.tobytes())
+        if self.kinds:
+            state.update(f"{self.kinds} {self.unwanted} {self.owners}".encode())
+            state.update(self.traits.tobytes() + self.trait_kinds.tobytes())
         return state.hexdigest()
 
     def sides_in(self, pixel_size: float | None) -> np.ndarray:
         """(k, 2) `sides` in pixels of an image with `pixel_size`; one that is not known is taken for the other."""
-        if pixel_size is None or self.pixel_size is None:
-            return self.sides
-        return self.sides * np.float32(self.pixel_size / pixel_size)
+        return self.sides / np.float32(self.ratio(pixel_size))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file that `load_references` reads.
@@ -71,12 +146,29 @@ class References:
             "format": _FORMAT,
             "model": self.model,
             "pixel_size": self.pixel_size,
+            "kinds": self.kinds,
+            "unwanted": self.unwanted,
             "levels": {str(level): str(features.dtype) for level, features in self.features.items()},
         }
         arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), "sides": self.sides, "images": self.images}
+        owners = np.zeros(len(self.sides), np.int32) if self.owners is None else self.owners
+        arrays |= {"owners": owners, "traits": self.traits, "trait_kinds": self.trait_kinds}
         arrays |= {f"level{level}": np.asarray(x.astype(jnp.float32)) for level, x in self.features.items()}
         with atomic_write(path) as file:
             np.savez_compressed(file, **arrays)
+
+
+def check_kind_names(names: Sequence[str]) -> None:
+    """Raise FsisError where names of kinds cannot stand in a table, or one is there twice."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.strip() or any(sign in name for sign in ',;"\n\r\t=') or not name.isprintable():
+            raise FsisError(f"kind {name!r}: give a name without commas, quotes, equals signs or line breaks")
+        other = seen.setdefault(name.strip().casefold(), name)
+        if other is not name:
+            raise FsisError(f"kind {name!r} is given twice: give all its examples together, or another name")
+    if NOTHING in seen:
+        raise FsisError(f"kind {seen[NOTHING]!r}: tables have that name for what is no cell: give another one")
 
 
 NO_REFERENCES = References({}, np.zeros((0, 2), np.float32), np.zeros((0, 1, 1, 3), np.uint8))
@@ -91,7 +183,7 @@ def check_encoded(
     Args:
         names: the categories that the model knows; () of one that is shown references.
         model: its `Segmenter.fingerprint`.
-        like: the shapes of what the model makes of so many references. A file may say that the model made it and yet
+        like: the shapes of what the model makes of references of so many kinds. A file may say that the model made it and yet
             hold anything.
     """
     given = references is not None and len(references.sides) > 0
@@ -105,7 +197,7 @@ def check_encoded(
             "with that one (--checkpoint)"
         )
     if references is not None and references.model:
-        check_shapes(references, like(len(references.images)))
+        check_shapes(references, like(max(len(references.kinds), 1)))
 
 
 def check_shapes(references: References, like: Pyramid) -> None:
@@ -145,9 +237,10 @@ def load_references(path: str | os.PathLike[str]) -> References:
         meta = json.loads(str(read_array(archive, members["meta"])))
         if not isinstance(meta, dict):
             raise ValueError("a text that says something else")
-        if meta.get("format") != _FORMAT:
+        if meta.get("format") not in _FORMATS:
             raise FsisError(f"{name}: references of format {meta.get('format')!r}, not {_FORMAT}: encode them again")
         _check_meta(meta)
+        kinds, unwanted = tuple(meta.get("kinds", ())), tuple(meta.get("unwanted", ()))
         sides, images = read_array(archive, members["sides"]), read_array(archive, members["images"])
         stored = {int(level): read_array(archive, members[f"level{level}"]) for level in meta["levels"]}
         if sides.shape != (len(images), 2) or not len(sides) or images.ndim != 4 or images.dtype != np.uint8:
@@ -156,14 +249,46 @@ def load_references(path: str | os.PathLike[str]) -> References:
             raise ValueError("numbers of another type, or that are not finite")
         if not (sides > 0).all() or sides.max() > _MAX_SIDE:
             raise ValueError(f"cells of {sides.min()} to {sides.max()} pixels")
+        owners, rows = np.zeros(len(sides), np.int32), np.zeros(0, np.int32)
+        traits = np.zeros((0, len(TRAITS)), np.float32)
+        if meta["format"] == _FORMAT:
+            owners, traits, rows = (read_array(archive, members[key]) for key in ("owners", "traits", "trait_kinds"))
+            _check_kinds(kinds, unwanted, owners, traits, rows, len(sides))
+        if any(len(x) != max(len(kinds), 1) for x in stored.values()):
+            raise ValueError(f"features of other than {len(kinds)} kinds")
     # Outside: this starts JAX, whose failures are not the file's.
     features = {int(level): jnp.asarray(stored[int(level)], dtype) for level, dtype in meta["levels"].items()}
-    return References(features, sides, images, meta["pixel_size"], meta["model"])
+    return References(features, sides, images, meta["pixel_size"], meta["model"], kinds, unwanted, owners, traits, rows)
+
+
+def _check_kinds(
+    kinds: tuple[str, ...],
+    unwanted: tuple[str, ...],
+    owners: np.ndarray,
+    traits: np.ndarray,
+    rows: np.ndarray,
+    count: int,
+) -> None:
+    """Raise a ValueError where what a file says of its kinds does not agree, an FsisError for names of kinds."""
+    most = max(len(kinds), 1)
+    if len(kinds) > _MAX_KINDS or not {*unwanted} < {*kinds, ""}:
+        raise ValueError(f"{len(kinds)} kinds, unwanted {unwanted}")
+    if owners.dtype != np.int32 or owners.shape != (count,) or {*owners.tolist()} != {*range(most)}:
+        raise ValueError(f"owners {owners.dtype} {owners.shape}")
+    if traits.dtype != np.float32 or traits.shape != (len(rows), len(TRAITS)) or np.isinf(traits).any():
+        raise ValueError(f"traits {traits.dtype} {traits.shape}")
+    if rows.dtype != np.int32 or rows.ndim != 1 or ((rows < 0) | (rows > most)).any():
+        raise ValueError(f"kinds of traits {rows.dtype} {rows.shape}")
+    check_kind_names(kinds)
 
 
 def _check_meta(meta: dict[str, Any]) -> None:
     """Raise a ValueError where a file does not say what it must."""
     levels, size, model = meta.get("levels"), meta.get("pixel_size"), meta.get("model")
+    for key in ("kinds", "unwanted"):
+        names = meta.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{key} {names}")
     known = isinstance(levels, dict) and set(map(str, levels.values())) <= {"float32", "bfloat16", "float16"}
     if not known or not isinstance(model, str) or not model:
         raise ValueError(f"levels {levels}, model {model!r}")

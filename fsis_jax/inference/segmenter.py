@@ -155,15 +155,13 @@ class Segmenter:
         """Encode crops of example cells.
 
         Args:
-            crops: each (h, w) or (h, w, 3 or 4), any dtype, one cell without much margin, at the magnification of the
-                images to segment; as `segment` takes images.
+            crops: as `segment` takes images; each one cell without much margin, at the images' magnification.
             sides: (k, 2), height and width of the cells in pixels; None: of the crops.
-            pixel_size: micrometres per pixel of the sides. Images that have theirs may then have another magnification.
+            pixel_size: micrometres per pixel of the sides; images that have theirs may have another magnification.
             names: of the crops, for messages.
             stretches: of the images that they were cut from (`stretch_of`), for models that compare brightness
-                (`data.transform.reference_stretch`); None or (): not known.
-            checked: refuse crops in which there is nothing to see, and warn of sizes that the model cannot use well.
-                False takes what a data set has.
+                (`data.transform.reference_stretch`) and to tell kinds apart; None or (): not known.
+            checked: refuse crops in which nothing is to see, and warn of sizes that the model cannot use well.
 
         Raises:
             FsisError: no crop, or one that shows nothing or has less than 2x2 pixels, or a closed-set detector.
@@ -171,10 +169,9 @@ class Segmenter:
         if self.names:
             raise shown_to_closed_set(self.names)
         names, crops = as_crops(crops, names)
-        features, images = encode_crops(self._network, self._transform, crops, names, stretches, checked=checked)
-        sides = np.array([crop.shape[:2] for crop in crops]) if sides is None else sides
         pixel_size = known_pixel_size(None, pixel_size)
-        encoded = References(features, np.asarray(sides, np.float32), images, pixel_size, self.fingerprint)
+        encode = functools.partial(encode_crops, self._network, self._transform, self.fingerprint)
+        encoded = encode(crops, names, stretches, sides, pixel_size=pixel_size, checked=checked)
         if checked and pixel_size is None:  # else the images' tells their size in these
             warn_of_sizes(encoded.sides, self._transform, self._told, names)
         return encoded
@@ -213,7 +210,7 @@ class Segmenter:
         Args:
             image: (H, W) or (H, W, 3 or 4), any dtype; an array, what is read when it is sliced (`open_image`), a
                 nested list, a PIL image or a path.
-            references: from `encode_references`, or crops; None for a closed-set detector.
+            references: from `encode_references` or `References.of_kinds`, or crops; None for a closed-set detector.
             pixel_size: micrometres per pixel of the image, None: as it says itself, if it is of `open_image`; counts
                 where the references have theirs too.
             tile: as for `candidates`.
@@ -292,8 +289,9 @@ class Segmenter:
         """How an image is read: its scale (of mixed references their median's) and its tiles. As for `segment`."""
         self.check_references(references)
         image = as_image(image)
-        sides = (references or NO_REFERENCES).sides_in(known_pixel_size(image, pixel_size))
-        return plan_tiles(image, sides, self.config, self._transform, tile)
+        size = known_pixel_size(image, pixel_size)
+        sides = (references or NO_REFERENCES).sides_in(size)
+        return plan_tiles(image, sides, self.config, self._transform, tile, pixel_size=size)
 
     def detect(self, plan: TilePlan, images: Sequence[np.ndarray], references: References | None = None) -> Detections:
         """What the network finds in prepared tiles of an image, without `variants`: numpy arrays, a row for each tile.
@@ -304,9 +302,12 @@ class Segmenter:
         found = self._network.find(plan, [[image] for image in images], known, [Variant()], len(images))
         return jax.device_get(found)
 
-    def paste(self, plan: TilePlan, tile: Tile, detections: Detections, row: int) -> Instances:
+    def paste(
+        self, plan: TilePlan, tile: Tile, detections: Detections, row: int, references: References | None = None
+    ) -> Instances:
         """The instances that a tile answers for, in its pixels; `tiling.merge_tiles` joins those of all."""
-        return paste_tile(plan, tile, detections, row, self.config, offset=self._offset, min_score=self.min_score)
+        known, offset = references or NO_REFERENCES, self._offset
+        return paste_tile(plan, tile, detections, row, self.config, known, offset=offset, min_score=self.min_score)
 
     def _work(self, job: J, tile: int) -> Work[J]:
         references = NO_REFERENCES if job.references is None else job.references
@@ -314,11 +315,12 @@ class Segmenter:
             references = self.encode_references(references)
         self.check_references(references)
         image = as_image(job.image)
-        sides = references.sides_in(known_pixel_size(image, job.pixel_size))
+        size = known_pixel_size(image, job.pixel_size)
+        sides = references.sides_in(size)
         if references.pixel_size is not None:
-            warn_of_sizes(sides, self._transform, self._told)
-        plans = plan_each_size(image, sides, self.config, self._transform, tile)
-        return Work(job, plans, references, nothing_found(plans[0], self.config))
+            warn_of_sizes(sides, self._transform, self._told, owners=references.owners)
+        plans = plan_each_size(image, sides, self.config, self._transform, tile, references.owners, pixel_size=size)
+        return Work(job, plans, references, nothing_found(plans[0], self.config, references))
 
     def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[TileBatch[J]]:
         """Batches that the device was given, each prepared when it is asked for."""
@@ -340,7 +342,7 @@ class Segmenter:
         """Wait for a batch and paste its masks; the image's instances if these were its last tiles."""
         work, detections = batch.work, jax.device_get(batch.detections)
         for row, number in enumerate(batch.tiles):
-            work.finish(number, self.paste(*work.tiles[number], detections, row))
+            work.finish(number, self.paste(*work.tiles[number], detections, row, work.references))
             if progress is not None:
                 progress(work.job, len(work.parts), len(work.tiles))
         if work.done:

@@ -37,7 +37,7 @@ class Tidying:
         """The instances that score at least `min_score` (None: the candidates' own), no pixel in two of them.
 
         Masks are made whole before `Instances.without_overlaps`, so that a cell inside another's hole stays apart;
-        what is left out by its place or size has taken its pixels all the same.
+        what is left out by its place, its size or as of an unwanted kind has taken its pixels all the same.
         """
         if min_score is None:
             min_score = candidates.min_score
@@ -47,6 +47,8 @@ class Tidying:
         found = found.without_overlaps(min_score)
         areas = found.areas()
         keep = (areas >= self.min_area) & (areas <= self.max_area)
+        if found.unwanted:
+            keep &= [category not in found.unwanted for category in found.categories]
         if self.exclude_edges:
             keep &= [not _at_edge(crop, found.size) for crop in found.masks]
         return found.select(keep)

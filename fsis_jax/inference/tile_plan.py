@@ -37,6 +37,8 @@ from fsis_jax.preprocess.windows import Window
 
 MIXED = 2.5
 """Times the smallest reference that the largest must be, for the image to be read at two scales."""
+APART = 1.8
+"""Times the size of one kind that another must have, for the two to be read at scales of their own."""
 SMALLEST_TILE = 32
 """Pixels of the image."""
 _CANVAS_MULTIPLE = 32
@@ -62,6 +64,10 @@ class TilePlan:
     grain: float
     """Image pixels of a quarter of a cell; 0 where that is not known."""
     background_contrast: float
+    kinds: tuple[int, ...] = (0,)
+    """Rows of the kinds of references that are looked for at this scale."""
+    pixel_size: float | None = None
+    """Micrometres per pixel of the image, where it is known."""
 
     @functools.cached_property
     def stretch(self) -> Stretch | None:
@@ -121,6 +127,10 @@ class TilePlan:
             return place(resize(pixels8, self.scale * variant.times, antialias=self.transform.antialias), canvas)
         return place(cv2.resize(pixels8, extent[::-1], interpolation=cv2.INTER_AREA), canvas)
 
+    def shown(self, window: Window) -> np.ndarray:
+        """(h, w) or (h, w, 3) uint8, a part of the image in its own pixels, stretched."""
+        return self._stretched(self.image, window)
+
     def _stretched(self, image: Image, window: Window) -> np.ndarray:
         """(h, w) or (h, w, 3) uint8, a window in the pixels of one of the image's levels, stretched."""
         rows, columns = (image.shape[axis] / self.size[axis] for axis in (0, 1))
@@ -148,32 +158,66 @@ def _fine_enough(image: Image, scale: float) -> Image:
     return coarsest(image, 0.5 / scale)
 
 
-def size_groups(sides: np.ndarray, transform: TransformConfig) -> list[np.ndarray]:
-    """Rows of references of one size: all of them, or two groups, parted at the widest gap, where sizes are mixed.
+def size_groups(
+    sides: np.ndarray, transform: TransformConfig, kinds: np.ndarray | None = None
+) -> list[tuple[np.ndarray, tuple[int, ...]]]:
+    """Rows of references of one size, and the kinds that they show.
 
-    A network knows cells of one size, to which the references bring an image; what is mixed is read at two scales.
+    A network knows cells of one size, to which the references bring an image; what is mixed is read at several scales:
+    references of one kind at two where the largest has `MIXED` times the size of the smallest, parted at the widest
+    gap; of several kinds those together whose medians differ by less than `APART` times.
 
     Args:
         sides: (k, 2), height and width of each.
+        kinds: (k,) int, the row of each reference's kind; None: all show one.
     """
     each = np.sqrt(np.prod(sides, axis=1, dtype=np.float64))
-    order = np.argsort(each, kind="stable")
-    if transform.scale != "reference" or not len(each) or each.max() < MIXED * each.min():
-        return [np.sort(order)]
-    gap = int(np.argmax(each[order[1:]] / each[order[:-1]])) + 1
-    return [np.sort(order[:gap]), np.sort(order[gap:])]
+    kinds = np.zeros(len(each), int) if kinds is None else kinds
+    known = np.unique(kinds).tolist()
+    if transform.scale != "reference" or not len(each):
+        return [(np.arange(len(each)), tuple(known) or (0,))]
+    if len(known) == 1:
+        order = np.argsort(each, kind="stable")
+        if each.max() < MIXED * each.min():
+            return [(np.sort(order), (0,))]
+        gap = int(np.argmax(each[order[1:]] / each[order[:-1]])) + 1
+        return [(np.sort(order[:gap]), (0,)), (np.sort(order[gap:]), (0,))]
+    medians = {kind: float(np.median(each[kinds == kind])) for kind in known}
+    groups: list[list[int]] = []
+    for kind in sorted(known, key=lambda kind: medians[kind]):
+        if groups and medians[kind] < APART * medians[groups[-1][0]]:
+            groups[-1].append(kind)
+        else:
+            groups.append([kind])
+    return [(np.flatnonzero(np.isin(kinds, group)), tuple(sorted(group))) for group in groups]
 
 
 def plan_each_size(
-    image: Image, reference_sides: np.ndarray, config: ConfigDict, transform: TransformConfig, tile: int = 0
+    image: Image,
+    reference_sides: np.ndarray,
+    config: ConfigDict,
+    transform: TransformConfig,
+    tile: int = 0,
+    owners: np.ndarray | None = None,
+    *,
+    pixel_size: float | None = None,
 ) -> list[TilePlan]:
-    """`plan_tiles` for each of the `size_groups` of the references."""
-    groups = size_groups(reference_sides, transform)
-    return [plan_tiles(image, reference_sides[rows], config, transform, tile) for rows in groups]
+    """`plan_tiles` for each of the `size_groups` of the references, whose kinds are `owners` (k,)."""
+    return [
+        plan_tiles(image, reference_sides[rows], config, transform, tile, kinds=kinds, pixel_size=pixel_size)
+        for rows, kinds in size_groups(reference_sides, transform, owners)
+    ]
 
 
 def plan_tiles(
-    image: Image, reference_sides: np.ndarray, config: ConfigDict, transform: TransformConfig, tile: int = 0
+    image: Image,
+    reference_sides: np.ndarray,
+    config: ConfigDict,
+    transform: TransformConfig,
+    tile: int = 0,
+    *,
+    kinds: tuple[int, ...] = (0,),
+    pixel_size: float | None = None,
 ) -> TilePlan:
     """How an image is read whose references have `reference_sides` (k, 2), in pixels; (0, 2) without references.
 
@@ -184,6 +228,8 @@ def plan_tiles(
         transform: of the same config.
         tile: largest side of tiles in pixels of the image, which are then prepared as images of their own; 0 leaves it
             to the model.
+        kinds: rows of those kinds that the references show.
+        pixel_size: micrometres per pixel of the image, None where not known.
 
     Raises:
         FsisError: a shape that is no image's, a `tile` of less than `SMALLEST_TILE`.
@@ -211,6 +257,8 @@ def plan_tiles(
         margin=overlap / 4,
         grain=float(np.median(reference_sides)) / 4 if known else 0.0,
         background_contrast=config.data.background_contrast,
+        kinds=kinds,
+        pixel_size=pixel_size,
     )
 
 

@@ -15,11 +15,13 @@ Only instances that reach into another window are compared, and only with those 
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from fsis_jax.inference.instances import CroppedMask, Instances, Size
 from fsis_jax.inference.neighbours import Neighbours
+from fsis_jax.inference.traits import raised
 from fsis_jax.preprocess.windows import Window
 
 CUT = 0.25
@@ -88,10 +90,13 @@ def merge_tiles(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, 
     corners = np.array([(tile.window.x0, tile.window.y0) * 2 for tile in layout], np.float32)
     boxes = np.concatenate([part.boxes for part in parts]) + corners[owners]
     scores = np.concatenate([part.scores for part in parts])
-    kinds = [part.classes for part in parts if part.classes is not None]
-    classes = np.concatenate(kinds) if kinds else None
-    points = [part.keypoints for part in parts if part.keypoints is not None]
-    keypoints = np.concatenate(points) + np.pad(corners[owners, None, :2], ((0, 0), (0, 0), (0, 1))) if points else None
+    told: dict[str, Any] = {
+        name: np.concatenate([part.of_each()[name] for part in parts]) for name in parts[0].of_each()
+    }
+    if "keypoints" in told:
+        told["keypoints"] = told["keypoints"] + np.pad(corners[owners, None, :2], ((0, 0), (0, 0), (0, 1)))
+    # Kinds that references show compete for a cell; classes of a closed-set detector do not.
+    classes = None if "kind_scores" in told else told.get("classes")
     masks = [
         CroppedMask(crop.y + tile.window.y0, crop.x + tile.window.x0, crop.mask)
         for part, tile in zip(parts, layout, strict=True)
@@ -111,6 +116,8 @@ def merge_tiles(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, 
     for row, other in _found_twice(ranked, owners, scores, masks, extents, areas, classes):
         keep[row] = False
         highest[other] = max(highest[other], scores[row])
+    if "kind_scores" in told:
+        told["kind_scores"] = raised(told["kind_scores"], highest)
     scores, rows = highest, np.flatnonzero(keep)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     return dataclasses.replace(
@@ -119,8 +126,7 @@ def merge_tiles(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, 
         scores=scores[rows],
         masks=tuple(masks[row] for row in rows),
         size=size,
-        classes=None if classes is None else classes[rows],
-        keypoints=None if keypoints is None else keypoints[rows],
+        **{name: values[rows] for name, values in told.items()},
     )
 
 

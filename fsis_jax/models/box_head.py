@@ -13,6 +13,7 @@ Both sides pass the same embedding: two fully connected layers, convolutions and
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import jax
@@ -46,6 +47,24 @@ class RoiFeatures:
             self.references,
             self.level_index[:, :count],
             None if self.votes is None else self.votes[:, :count],
+        )
+
+    @classmethod
+    def chosen(cls, each: Sequence["RoiFeatures"], kinds: jax.Array) -> "RoiFeatures":
+        """Of the same rois matched with K kinds of references, those features of each roi that its kind (B, R) has."""
+
+        def of_kind(*values: jax.Array) -> jax.Array:
+            rows = kinds.reshape(*kinds.shape, *[1] * (values[0].ndim - 2))
+            return jnp.select([rows == kind for kind in range(len(values))], values)
+
+        shown = [features.references for features in each if features.references is not None]
+        levels = shown[0].shape[1] if shown else 0
+        voted = [features.votes for features in each if features.votes is not None]
+        return cls(
+            of_kind(*(features.rois for features in each)),
+            jnp.concatenate(shown, axis=1) if shown else None,
+            each[0].level_index + levels * kinds,
+            of_kind(*voted) if voted else None,
         )
 
 

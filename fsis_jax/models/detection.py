@@ -7,14 +7,17 @@ all views are suppressed together, and the masks of what is left are the means o
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from fsis_jax import ops
+from fsis_jax.models.box_head import RoiFeatures
 from fsis_jax.models.detector import Detector, Matched, Pyramid
+from fsis_jax.models.extent import Extent
 from fsis_jax.models.keypoint_head import decode_keypoints
+from fsis_jax.models.res5 import Res5
 
 
 @jax.tree_util.register_dataclass
@@ -34,6 +37,8 @@ class Detections:
     """(B, D, M, M) probabilities over each instance's own box; None without a mask head."""
     keypoints: jax.Array | None = None
     """(B, D, P, 3), x and y in pixels of the original image, and the score; None without a keypoint head."""
+    kind_logits: jax.Array | None = None
+    """(B, D, K) log odds that each is a cell like the references of each of K kinds; None of one kind."""
 
 
 @jax.tree_util.register_dataclass
@@ -66,34 +71,52 @@ class _Seen:
 
 
 def detect(
-    model: Detector, views: Sequence[View], references: Pyramid, *, original_sizes: jax.Array | None = None
+    model: Detector,
+    views: Sequence[View],
+    references: Pyramid | Sequence[Pyramid],
+    *,
+    original_sizes: jax.Array | None = None,
 ) -> Detections:
     """Find and segment the cells like the references, or the instances of all classes of a closed-set detector.
+
+    With references of several kinds each image is read once and matched with every kind. The candidates of all kinds
+    are suppressed together; what is left is compared with every kind, scores as the likeliest, and gets the mask that
+    this kind's match gives.
 
     Args:
         model: the detector.
         views: one or several of the same images; keypoints are those of the first, which is not flipped.
-        references: from `encode_references`; a batch axis of 1 serves all images. Empty for a closed-set detector.
+        references: from `encode_references`; a batch axis of 1 serves all images. Empty for a closed-set detector. A
+            sequence has those of each kind.
         original_sizes: (B, 2) int32, of the images before they were scaled; those of the first view if None.
     """
     sizes = views[0].image_sizes if original_sizes is None else original_sizes
-    references = {level: jnp.broadcast_to(x, (len(sizes), *x.shape[1:])) for level, x in references.items()}
-    seen = [_look(model, view, references, sizes) for view in views]
-    candidates = [jnp.concatenate(part, 1) for part in zip(*((s.boxes, s.scores, s.valid) for s in seen), strict=True)]
+    kinds = [references] if isinstance(references, Mapping) else references
+    shown = [{level: jnp.broadcast_to(x, (len(sizes), *x.shape[1:])) for level, x in kind.items()} for kind in kinds]
+    seen = [_look(model, view, shown, sizes) for view in views]
+    every = [s for of_view in seen for s in of_view]
+    candidates = [jnp.concatenate(part, 1) for part in zip(*((s.boxes, s.scores, s.valid) for s in every), strict=True)]
     boxes, scores, valid, classes = jax.vmap(lambda *image: _suppress(model, *image))(*candidates)
-    masks = keypoints = None
+    masks = keypoints = kind_logits = None
+    likeliest = jnp.zeros(boxes.shape[:2], jnp.int32)
+    if len(shown) > 1:
+        each = [_kind_logits(model, of_view, boxes, sizes) for of_view in seen]
+        kind_logits = sum(each[1:], each[0]) / len(each)
+        likeliest, scores = kind_logits.argmax(-1).astype(jnp.int32), jax.nn.sigmoid(kind_logits.max(-1))
     if model.mask_head is not None:
-        each = [_masks(model, s, boxes, classes, sizes) for s in seen]
+        each = [_masks(model, of_view, boxes, classes, likeliest, sizes) for of_view in seen]
         masks = sum(each[1:], each[0]) / len(each)
     if model.keypoint_head is not None:
         # Of the first view alone: in a flipped one, left and right limbs have changed names.
         decode = functools.partial(decode_keypoints, offset=model.offset)
-        keypoints = jax.vmap(decode)(_heat_maps(model, seen[0], boxes, sizes), boxes)
+        keypoints = jax.vmap(decode)(_heat_maps(model, seen[0], boxes, likeliest, sizes), boxes)
         if model.config.keypoint_head.oks_threshold:
             valid = jax.vmap(lambda *image: _distinct_poses(model, *image))(keypoints, boxes, classes, valid)
-    found = Detections(boxes=boxes, scores=scores, valid=valid, classes=classes, masks=masks, keypoints=keypoints)
+    found = Detections(boxes, scores, valid, classes, masks, keypoints, kind_logits)
     power = model.config.detections.mask_confidence
-    return _ranked_by_masks(found, power) if power and masks is not None else found
+    if power and masks is not None:
+        return _ranked(found, scores * mask_confidence(masks) ** power)
+    return found if kind_logits is None else _ranked(found, scores)
 
 
 def mask_confidence(masks: jax.Array) -> jax.Array:
@@ -107,10 +130,8 @@ def mask_confidence(masks: jax.Array) -> jax.Array:
     return shared / jnp.maximum(union, 1e-6)
 
 
-def _ranked_by_masks(found: Detections, power: float) -> Detections:
-    """The detections with scores times the masks' confidence to a power, by descending score again."""
-    assert found.masks is not None
-    scores = found.scores * mask_confidence(found.masks) ** power
+def _ranked(found: Detections, scores: jax.Array) -> Detections:
+    """The detections with other scores, by descending score again."""
     order = jnp.argsort(jnp.where(found.valid, -scores, jnp.inf), axis=1)
     ranked: Detections = jax.tree.map(
         lambda x: jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), 1),
@@ -119,9 +140,16 @@ def _ranked_by_masks(found: Detections, power: float) -> Detections:
     return ranked
 
 
-def _look(model: Detector, view: View, references: Pyramid, original_sizes: jax.Array) -> _Seen:
+def _look(model: Detector, view: View, kinds: Sequence[Pyramid], original_sizes: jax.Array) -> list[_Seen]:
+    """What a view shows, of the references of each kind."""
     extent = model.extent(view.image_sizes)
     pyramid = model.pyramid(view.images, extent)
+    return [_compare(model, view, pyramid, extent, references, original_sizes) for references in kinds]
+
+
+def _compare(
+    model: Detector, view: View, pyramid: Pyramid, extent: Extent, references: Pyramid, original_sizes: jax.Array
+) -> _Seen:
     matched = model.match(pyramid, references, extent)
     limits = extent.sizes if model.config.clip_to_padding else view.image_sizes
     proposals = model.proposals(matched, pyramid, extent, limits, train=False)
@@ -194,20 +222,44 @@ def _suppress(
     return boxes, scores, valid, classes
 
 
-def _masks(model: Detector, seen: _Seen, boxes: jax.Array, classes: jax.Array, sizes: jax.Array) -> jax.Array:
-    """(B, D, M, M) probabilities."""
+def _kind_logits(model: Detector, seen: Sequence[_Seen], boxes: jax.Array, sizes: jax.Array) -> jax.Array:
+    """(B, D, K) log odds of boxes (B, D, 4) by the matches of a view with each kind."""
+    rois, side = _rois(model, seen[0], boxes, sizes), model.config.box_head.pooled
+    each = [model.classify(model.pool(s.matched, rois, side))[0] for s in seen]
+    return jnp.stack([logits[..., 1] - logits[..., 0] for logits in each], axis=-1)
+
+
+def _masks(
+    model: Detector,
+    seen: Sequence[_Seen],
+    boxes: jax.Array,
+    classes: jax.Array,
+    kinds: jax.Array,
+    sizes: jax.Array,
+) -> jax.Array:
+    """(B, D, M, M) probabilities, of each box by the match of a view with its kind."""
     assert model.mask_head is not None
-    side = model.config.mask_head.pooled
-    features = model.pool_for(model.mask_head.trunk, seen.matched, _rois(model, seen, boxes, sizes), side)
+    rois = _rois(model, seen[0], boxes, sizes)
+    features = _pool_kinds(model, model.mask_head.trunk, seen, rois, kinds, model.config.mask_head.pooled)
     masks = jax.nn.sigmoid(model.masks_of(model.mask_head.predict(features), classes))
-    return masks[..., ::-1] if seen.view.flipped else masks
+    return masks[..., ::-1] if seen[0].view.flipped else masks
 
 
-def _heat_maps(model: Detector, seen: _Seen, boxes: jax.Array, sizes: jax.Array) -> jax.Array:
+def _heat_maps(
+    model: Detector, seen: Sequence[_Seen], boxes: jax.Array, kinds: jax.Array, sizes: jax.Array
+) -> jax.Array:
     """(B, D, M, M, P) logits."""
     assert model.keypoint_head is not None
-    side = model.config.keypoint_head.pooled
-    return model.keypoint_head(model.pool_for(None, seen.matched, _rois(model, seen, boxes, sizes), side).rois)
+    rois = _rois(model, seen[0], boxes, sizes)
+    return model.keypoint_head(_pool_kinds(model, None, seen, rois, kinds, model.config.keypoint_head.pooled).rois)
+
+
+def _pool_kinds(
+    model: Detector, trunk: Res5 | None, seen: Sequence[_Seen], rois: jax.Array, kinds: jax.Array, side: int
+) -> RoiFeatures:
+    """The features of each roi by the match with its kind (B, D)."""
+    each = [model.pool_for(trunk, s.matched, rois, side) for s in seen]
+    return each[0] if len(each) == 1 else RoiFeatures.chosen(each, kinds)
 
 
 def _distinct_poses(

@@ -1,0 +1,140 @@
+"""Kinds told apart by what is measured of a cell: its size, shape and brightness, beside what the network says.
+
+The network compares cells at one size and is taught to find what is like the references; two kinds of one image, such
+as nuclei at rest and in division, often differ in just what it was taught to overlook. Each kind's examples, those
+shown and those that a person corrected, give a normal distribution of the traits (naive Bayes with the spread shrunk
+towards a prior, since examples are few), and what is measured of a cell makes each kind more or less likely.
+
+The traits of a box are its size, elongation, and the brightness inside its ellipse and in its corners, from the 8-bit
+image as its stretch gives it. So they need no mask, which a reference does not have.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+TRAITS = ("log size", "elongation", "brightness", "texture", "surroundings", "red", "green", "blue")
+_SPREAD = np.array([0.25, 0.25, 0.12, 0.08, 0.12, 0.06, 0.06, 0.06], np.float32)
+"""Standard deviation of each trait within a kind, before anything is known; size and elongation in powers of e, the
+others in shares of the range of the stretch."""
+_TRUST = 8
+"""Examples that the prior of the spread weighs as much as."""
+_ELLIPSE = 0.8
+"""Squared radius, in shares of the box's half sides, of the ellipse that is taken for the cell."""
+_MOST_LOG_ODDS = 4.0
+"""That the examples of nothing can give against a cell."""
+_FEW = 5
+"""Examples of nothing that are trusted by half."""
+
+
+def measure(pixels8: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The `TRAITS` of boxes.
+
+    Args:
+        pixels8: (H, W) or (H, W, 3) uint8.
+        boxes: (n, 4) x1, y1, x2, y2 in its pixels; what lies outside does not count.
+
+    Returns:
+        (n, T) float32; colours are differences from the mean of the three, 0 of a grey image.
+    """
+    found = np.zeros((len(boxes), len(TRAITS)), np.float32)
+    height, width = pixels8.shape[:2]
+    for row, (x1, y1, x2, y2) in enumerate(np.asarray(boxes, np.float64).tolist()):
+        found[row, :2] = 0.5 * np.log(max((x2 - x1) * (y2 - y1), 1.0)), abs(np.log((x2 - x1 + 1e-3) / (y2 - y1 + 1e-3)))
+        left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
+        right, bottom = min(max(int(np.ceil(x2)), left + 1), width), min(max(int(np.ceil(y2)), top + 1), height)
+        part = pixels8[top:bottom, left:right].astype(np.float32) / 255
+        inside = _ellipse(bottom - top, right - left)
+        cell, rest = part[inside], part[~inside]
+        found[row, 2:4] = cell.mean(), (cell if cell.ndim == 1 else cell.mean(1)).std()
+        found[row, 4] = rest.mean() if len(rest) else found[row, 2]
+        if cell.ndim == 2:
+            found[row, 5:] = cell.mean(0) - found[row, 2]
+    return found
+
+
+@functools.lru_cache(maxsize=512)
+def _ellipse(height: int, width: int) -> np.ndarray:
+    """(height, width) bool, the pixels of the ellipse that a box holds; at least one."""
+    y, x = ((np.arange(side) + 0.5 - side / 2) / (side / 2) for side in (height, width))
+    inside: np.ndarray = y[:, None] ** 2 + x[None] ** 2 <= _ELLIPSE
+    return inside if inside.any() else np.ones((height, width), bool)
+
+
+@dataclasses.dataclass(frozen=True)
+class KindModel:
+    """The distributions of the traits of K kinds, and of what is nothing.
+
+    Args:
+        traits: (n, T) of the examples, NaN where not known.
+        kinds: (n,) int, of each example the row of its kind, K for what is none of them.
+        count: K.
+    """
+
+    traits: np.ndarray
+    kinds: np.ndarray
+    count: int
+
+    @functools.cached_property
+    def _fitted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means (K + 1, T), and spreads (K + 1, T); NaN means where nothing is known. And which traits count (T,)."""
+        means = np.full((self.count + 1, self.traits.shape[1]), np.nan)
+        spreads = np.tile(_SPREAD.astype(np.float64), (self.count + 1, 1))
+        for kind in range(self.count + 1):
+            own = self.traits[self.kinds == kind].astype(np.float64)
+            known = np.isfinite(own).sum(0)
+            some = known > 0
+            means[kind, some] = np.nanmean(own[:, some], axis=0)
+            deviations = np.nansum((own[:, some] - means[kind, some]) ** 2, axis=0)
+            spreads[kind, some] = np.sqrt((_TRUST * _SPREAD[some] ** 2 + deviations) / (_TRUST + known[some]))
+        # A trait that is not known of one kind tells nothing between them.
+        return means, spreads, np.isfinite(means[: self.count]).all(0)
+
+    def log_odds(self, traits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the traits (n, T) of cells say.
+
+        Returns:
+            (n, K) logarithms of the kinds' shares, which sum to 1 if they are no less likely; and (n,) log odds
+            for nothing against a cell of any kind, 0 where no example of nothing was given.
+        """
+        means, spreads, counting = self._fitted
+        kinds = self._densities(traits, means[:-1], spreads[:-1], counting)
+        shares = kinds - np.logaddexp.reduce(kinds, axis=1, keepdims=True)
+        examples = int((self.kinds == self.count).sum())
+        known = counting & np.isfinite(means[-1])
+        if not examples or not known.any():
+            return shares, np.zeros(len(traits))
+        nothing = self._densities(traits, means[-1:], spreads[-1:], known)[:, 0]
+        cell = self._densities(traits, means[:-1], spreads[:-1], known).max(1)
+        odds = np.clip(nothing - cell, -_MOST_LOG_ODDS, _MOST_LOG_ODDS)
+        return shares, odds * examples / (examples + _FEW)
+
+    @staticmethod
+    def _densities(traits: np.ndarray, means: np.ndarray, spreads: np.ndarray, counting: np.ndarray) -> np.ndarray:
+        """(n, K) log densities by the traits that count, up to a constant."""
+        gaps = (traits[:, None, counting] - means[:, counting]) / spreads[:, counting]
+        return -0.5 * (gaps**2).sum(-1) - np.log(spreads[:, counting]).sum(-1)
+
+
+def kind_scores(logits: np.ndarray, certainty: np.ndarray, shares: np.ndarray, nothing: np.ndarray) -> np.ndarray:
+    """The probability of each kind and of none, (n, K + 1) float32, which sum to 1.
+
+    The kinds and nothing compete in one softmax, each kind by the network's log odds for it and its share by the
+    traits. Kinds that are equally likely share what the network gives to a cell, so one kind alone has its score.
+
+    Args:
+        logits: (n, K) log odds of the network that it is a cell like the references of each kind; -inf where not known.
+        certainty: (n,) factor of the probability that it is a cell, as the mask gives it.
+        shares: (n, K) and nothing: (n,) from `KindModel.log_odds`.
+    """
+    each = np.concatenate([logits + shares, nothing[:, None]], axis=1).astype(np.float64)
+    each = np.exp(each - each.max(1, keepdims=True))
+    kinds = each[:, :-1] / each.sum(1, keepdims=True) * certainty[:, None]
+    return np.concatenate([kinds, 1 - kinds.sum(1, keepdims=True)], axis=1).astype(np.float32)
+
+
+def raised(kinds: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Rows (n, K + 1) of `kind_scores` whose kinds together have other `scores` (n,), the kinds in proportion."""
+    cell = np.maximum(1 - kinds[:, -1:], 1e-9)
+    return np.concatenate([kinds[:, :-1] * scores[:, None] / cell, 1 - scores[:, None]], axis=1).astype(np.float32)
