@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import math
@@ -14,20 +13,13 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from fsis_jax.cli.parsing import Parser, add_plane_options, finite, pixel_size, tile_side
+from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
+from fsis_jax.cli.references_given import NO_REFERENCE, add_references, read_examples
 from fsis_jax.errors import FsisError, printable
 from fsis_jax.inference.augmentation import variants
-from fsis_jax.inference.example_cells import (
-    Example,
-    Opener,
-    box_example,
-    crop_example,
-    encode_examples,
-    label_examples,
-    outlined_examples,
-)
+from fsis_jax.inference.example_cells import encode_examples
 from fsis_jax.inference.output_settings import Outcome, OutputSettings
-from fsis_jax.inference.references import REFERENCES_SUFFIX, References, load_references
+from fsis_jax.inference.references import REFERENCES_SUFFIX
 from fsis_jax.inference.segment_files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tidying import Tidying
@@ -35,8 +27,7 @@ from fsis_jax.io.atomic import user_path
 from fsis_jax.io.finding import image_files
 from fsis_jax.io.outputs import DEFAULT, FILES, check_results
 from fsis_jax.io.pdf import write_pdf
-from fsis_jax.io.source import open_image
-from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights
+from fsis_jax.pretrained import default_weights
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +45,7 @@ def segment_parser() -> Parser:
         metavar="IMAGE",
         help="PNG, JPEG, TIFF, OME-TIFF, OME-Zarr or a whole slide; a folder of them; or a pattern like 'plate/*.tif'",
     )
-    _add_references(parser)
+    add_references(parser)
     parser.add_argument("--output", "-o", required=True, metavar="OUT", help="folder for the results")
     parser.add_argument(
         "--save",
@@ -114,55 +105,11 @@ def segment_parser() -> Parser:
 def references_parser() -> Parser:
     """The arguments of `fsis references`."""
     parser = Parser(prog="fsis references", description="Encode references once, to segment with them again and again.")
-    _add_references(parser)
+    add_references(parser)
     parser.add_argument(
         "--output", "-o", required=True, metavar="FILE", help=f"name of the new file, such as nuclei{REFERENCES_SUFFIX}"
     )
     return parser
-
-
-def _add_references(parser: Parser) -> None:
-    """Options that say what example cells are, and which model sees them."""
-    group = parser.add_argument_group("references", "one to five example cells; all that are given count together")
-    group.add_argument(
-        "--references",
-        nargs="+",
-        default=[],
-        metavar="CROP",
-        help=f"crops of one cell each, without much margin; or one {REFERENCES_SUFFIX} file of `fsis references`",
-    )
-    group.add_argument(
-        "--reference",
-        action="append",
-        default=[],
-        metavar="IMAGE:X1,Y1,X2,Y2",
-        help="a box around a cell, in pixels of any image; may be given again",
-    )
-    group.add_argument("--reference-mask", metavar="LABELS", help="label image: each label is a reference")
-    group.add_argument(
-        "--reference-outlines",
-        metavar="FILE",
-        help="GeoJSON of QuPath, or ROIs of ImageJ (.zip, .roi): each outline is a reference",
-    )
-    group.add_argument(
-        "--reference-image",
-        metavar="IMAGE",
-        help="that the mask or the outlines belong to; default: the image to segment, if it is one",
-    )
-    group.add_argument(
-        "--reference-pixel-size",
-        type=pixel_size,
-        metavar="UM",
-        help="micrometres per pixel of the references; default: as their files say, if they do",
-    )
-    names = ", ".join(f"{name} ({shipped.description})" for name, shipped in SHIPPED.items())
-    parser.add_argument(
-        "--checkpoint",
-        metavar="W",
-        help=f"the model: the --workdir of a training run, a weights file of `fsis export`, or one that comes with "
-        f"fsis_jax: {names}. Default: what the environment variable {VARIABLE} says, else {DEFAULT_NAME}",
-    )
-    add_plane_options(parser)
 
 
 def segment(arguments: Sequence[str]) -> None:
@@ -170,17 +117,17 @@ def segment(arguments: Sequence[str]) -> None:
     options = segment_parser().parse_args(arguments)
     paths = image_files(options.images)
     only = paths[0] if len(paths) == 1 else None
-    saved, examples = _read_examples(options, only)
+    saved, examples = read_examples(options, only)
     segmenter = _load_model(options.checkpoint)
     if segmenter.names:
         _check_closed_set(segmenter, options, saved is not None or len(examples) > 0)
     elif saved is None and not examples:
-        raise FsisError(_NO_REFERENCE)
+        raise FsisError(NO_REFERENCE)
     segmenter = segmenter.with_options(
         min_score=options.min_score,
         variants=variants(flip=True, scales=segmenter.config.eval.scales) if options.augment else None,
     )
-    references = saved or (encode_examples(segmenter, examples) if examples else None)
+    references = saved or (encode_examples(segmenter, examples, options.category) if examples else None)
     unit = "instances" if segmenter.names else "cells"
     kinds = list(FILES) if "all" in options.save else list(dict.fromkeys(options.save))
     if options.pdf and "overlay" not in kinds:
@@ -235,10 +182,6 @@ def segment(arguments: Sequence[str]) -> None:
     _report_failures(outcomes, output)
 
 
-_NO_REFERENCE = (
-    "no reference given: give --references CROP, --reference IMAGE:x1,y1,x2,y2, --reference-mask LABELS or "
-    "--reference-outlines FILE"
-)
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
@@ -283,11 +226,11 @@ def references(arguments: Sequence[str]) -> None:
             f"{options.output}: give a name that ends in {REFERENCES_SUFFIX}, "
             f"such as {file.stem or 'nuclei'}{REFERENCES_SUFFIX}"
         )
-    saved, examples = _read_examples(options, None)
+    saved, examples = read_examples(options, None)
     if saved is not None:
         raise FsisError(f"{options.references[0]}: these references are encoded already")
     if not examples:
-        raise FsisError(_NO_REFERENCE)
+        raise FsisError(NO_REFERENCE)
     encoded = encode_examples(_load_model(options.checkpoint), examples)
     encoded.save(file)
     count = len(encoded.sides)
@@ -300,39 +243,3 @@ def _load_model(checkpoint: str | None) -> Segmenter:
         checkpoint = default_weights()
         _logger.info(f"no --checkpoint: the model is {checkpoint}")
     return Segmenter.from_pretrained(checkpoint)
-
-
-def _read_examples(options: argparse.Namespace, only: str | None) -> tuple[References | None, list[Example]]:
-    """Encoded references of a file, or example cells, of which there may be none.
-
-    Args:
-        only: the one image that is segmented, which a mask or outlines belong to if nothing else is said.
-    """
-    encoded = [path for path in options.references if path.lower().endswith(REFERENCES_SUFFIX)]
-    others = [options.reference, options.reference_mask, options.reference_outlines]
-    if options.reference_image and not any(others[1:]):
-        raise FsisError("--reference-image alone: give a mask or outlines too, or --reference IMAGE:x1,y1,x2,y2")
-    if encoded:
-        if len(options.references) > 1 or any(others):
-            raise FsisError(f"{encoded[0]}: encoded references stand alone: give no other references")
-        saved = load_references(encoded[0])
-        size = options.reference_pixel_size
-        return (saved if size is None else dataclasses.replace(saved, pixel_size=size)), []
-    opener: Opener = functools.partial(
-        open_image, channel=options.channel, page=options.page, series=options.series, where_there=True
-    )
-    examples = [crop_example(path, opener) for path in options.references]
-    examples += [box_example(text, opener) for text in options.reference]
-    for option, file, read in (
-        ("--reference-mask", options.reference_mask, label_examples),
-        ("--reference-outlines", options.reference_outlines, outlined_examples),
-    ):
-        if file is None:
-            continue
-        image = options.reference_image or only
-        if image is None:
-            raise FsisError(f"{option} {file}: name the image that it belongs to by --reference-image")
-        examples += read(file, image, opener)
-    if options.reference_pixel_size is not None:
-        examples = [dataclasses.replace(example, pixel_size=options.reference_pixel_size) for example in examples]
-    return None, examples

@@ -43,9 +43,10 @@ def encode_crops(
         FsisError: a crop of less than 2x2 pixels, or one that shows nothing.
     """
     stretches = stretches or [None] * len(crops)
+    by_image = transform.reference_stretch != "crop"
     images = np.stack(
         [
-            reference_image(crop, transform, stretch=stretch, name=name)
+            reference_image(crop, transform, stretch=stretch if by_image else None, name=name)
             for crop, name, stretch in zip(crops, names, stretches, strict=True)
         ]
     )

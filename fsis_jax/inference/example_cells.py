@@ -56,6 +56,10 @@ class Example:
     """Micrometres per pixel."""
     source: "functools.partial[ImageFile] | None" = None
     """Opens the image that the crop is a part of; None where it is a file of its own."""
+    kind: str = ""
+    """Name of what it shows; "" where there is no name."""
+    wanted: bool = True
+    """False: an example of what is not wanted."""
 
 
 def crop_example(path: str, opener: Opener) -> Example:
@@ -65,14 +69,19 @@ def crop_example(path: str, opener: Opener) -> Example:
         return Example(path, image[0:height, 0:width], (height, width), image.pixel_size)
 
 
-def box_example(text: str, opener: Opener) -> Example:
+def is_box(text: str) -> bool:
+    """Whether a text is of the form that `box_example` reads, and no name of a file."""
+    return _BOX.fullmatch(text) is not None and not pathlib.Path(text).exists()
+
+
+def box_example(text: str, opener: Opener, option: str = "--reference") -> Example:
     """`IMAGE:x1,y1,x2,y2`: a box in pixels of an image, which may be large.
 
     Raises:
         FsisError: another text, an image that cannot be read, a box that is empty or not inside it.
     """
     match = _BOX.fullmatch(text)
-    wrong = FsisError(f"--reference {text}: give IMAGE:x1,y1,x2,y2, like cells.tif:120,80,164,131")
+    wrong = FsisError(f"{option} {text}: give IMAGE:x1,y1,x2,y2, like cells.tif:120,80,164,131")
     if match is None:
         raise wrong
     try:
@@ -141,48 +150,78 @@ def label_examples(labels: str, path: str, opener: Opener) -> list[Example]:
 def outlined_examples(outlines: str, path: str, opener: Opener) -> list[Example]:
     """Each outline of a GeoJSON file or of ImageJ ROIs is one cell of the image at `path`.
 
-    An outline may reach over the image's border by a pixel, as they are drawn by hand.
+    An outline may reach over the image's border by a pixel, as they are drawn by hand. Classes of GeoJSON and groups
+    of ROIs are kinds, where there are several.
 
     Raises:
         FsisError: a file that cannot be read, or an outline outside the image.
     """
     is_roi = pathlib.Path(outlines).suffix.lower() in (".zip", ".roi")
-    boxes = read_roi_boxes(outlines) if is_roi else read_geojson_boxes(outlines)
+    boxes, kinds = zip(*(read_roi_boxes(outlines) if is_roi else read_geojson_boxes(outlines)), strict=True)
     with opener(path) as image:
         height, width = image.shape[:2]
     limits = np.array([width, height, width, height], float)
     drawn = np.array(boxes)
     near = np.all((drawn >= -1) & (drawn <= limits + 1), axis=1)
     drawn[near] = np.clip(drawn[near], 0, limits)
-    return boxed_examples(path, [(x1, y1, x2, y2) for x1, y1, x2, y2 in drawn.tolist()], opener, source=outlines)
+    examples = boxed_examples(path, [(x1, y1, x2, y2) for x1, y1, x2, y2 in drawn.tolist()], opener, source=outlines)
+    if len({*kinds}) < 2:
+        return examples
+    if "" in kinds:
+        raise FsisError(
+            f"{outlines}: cell {kinds.index('') + 1} has no class, others have ({', '.join(sorted({*kinds} - {''}))}): "
+            "give each a class, or none"
+        )
+    return [dataclasses.replace(example, kind=kind) for example, kind in zip(examples, kinds, strict=True)]
 
 
-def encode_examples(segmenter: Segmenter, examples: Sequence[Example]) -> References:
+def encode_examples(segmenter: Segmenter, examples: Sequence[Example], category: str | None = None) -> References:
     """Encode examples, which may come from images of different pixel size; it counts if all have one.
 
+    Args:
+        category: what cells are called that have no kind, beside examples of what is not wanted; None: "cell".
+
     Raises:
-        FsisError: no example, or one that shows no cell.
+        FsisError: no example, or one that shows no cell; what `References.of_kinds` does not take.
     """
     known = [example.pixel_size for example in examples if example.pixel_size is not None]
     first = known[0] if known and len(known) == len(examples) else None
     if known and first is None:
         unknown = next(example.name for example in examples if example.pixel_size is None)
         _logger.warning(f"{unknown}: its pixel size is not known, and so no reference's counts: --reference-pixel-size")
-    sides = [np.array(e.size) * (e.pixel_size / first if first and e.pixel_size else 1) for e in examples]
-    return segmenter.encode_references(
-        [example.crop for example in examples],
-        sides=np.array(sides),
-        pixel_size=first,
-        names=[example.name for example in examples],
-        stretches=_stretches(segmenter, examples),
-    )
+    sides = np.array([np.array(e.size) * (e.pixel_size / first if first and e.pixel_size else 1) for e in examples])
+    kinds = {(example.kind, example.wanted): None for example in examples}
+    stretches = _stretches(segmenter, examples, always=len(kinds) > 1)
+
+    def encoded(kind: str, wanted: bool) -> References:
+        rows = [row for row, example in enumerate(examples) if (example.kind, example.wanted) == (kind, wanted)]
+        return segmenter.encode_references(
+            [examples[row].crop for row in rows],
+            sides=sides[rows],
+            pixel_size=first,
+            names=[examples[row].name for row in rows],
+            stretches=[stretches[row] for row in rows],
+        )
+
+    if {*kinds} <= {("", True)}:
+        return encoded("", True)
+    each = {
+        wanted: {kind: encoded(kind, wanted) for kind, is_wanted in kinds if is_wanted == wanted}
+        for wanted in (True, False)
+    }
+    if "" in each[True]:
+        each[True] = {kind or category or "cell": references for kind, references in each[True].items()}
+    return References.of_kinds(each[True], each[False])
 
 
-def _stretches(segmenter: Segmenter, examples: Sequence[Example]) -> list[Stretch | None]:
-    """How the images that the examples were cut from are stretched, where that is known and the model looks at it."""
+def _stretches(segmenter: Segmenter, examples: Sequence[Example], *, always: bool) -> list[Stretch | None]:
+    """How the images that the examples were cut from are stretched, where that is known.
+
+    Unless `always`, of a model that does not look at it None.
+    """
     sizes: dict[str, list[tuple[float, float]]] = {}
     for example in examples:
-        if example.source is not None and segmenter.compares_brightness:
+        if example.source is not None and (always or segmenter.compares_brightness):
             sizes.setdefault(example.source.args[0], []).append(example.size)
     found: dict[str, Stretch | None] = {}
     for example in examples:

@@ -88,9 +88,9 @@ class References:
                 other = seen.setdefault(image.tobytes(), name)
                 if other != name:
                     raise FsisError(f"the same example is shown as {other!r} and as {name!r}: leave it out of one")
-        sizes = {references.pixel_size for _, references in given}
-        pixel_size = sizes.pop() if len(sizes) == 1 else None
         first = given[0][1]
+        pixel_size = first.pixel_size if all(kind.pixel_size for _, kind in given) else None
+        given = [(name, kind if pixel_size is None else kind.at(pixel_size)) for name, kind in given]
         return cls(
             {
                 level: jnp.concatenate([references.features[level] for _, references in given])
@@ -132,6 +132,12 @@ class References:
             state.update(self.traits.tobytes() + self.trait_kinds.tobytes())
         return state.hexdigest()
 
+    def at(self, pixel_size: float) -> "References":
+        """The same with another known pixel size, for the same lengths in micrometres."""
+        ratio = self.ratio(pixel_size)
+        traits = self.traits - np.eye(1, len(TRAITS), dtype=np.float32) * np.log(ratio)
+        return dataclasses.replace(self, sides=self.sides_in(pixel_size), pixel_size=pixel_size, traits=traits)
+
     def sides_in(self, pixel_size: float | None) -> np.ndarray:
         """(k, 2) `sides` in pixels of an image with `pixel_size`; one that is not known is taken for the other."""
         return self.sides / np.float32(self.ratio(pixel_size))
@@ -162,11 +168,12 @@ def check_kind_names(names: Sequence[str]) -> None:
     """Raise FsisError where names of kinds cannot stand in a table, or one is there twice."""
     seen: dict[str, str] = {}
     for name in names:
+        key = name.strip().casefold()
         if not name.strip() or any(sign in name for sign in ',;"\n\r\t=') or not name.isprintable():
             raise FsisError(f"kind {name!r}: give a name without commas, quotes, equals signs or line breaks")
-        other = seen.setdefault(name.strip().casefold(), name)
-        if other is not name:
+        if key in seen:
             raise FsisError(f"kind {name!r} is given twice: give all its examples together, or another name")
+        seen[key] = name
     if NOTHING in seen:
         raise FsisError(f"kind {seen[NOTHING]!r}: tables have that name for what is no cell: give another one")
 
@@ -183,8 +190,8 @@ def check_encoded(
     Args:
         names: the categories that the model knows; () of one that is shown references.
         model: its `Segmenter.fingerprint`.
-        like: the shapes of what the model makes of references of so many kinds. A file may say that the model made it and yet
-            hold anything.
+        like: the shapes of what the model makes of references of so many kinds. A file may say that the model made it
+            and yet hold anything.
     """
     given = references is not None and len(references.sides) > 0
     if names and given:

@@ -182,11 +182,8 @@ class Segmenter:
         return self._transform.reference_stretch != "crop" and self._transform.intensity == "percentile"
 
     def stretch_of(self, image: Image, sides: np.ndarray) -> Stretch | None:
-        """How an image whose cells have `sides` (k, 2) pixels is stretched; for `encode_references`.
-
-        None where the model takes references by their own percentiles.
-        """
-        if not self.compares_brightness:
+        """How an image whose cells have `sides` (k, 2) pixels is stretched, if it is; for `encode_references`."""
+        if self._transform.intensity != "percentile":
             return None
         return plan_tiles(image, sides, self.config, self._transform, 0).stretch
 
@@ -210,7 +207,7 @@ class Segmenter:
         Args:
             image: (H, W) or (H, W, 3 or 4), any dtype; an array, what is read when it is sliced (`open_image`), a
                 nested list, a PIL image or a path.
-            references: from `encode_references` or `References.of_kinds`, or crops; None for a closed-set detector.
+            references: encoded, of one kind or several, or crops; None for a closed-set detector.
             pixel_size: micrometres per pixel of the image, None: as it says itself, if it is of `open_image`; counts
                 where the references have theirs too.
             tile: as for `candidates`.

@@ -48,7 +48,7 @@ class Tidying:
         areas = found.areas()
         keep = (areas >= self.min_area) & (areas <= self.max_area)
         if found.unwanted:
-            keep &= [category not in found.unwanted for category in found.categories]
+            keep &= np.array([category not in found.unwanted for category in found.categories], bool)
         if self.exclude_edges:
             keep &= [not _at_edge(crop, found.size) for crop in found.masks]
         return found.select(keep)

@@ -136,5 +136,6 @@ def kind_scores(logits: np.ndarray, certainty: np.ndarray, shares: np.ndarray, n
 
 def raised(kinds: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Rows (n, K + 1) of `kind_scores` whose kinds together have other `scores` (n,), the kinds in proportion."""
-    cell = np.maximum(1 - kinds[:, -1:], 1e-9)
-    return np.concatenate([kinds[:, :-1] * scores[:, None] / cell, 1 - scores[:, None]], axis=1).astype(np.float32)
+    each = kinds[:, :-1].astype(np.float64)
+    shares = each / np.maximum(each.sum(1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.concatenate([shares * scores[:, None], 1 - scores[:, None]], axis=1).astype(np.float32)

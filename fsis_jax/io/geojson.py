@@ -40,8 +40,8 @@ def write_geojson(path: str | os.PathLike[str], result: Result) -> None:
         file.write(b"\n]}\n")
 
 
-def read_geojson_boxes(path: str | os.PathLike[str]) -> list[Box]:
-    """The bounds of each feature's geometry, in the order of the file.
+def read_geojson_boxes(path: str | os.PathLike[str]) -> list[tuple[Box, str]]:
+    """The bounds of each feature's geometry and the name of its class, "" without one, in the order of the file.
 
     Args:
         path: a FeatureCollection, a list of features or a single one, in UTF-8. Other than points, all geometries will
@@ -58,7 +58,9 @@ def read_geojson_boxes(path: str | os.PathLike[str]) -> list[Box]:
         raise FsisError(f"{name}: no GeoJSON features: {_EXPORT}")
     if not content:
         raise FsisError(f"{name}: an empty list of features: outline at least one cell")
-    return [_box(feature, f"{name}: feature {number}") for number, feature in enumerate(content, start=1)]
+    return [
+        (_box(feature, f"{name}: feature {number}"), _class_of(feature)) for number, feature in enumerate(content, 1)
+    ]
 
 
 def _features(file_name: str, result: Result) -> Iterator[dict[str, Any]]:
@@ -116,6 +118,18 @@ def _box(feature: Any, where: str) -> Box:
     if not isinstance(geometry, dict):
         raise FsisError(f"{where}: no geometry: outline a cell")
     return box_around(_points(geometry, where), where)
+
+
+def _class_of(feature: dict[str, Any]) -> str:
+    """QuPath's class of a feature, in either of the forms that its versions write; "" where it has none."""
+    properties = feature.get("properties")
+    told = properties.get("classification") if isinstance(properties, dict) else None
+    names = [told.get("name"), *_strings(told.get("names"))] if isinstance(told, dict) else [told]
+    return next((name for name in names if isinstance(name, str) and name), "")
+
+
+def _strings(names: Any) -> list[str]:
+    return [": ".join(map(str, names))] if isinstance(names, list) and names else []
 
 
 def _points(geometry: dict[str, Any], where: str) -> np.ndarray:

@@ -52,8 +52,10 @@ def write_rois(path: str | os.PathLike[str], result: Result) -> None:
                 archive.writestr(entry, roi.tobytes(), zipfile.ZIP_DEFLATED)
 
 
-def read_roi_boxes(path: str | os.PathLike[str]) -> list[Box]:
-    """The bounds of every ROI of a .zip, in its order, or of a single .roi.
+def read_roi_boxes(path: str | os.PathLike[str]) -> list[tuple[Box, str]]:
+    """The bounds of every ROI of a .zip, in its order, or of a single .roi, and its group, "" of ImageJ's group 0.
+
+    A group is named as `write_rois` does in the ROI's properties, else "group N".
 
     Raises:
         FsisError: no such file, neither of the two, damaged, no ROIs, or a ROI that has no extent in x and in y.
@@ -92,7 +94,7 @@ def _read_errors(where: str) -> contextlib.AbstractContextManager[None]:
     return damage_in(where, "not ImageJ ROIs, or damaged", _EXPORT, "ROI")
 
 
-def _entry_box(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Box:
+def _entry_box(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> tuple[Box, str]:
     where = f"{name}: {entry.filename!r}"
     if entry.file_size > _LARGEST:
         raise FsisError(f"{where}: {entry.file_size} bytes, more than a ROI has: take it out of the zip")
@@ -100,11 +102,12 @@ def _entry_box(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> B
         return _box(archive.read(entry), where)
 
 
-def _box(data: bytes, where: str) -> Box:
+def _box(data: bytes, where: str) -> tuple[Box, str]:
     roi = ImagejRoi.frombytes(data)
     if roi.roitype == ROI_TYPE.POINT:
         raise FsisError(f"{where}: points have no extent: outline a cell")
-    return box_around(_points(roi), where)
+    named = str((roi.properties or {}).get("category", f"group {roi.group}"))
+    return box_around(_points(roi), where), named if roi.group else ""
 
 
 def _points(roi: ImagejRoi) -> np.ndarray:

@@ -75,7 +75,7 @@ def _array(path):
         (lambda path: path.write_text("text"), "no file of encoded references"),
         (_array, "no file of encoded references"),
         (_npz(sides=np.zeros((1, 2))), "no file of encoded references"),
-        (_npz(meta=np.array(json.dumps({"format": 9}))), "references of format 9, not 1: encode them again"),
+        (_npz(meta=np.array(json.dumps({"format": 9}))), "references of format 9, not 2: encode them again"),
         (
             _npz(meta=np.array(json.dumps({"format": 1})), sides=np.zeros((0, 2)), images=np.zeros((0, 8, 8, 3))),
             "no file of encoded references",

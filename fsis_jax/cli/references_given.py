@@ -1,0 +1,163 @@
+"""The options of `fsis segment`, `fsis references` and others that say what example cells are."""
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+from fsis_jax.cli.parsing import Parser, add_plane_options, pixel_size
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.example_cells import (
+    Example,
+    Opener,
+    box_example,
+    crop_example,
+    is_box,
+    label_examples,
+    outlined_examples,
+)
+from fsis_jax.inference.references import REFERENCES_SUFFIX, References, check_kind_names, load_references
+from fsis_jax.io.finding import image_files
+from fsis_jax.io.source import open_image
+from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE
+
+NO_REFERENCE = (
+    "no reference given: give --references CROP, --reference IMAGE:x1,y1,x2,y2, --kind NAME=EXAMPLE, "
+    "--reference-mask LABELS or --reference-outlines FILE"
+)
+
+
+def add_references(parser: Parser) -> None:
+    """Options that say what example cells are, and which model sees them."""
+    group = parser.add_argument_group("references", "one to five example cells; all that are given count together")
+    group.add_argument(
+        "--references",
+        nargs="+",
+        default=[],
+        metavar="CROP",
+        help=f"crops of one cell each, without much margin; or one {REFERENCES_SUFFIX} file of `fsis references`",
+    )
+    group.add_argument(
+        "--kind",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME=EXAMPLE", "EXAMPLE"),
+        help="examples of one of several kinds, each a crop, a pattern of crops, or IMAGE:x1,y1,x2,y2, as in "
+        "--kind living=a.png:12,40,34,63 --kind dead='dead*.png'; every cell found gets a kind, and a probability of "
+        "each",
+    )
+    group.add_argument(
+        "--not",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="EXAMPLE",
+        dest="unwanted",
+        help="examples, given as for --kind, of what is not wanted, such as dust or another kind of cell: what is more "
+        "like these is left out",
+    )
+    group.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="IMAGE:X1,Y1,X2,Y2",
+        help="a box around a cell, in pixels of any image; may be given again",
+    )
+    group.add_argument("--reference-mask", metavar="LABELS", help="label image: each label is a reference")
+    group.add_argument(
+        "--reference-outlines",
+        metavar="FILE",
+        help="GeoJSON of QuPath, or ROIs of ImageJ (.zip, .roi): each outline is a reference; classes of QuPath and "
+        "groups of ROIs, where there are several, are kinds",
+    )
+    group.add_argument(
+        "--reference-image",
+        metavar="IMAGE",
+        help="that the mask or the outlines belong to; default: the image to segment, if it is one",
+    )
+    group.add_argument(
+        "--reference-pixel-size",
+        type=pixel_size,
+        metavar="UM",
+        help="micrometres per pixel of the references; default: as their files say, if they do",
+    )
+    names = ", ".join(f"{name} ({shipped.description})" for name, shipped in SHIPPED.items())
+    parser.add_argument(
+        "--checkpoint",
+        metavar="W",
+        help=f"the model: the --workdir of a training run, a weights file of `fsis export`, or one that comes with "
+        f"fsis_jax: {names}. Default: what the environment variable {VARIABLE} says, else {DEFAULT_NAME}",
+    )
+    add_plane_options(parser)
+
+
+def read_examples(options: argparse.Namespace, only: str | None) -> tuple[References | None, list[Example]]:
+    """Encoded references of a file, or example cells, of which there may be none.
+
+    Args:
+        only: the one image that is segmented, which a mask or outlines belong to if nothing else is said.
+    """
+    encoded = [path for path in options.references if path.lower().endswith(REFERENCES_SUFFIX)]
+    others = [options.reference, options.reference_mask, options.reference_outlines, options.kind, options.unwanted]
+    if options.reference_image and not any(others[1:3]):
+        raise FsisError("--reference-image alone: give a mask or outlines too, or --reference IMAGE:x1,y1,x2,y2")
+    if encoded:
+        if len(options.references) > 1 or any(others):
+            raise FsisError(f"{encoded[0]}: encoded references stand alone: give no other references")
+        saved = load_references(encoded[0])
+        size = options.reference_pixel_size
+        return (saved if size is None else dataclasses.replace(saved, pixel_size=size)), []
+    opener: Opener = functools.partial(
+        open_image, channel=options.channel, page=options.page, series=options.series, where_there=True
+    )
+    examples = [crop_example(path, opener) for path in options.references]
+    examples += [box_example(text, opener) for text in options.reference]
+    for option, file, read in (
+        ("--reference-mask", options.reference_mask, label_examples),
+        ("--reference-outlines", options.reference_outlines, outlined_examples),
+    ):
+        if file is None:
+            continue
+        image = options.reference_image or only
+        if image is None:
+            raise FsisError(f"{option} {file}: name the image that it belongs to by --reference-image")
+        examples += read(file, image, opener)
+    if options.kind and examples and not any(example.kind for example in examples):
+        raise FsisError("--kind beside references without a name: give these a --kind NAME=EXAMPLE, too")
+    examples += _of_kinds(options, opener)
+    if options.reference_pixel_size is not None:
+        examples = [dataclasses.replace(example, pixel_size=options.reference_pixel_size) for example in examples]
+    return None, examples
+
+
+def _of_kinds(options: argparse.Namespace, opener: Opener) -> list[Example]:
+    """The examples of --kind and of --not."""
+    found: list[Example] = []
+    names: list[str] = []
+    for first, *others in options.kind:
+        name, equals, example = first.partition("=")
+        if not equals:
+            raise FsisError(f"--kind {first}: give NAME=EXAMPLE, like living=cells.png:120,80,164,131")
+        names.append(name)
+        texts = [text for text in (example, *others) if text]
+        if not texts:
+            raise FsisError(f"--kind {first}: a kind without an example: give a crop or IMAGE:x1,y1,x2,y2 after it")
+        found += [dataclasses.replace(cell, kind=name) for cell in _given(texts, opener, "--kind")]
+    for number, texts in enumerate(options.unwanted, start=1):
+        name = f"not {number}" if len(options.unwanted) > 1 else "not"
+        names.append(name)
+        found += [dataclasses.replace(cell, kind=name, wanted=False) for cell in _given(texts, opener, "--not")]
+    check_kind_names(names)
+    return found
+
+
+def _given(texts: Sequence[str], opener: Opener, option: str) -> list[Example]:
+    """Examples of crops, patterns of crops and boxes in images."""
+    found = []
+    for text in texts:
+        if is_box(text):
+            found.append(box_example(text, opener, option))
+        else:
+            found += [crop_example(path, opener) for path in image_files([text])]
+    return found

@@ -1,0 +1,197 @@
+"""References of several kinds, on a barely trained detector: competition, what is not wanted, tiles, files."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from seen import candidates
+
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.instances import CroppedMask, Instances
+from fsis_jax.inference.job import Job
+from fsis_jax.inference.journal import Journal
+from fsis_jax.inference.references import References, load_references
+from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.inference.tidying import Tidying
+from fsis_jax.inference.tile_plan import size_groups
+from fsis_jax.inference.tiling import Tile, merge_tiles
+from fsis_jax.inference.traits import TRAITS
+from fsis_jax.preprocess.windows import Window
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_run, quick_compile):
+    return Segmenter.from_checkpoint(tiny_run.workdir)
+
+
+@pytest.fixture(scope="module")
+def image():
+    """(60, 80) uint8 with two bright discs, and two dim ones."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:60, :80]
+    image = rng.integers(0, 40, (60, 80))
+    for y, x, light in ((15, 20, 200), (40, 30, 90), (30, 60, 200), (48, 66, 90)):
+        image[(rows - y) ** 2 + (columns - x) ** 2 < 81] += light
+    return image.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def kinds(segmenter, image):
+    """References of a bright disc and of a dim one."""
+
+    def shown(x, y):
+        sides = np.array([[18, 18]], np.float32)
+        crop = image[y - 9 : y + 9, x - 9 : x + 9]
+        return segmenter.encode_references([crop], stretches=[segmenter.stretch_of(image, sides)])
+
+    return {"bright": shown(20, 15), "dim": shown(30, 40)}
+
+
+def test_every_instance_has_a_probability_of_each_kind_and_of_none(segmenter, image, kinds):
+    found = candidates(segmenter, image, References.of_kinds(kinds))
+    assert len(found) > 0
+    assert found.names == ("bright", "dim")
+    assert found.kind_scores.shape == (len(found), 3)
+    np.testing.assert_allclose(found.kind_scores.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(found.scores, 1 - found.kind_scores[:, -1], atol=1e-6)
+    assert found.categories == tuple(found.names[row] for row in found.kind_scores[:, :-1].argmax(1))
+
+
+def test_bright_and_dim_cells_are_told_apart(segmenter, image, kinds):
+    found = candidates(segmenter, image, References.of_kinds(kinds))
+    assert set(found.categories) == {"bright", "dim"}
+    for box, name in zip(found.boxes, found.categories, strict=True):
+        x, y = (box[:2] + box[2:]) / 2
+        near = {
+            "bright": min(np.hypot(x - 20, y - 15), np.hypot(x - 60, y - 30)),
+            "dim": min(np.hypot(x - 30, y - 40), np.hypot(x - 66, y - 48)),
+        }
+        if near[name] > 12:  # a box somewhere between, of a network that is barely trained
+            continue
+        assert near[name] == min(near.values())
+
+
+def test_one_named_kind_gives_what_it_gives_without_a_name(segmenter, image, kinds):
+    named = candidates(segmenter, image, References.of_kinds({"bright": kinds["bright"]}))
+    plain = candidates(segmenter, image, kinds["bright"])
+    np.testing.assert_array_equal(named.boxes, plain.boxes)
+    np.testing.assert_allclose(named.scores, plain.scores, atol=1e-6)
+    assert all(np.array_equal(one.mask, other.mask) for one, other in zip(named.masks, plain.masks, strict=True))
+    assert set(named.categories) == {"bright"}
+
+
+def test_what_is_not_wanted_takes_its_pixels_and_is_left_out(segmenter, image, kinds):
+    both = References.of_kinds(kinds)
+    one = References.of_kinds({"bright": kinds["bright"]}, {"dim": kinds["dim"]})
+    every = segmenter.segment(image, both, min_score=0)
+    wanted = segmenter.segment(image, one, min_score=0)
+    assert wanted.unwanted == ("dim",)
+    assert set(wanted.categories) <= {"bright"}
+    assert len(wanted) == sum(name == "bright" for name in every.categories) < len(every)
+
+
+def test_nothing_is_left_of_an_image_of_the_unwanted_alone():
+    found = Instances(
+        np.array([[0, 0, 4, 4]], np.float32),
+        np.array([0.9], np.float32),
+        (CroppedMask(0, 0, np.ones((4, 4), bool)),),
+        (9, 9),
+        classes=np.array([1], np.int32),
+        names=("a", "b"),
+        kind_scores=np.array([[0.2, 0.7, 0.1]], np.float32),
+        unwanted=("b",),
+    )
+    assert len(Tidying()(found)) == 0
+    assert len(Tidying()(Instances.none((9, 9), names=("a", "b"), kinds=True))) == 0
+
+
+def test_a_cell_is_of_one_kind_alone():
+    mask = CroppedMask(2, 2, np.ones((4, 4), bool))
+    found = Instances(
+        np.array([[2, 2, 6, 6]] * 2, np.float32),
+        np.array([0.9, 0.8], np.float32),
+        (mask, mask),
+        (9, 9),
+        classes=np.array([0, 1], np.int32),
+        names=("a", "b"),
+        kind_scores=np.array([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2]], np.float32),
+    )
+    assert found.without_overlaps(0).categories == ("a",)
+    closed = dataclasses.replace(found, kind_scores=None)  # of a closed-set detector
+    assert closed.without_overlaps(0).categories == ("a", "b")
+    tile = Tile(Window(0, 0, 9, 9), (0.0, 0.0, 9.0, 9.0), (9.0, 9.0, 0.0, 0.0))
+    parts = [found.select(np.array([1])), found.select(np.array([0]))]
+    merged = merge_tiles(parts, [tile, tile], (9, 9), 0.0)
+    assert len(merged) == 1
+    np.testing.assert_allclose(merged.kind_scores.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(1 - merged.kind_scores[:, -1], merged.scores, atol=1e-6)
+
+
+def test_a_large_image_in_tiles_and_its_journal(segmenter, image, kinds, tmp_path):
+    large = np.tile(image, (3, 3))
+    both = References.of_kinds(kinds)
+    plan = segmenter.plan(large, both)
+    assert len(plan.tiles) > 1
+    with_journal = Job(large, both, journal=Journal(tmp_path / "tiles", "key"))
+    ((_, found),) = segmenter.candidates([with_journal])
+    with_journal.journal.close()
+    np.testing.assert_allclose(found.kind_scores.sum(1), 1, atol=1e-5)
+    again = segmenter.found_so_far(Job(large, both, journal=Journal(tmp_path / "tiles", "key")))
+    np.testing.assert_array_equal(again.kind_scores, found.kind_scores)
+    assert again.names == found.names
+
+
+def test_kinds_of_very_different_sizes_are_read_at_scales_of_their_own(segmenter, image, kinds):
+    sides, owners = np.array([(10, 10), (12, 12), (15, 15), (40, 40)], np.float32), np.array([0, 0, 1, 2])
+    groups = size_groups(sides, segmenter._transform, owners)
+    assert [(rows.tolist(), kinds) for rows, kinds in groups] == [([0, 1, 2], (0, 1)), ([3], (2,))]
+    traits = np.where(np.arange(len(TRAITS)) == 0, np.float32(np.log(50)), kinds["dim"].traits)
+    large = dataclasses.replace(kinds["dim"], sides=np.array([[50, 50]], np.float32), traits=traits)
+    found = candidates(segmenter, image, References.of_kinds({"bright": kinds["bright"], "large": large}))
+    np.testing.assert_allclose(found.kind_scores.sum(1), 1, atol=1e-5)
+
+
+def test_pixel_sizes_do_not_change_what_kind_a_cell_is(segmenter, image, kinds):
+    """In an image of half the size per pixel, references are told to be half as large in it, and so are the traits."""
+    both = References.of_kinds(kinds)
+    traits = both.traits - np.eye(1, len(TRAITS), dtype=np.float32) * np.log(2)
+    known = dataclasses.replace(both, sides=both.sides / 2, pixel_size=1.0, traits=traits)
+    plain = candidates(segmenter, image, both)
+    (told,) = (found for _, found in segmenter.candidates([Job(image, known, pixel_size=0.5)]))
+    np.testing.assert_allclose(told.kind_scores, plain.kind_scores, atol=1e-5)
+
+
+def test_a_file_keeps_kinds(kinds, tmp_path):
+    panel = References.of_kinds({"bright": kinds["bright"]}, {"not": kinds["dim"]})
+    panel.save(tmp_path / "panel.refs")
+    again = load_references(tmp_path / "panel.refs")
+    assert (again.kinds, again.unwanted) == (("bright", "not"), ("not",))
+    np.testing.assert_array_equal(again.owners, [0, 1])
+    np.testing.assert_array_equal(again.traits, panel.traits)
+    assert again.digest == panel.digest
+    assert again.digest != dataclasses.replace(panel, unwanted=()).digest
+
+
+def test_what_is_refused(kinds):
+    bright, dim = kinds["bright"], kinds["dim"]
+    cases = [
+        ({}, {"dust": dim}, "no kind that is wanted"),
+        ({"a": bright, "A ": dim}, {}, "kind 'A ' is given twice"),
+        ({"a": bright}, {"a": dim}, "kind 'a' is given twice"),
+        ({"a": bright, "b": bright}, {}, "the same example is shown as 'a' and as 'b'"),
+        ({"a,b": bright}, {}, "kind 'a,b': give a name without commas"),
+        ({"a\nb": bright}, {}, "give a name without commas"),
+        ({" ": bright}, {}, "give a name"),
+        ({"none": bright}, {}, "tables have that name"),
+        (
+            {"a": bright, "b": dataclasses.replace(dim, model="other")},
+            {},
+            "kind 'b': encoded by another model than 'a'",
+        ),
+        ({"a": References.of_kinds({"x": bright})}, {}, "its references have kinds already"),
+    ]
+    for wanted, unwanted, message in cases:
+        with pytest.raises(FsisError, match=message):
+            References.of_kinds(wanted, unwanted)
