@@ -42,7 +42,7 @@ def add_references(parser: Parser) -> None:
         nargs="+",
         action="append",
         default=[],
-        metavar=("NAME=EXAMPLE", "EXAMPLE"),
+        metavar="NAME=EXAMPLE",
         help="examples of one of several kinds, each a crop, a pattern of crops, or IMAGE:x1,y1,x2,y2, as in "
         "--kind living=a.png:12,40,34,63 --kind dead='dead*.png'; every cell found gets a kind, and a probability of "
         "each",
