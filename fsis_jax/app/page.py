@@ -1,50 +1,37 @@
 """The page: open, point, segment, look, correct, export. All that it does is done by the session, which tabs share."""
 
 import html
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from bokeh.document import Document
-from bokeh.layouts import column, row
-from bokeh.models import (
-    Button,
-    CheckboxButtonGroup,
-    Div,
-    InlineStyleSheet,
-    RadioButtonGroup,
-    RangeSlider,
-    Select,
-    Slider,
-    Spacer,
-    TextInput,
-    UIElement,
-)
 
+from fsis_jax.app.controls import ADD, DELETE, EXAMPLE, HINTS, RIGHT, WRONG, Controls
+from fsis_jax.app.histogram import end_of
 from fsis_jax.app.picture import Picture
-from fsis_jax.app.style import PAGE, SIDE, TOP, WIDGET
+from fsis_jax.app.style import PAGE
 from fsis_jax.app.texts import Crops, counts, short, work
 from fsis_jax.errors import FsisError
+from fsis_jax.interactive.exporting import command, export_images, export_training_data
+from fsis_jax.interactive.receiving import MOST_BYTES
 from fsis_jax.interactive.session import Session
-from fsis_jax.interactive.state import Filters, Verdict
+from fsis_jax.interactive.state import Filters, Result, Verdict
+from fsis_jax.interactive.task import Task
 from fsis_jax.interactive.view import View
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.outlines import Box
-from fsis_jax.io.outputs import DEFAULT, FILES
+from fsis_jax.io.outputs import FILES
 
 _PAUSE = 120
 """Milliseconds between a move and the reading of what is then seen, and between two looks at the work's progress."""
-_TOOLS = ("Move", "Show an example", "Mark wrong", "Mark right", "Delete", "Add a missed cell")
-_MOVE, _EXAMPLE, _WRONG, _RIGHT, _DELETE, _ADD = range(len(_TOOLS))
-_SIDE = 316
-_HINTS = (
-    "Drag to move, turn the wheel to zoom, double-click to see all of the image.",
-    "Drag a box around a typical cell, tight on all sides; one to five are usual. A click on a box takes it away.",
-    "Click on outlines that are no such cell; they turn red and no longer count. Click again to take it back.",
-    "Click on outlines that are right: they count whatever the sliders say. Click again to take it back.",
-    "Click on outlines, or on cells that you added, to delete them.",
-    "Drag a box around a cell that was missed.",
-)
+_SAVE = 10_000
+"""Milliseconds between two looks at whether the session is to be saved."""
+_AT_ONCE = 2048**2
+"""Pixels of the image that are segmented without being asked for, at most."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Page:
@@ -59,99 +46,55 @@ class Page:
         self._document, self._session = document, session
         self._path = ""
         self._image: ImageFile | None = None
-        self._moving = self._refreshing = False
+        self._view: View | None = None
+        self._moving = self._refreshing = self._again = self._due = False
+        self._told: Task | None = None
+        self._sized: Result | None = None
         self._crops = Crops(session)
-        self._style = InlineStyleSheet(css=WIDGET)
         self._picture = Picture(self._guarded(self._boxed), self._guarded(self._clicked), self._moved)
-        self._build()
+        self._controls = Controls(self._picture.plot)
         self._listen()
         document.title = "fsis"
         document.template = PAGE
-        document.add_root(
-            row(
-                self._side,
-                column(self._top, self._picture.plot, sizing_mode="stretch_both", spacing=0),
-                sizing_mode="stretch_both",
-                spacing=0,
-                styles={"height": "100vh"},
-            )
-        )
+        document.template_variables["most_bytes"] = MOST_BYTES
+        document.add_root(self._controls.root)
         document.add_periodic_callback(self._look_at_work, _PAUSE)
+        document.add_periodic_callback(self._guarded(session.save_changes), _SAVE)
         document.on_session_destroyed(self._closed)
         session.listeners.append(self._changed)
-        images = self._select.options
+        self._list()
+        images = [path for path, _ in self._controls.image.options]
         if images:
-            self._guarded(self._open)(images[0][0])
+            self._guarded(self._open)(session.looked_at if session.looked_at in images else images[0])
+        else:
+            self._tell("No images here: open a file, or drop some on the page.")
         self._refresh()
-
-    def _build(self) -> None:
-        """Widgets, from the top to the bottom."""
-        images = self._session.folders.images()
-        self._select = self._styled(Select(title="Image", options=[(path, short(path)) for path in images]))
-        self._place = self._styled(TextInput(placeholder="or type a path, and press Enter", name="path"))
-        self._crops_shown = self._text()
-        self._segment_view = self._styled(Button(label="Segment view", sizing_mode="stretch_width"))
-        self._segment_all = self._styled(
-            Button(label="Segment image", button_type="primary", sizing_mode="stretch_width")
-        )
-        self._stop = self._styled(Button(label="Stop", width=60))
-        self._work = self._text()
-        self._count = self._text()
-        self._score = self._styled(Slider(title="Least score", start=0, end=1, step=0.01, value=0.5))
-        self._area = self._styled(RangeSlider(title="Size in pixels", start=0, end=1000, step=1, value=(0, 1000)))
-        self._kinds = self._styled(
-            CheckboxButtonGroup(labels=list(FILES), active=[list(FILES).index(kind) for kind in DEFAULT])
-        )
-        self._export = self._styled(Button(label="Export", button_type="primary", sizing_mode="stretch_width"))
-        self._written = self._text()
-        self._command = self._text()
-        self._tool = self._styled(RadioButtonGroup(labels=list(_TOOLS), active=_EXAMPLE))
-        self._undo, self._redo = (self._styled(Button(label=label, width=64)) for label in ("Undo", "Redo"))
-        self._all = self._styled(Button(label="See all", width=72))
-        self._message = self._text(name="message")
-        parts: list[UIElement] = [
-            self._select, self._place,
-            self._heading("1  Show what to look for"), self._crops_shown,
-            self._heading("2  Segment"), row(self._segment_view, self._segment_all, sizing_mode="stretch_width"),
-            row(self._work, self._stop, sizing_mode="stretch_width"),
-            self._heading("3  Look and correct"), self._count, self._score, self._area,
-            self._heading("4  Take away"), self._kinds, self._export, self._written,
-            self._heading("The same without this page"), self._command,
-        ]  # fmt: skip
-        self._side = column(
-            *parts, width=_SIDE, sizing_mode="stretch_height", spacing=4, stylesheets=[InlineStyleSheet(css=SIDE)]
-        )
-        tools = row(
-            self._tool,
-            Spacer(sizing_mode="stretch_width"),
-            self._undo,
-            self._redo,
-            self._all,
-            sizing_mode="stretch_width",
-        )
-        self._top = column(
-            tools, self._message, sizing_mode="stretch_width", spacing=2, stylesheets=[InlineStyleSheet(css=TOP)]
-        )
 
     def _listen(self) -> None:
         """What is called when somebody uses the widgets."""
-        for widget in (self._select, self._place):
+        controls, session = self._controls, self._session
+        for widget in (controls.image, controls.place):
             widget.on_change("value", lambda attr, old, new: self._chose(new))
-        self._tool.js_on_change("active", self._picture.drag_js(f"n == {_EXAMPLE} || n == {_ADD}"))
-        self._tool.on_change("active", lambda attr, old, new: self._tell(_HINTS[self._tool.active]))
-        for slider in (self._score, self._area):
+        controls.asked.on_change("value", lambda attr, old, new: self._guarded(self._do)(new))
+        controls.tool.js_on_change("active", self._picture.drag_js(f"n == {EXAMPLE} || n == {ADD}"))
+        controls.tool.on_change("active", lambda attr, old, new: self._tell(HINTS[new]))
+        self._picture.follow(self._document, controls.score, controls.area)
+        for slider in (controls.score, controls.area):
             slider.on_change("value", lambda attr, old, new: self._filtered())
         for button, act in (
-            (self._segment_view, lambda: self._session.segment(self._opened(), self._seen())),
-            (self._segment_all, lambda: self._session.segment(self._opened())),
-            (self._stop, self._stopped),
-            (self._export, self._exported),
-            (self._undo, self._session.undo),
-            (self._redo, self._session.redo),
-            (self._all, self._picture.fit),
+            (controls.view, lambda: session.segment(self._opened(), self._seen())),
+            (controls.whole, lambda: session.segment(self._opened())),
+            (controls.all, lambda: session.segment_all(self._images())),
+            (controls.stop, self._stopped),
+            (controls.export, lambda: export_images(session, [self._opened()], self._chosen())),
+            (controls.export_all, lambda: export_images(session, self._finished(), self._chosen())),
+            (controls.training, lambda: export_training_data(session)),
+            (controls.undo, session.undo),
+            (controls.redo, session.redo),
+            (controls.fit, self._picture.fit),
         ):
-            button.on_click(self._guarded(act))
-        self._kinds.on_change("active", lambda attr, old, new: self._refresh())
+            button.on_click(self._pressed(act))
+        controls.kinds.on_change("active", lambda attr, old, new: self._refresh())
 
     def _guarded(self, act: Callable[..., object]) -> Callable[..., None]:
         """What it raises as bad input is told on the page, in its one line."""
@@ -163,6 +106,18 @@ class Page:
                 self._tell(str(error), bad=True)
 
         return call
+
+    def _pressed(self, act: Callable[[], object]) -> Callable[[object], None]:
+        """What Bokeh calls with the event of a button."""
+        return lambda _: self._guarded(act)()
+
+    def _do(self, asked: str) -> None:
+        """What HTML asks for: a verb, and what it is about."""
+        verb, _, about = asked.partition(" ")
+        if verb == "open":
+            self._open(about)
+        elif verb == "forget" and about.isdecimal():
+            self._session.remove_reference(int(about))
 
     def _chose(self, path: str) -> None:
         if path not in ("", self._path):
@@ -177,20 +132,39 @@ class Page:
             raise
         if self._image is not None:
             self._image.close()
-        self._image, self._path = image, self._session.folders.allowed(path)
-        known = [option for option, _ in self._select.options]
-        if self._path not in known:
-            self._select.options = [*self._select.options, (self._path, short(self._path))]
-        self._select.value = self._path
+        self._image, self._view, self._path = image, view, self._session.folders.allowed(path)
+        self._session.looked_at = self._path
+        self._list()
+        self._controls.image.value = self._path
+        self._controls.place.value = ""
         self._picture.show(view)
         height, width = view.size
-        self._tell(f"{short(self._path)}: {width} x {height} pixels. {_HINTS[self._tool.active]}")
+        self._tell(f"{short(self._path)}: {width} x {height} pixels. {HINTS[self._controls.tool.active]}")
         self._refresh()
 
+    def _list(self) -> None:
+        """The images that can be chosen: those of the folders, and others that were opened."""
+        opened = [self._path] if self._path else []
+        paths = dict.fromkeys([*self._session.folders.images(), *self._session.paths(), *opened])
+        options = [(path, short(path)) for path in paths]
+        if self._controls.image.options != options:
+            self._controls.image.options = options
+
+    def _images(self) -> list[str]:
+        return [path for path, _ in self._controls.image.options]
+
+    def _finished(self) -> list[str]:
+        return [path for path in self._images() if self._session.is_finished(path)]
+
     def _boxed(self, box: Box) -> None:
-        if self._tool.active == _EXAMPLE:
+        tool = self._controls.tool.active
+        if tool == EXAMPLE:
             self._session.add_reference(self._opened(), box)
-        elif self._tool.active == _ADD:
+            x1, y1, x2, y2 = self._seen()
+            if self._controls.at_once.active and (x2 - x1) * (y2 - y1) <= _AT_ONCE:
+                self._again = True
+                self._stopped()
+        elif tool == ADD:
             known = self._session.add_cell(self._opened(), box)
             self._tell(
                 "Added, with the outline that the model has for it."
@@ -199,45 +173,35 @@ class Page:
             )
 
     def _clicked(self, x: float, y: float) -> None:
-        tool, session, result = self._tool.active, self._session, self._session.result(self._path)
-        if tool == _EXAMPLE:
+        tool, session, result = self._controls.tool.active, self._session, self._session.result(self._path)
+        if tool == EXAMPLE:
             for number, reference in enumerate(session.state.references):
                 x1, y1, x2, y2 = reference.box
                 if reference.image == self._path and x1 <= x <= x2 and y1 <= y <= y2:
                     session.remove_reference(number)
                     return
-        said: dict[int, Verdict] = {_WRONG: "wrong", _RIGHT: "right", _DELETE: "deleted"}
+        said: dict[int, Verdict] = {WRONG: "wrong", RIGHT: "right", DELETE: "deleted"}
         if result is None or tool not in said:
             return
         added, found = result.added_at(x, y), result.instance_at(x, y, session.filters)
-        if added is not None and tool != _RIGHT:
+        if added is not None and tool != RIGHT:
             session.remove_cell(self._path, added)
         elif found is not None:
             session.mark(self._path, found, None if result.verdicts.get(found) == said[tool] else said[tool])
 
     def _filtered(self) -> None:
         if not self._refreshing:
-            least, most = self._area.value
-            ends = (self._area.start, self._area.end)
-            self._session.set_filters(
-                Filters(
-                    round(self._score.value, 4), least if least > ends[0] else 0.0, most if most < ends[1] else np.inf
-                )
-            )
+            area = self._controls.area
+            least, most = area.value
+            least, most = least if least > area.start else 0.0, most if most < area.end else np.inf
+            self._session.set_filters(Filters(round(self._controls.score.value, 4), least, most))
 
     def _stopped(self) -> None:
         if self._session.task is not None:
             self._session.task.stop()
 
-    def _exported(self) -> None:
-        if not self._kinds.active:
-            raise FsisError("nothing to export: choose at least one kind of file")
-        files = self._session.export(self._opened(), self._chosen())
-        names = "".join(f"<p class='soft'>{html.escape(short(file))}</p>" for file in files.values())
-        self._written.text = f"<p class='good'>Written, and the session beside:</p>{names}"
-
     def _chosen(self) -> list[str]:
-        return [list(FILES)[number] for number in sorted(self._kinds.active)]
+        return [list(FILES)[number] for number in sorted(self._controls.kinds.active)]
 
     def _opened(self) -> str:
         """The path of the image that is open."""
@@ -263,64 +227,74 @@ class Page:
         self._draw()
 
     def _changed(self) -> None:
-        """The session has, in whatever thread."""
-        self._document.add_next_tick_callback(self._refresh)
+        """The session has, in whatever thread; several changes are shown at once."""
+        if not self._due:
+            self._due = True
+            self._document.add_next_tick_callback(self._refresh)
 
     def _look_at_work(self) -> None:
         """What the work has come to."""
-        task = self._session.task
-        text = work(task)
+        controls, task = self._controls, self._session.task
         running = task is not None and task.running
-        if self._work.text != text:
-            self._work.text = text
-        if self._stop.visible != running:
-            self._stop.visible = running
-            self._segment_view.disabled = self._segment_all.disabled = running
+        if self._again and not running:
+            self._again = False
+            if self._session.state.references:
+                self._guarded(self._session.segment)(self._opened(), self._seen())
+                return
+        text = work(task)
+        if controls.work.text != text:
+            controls.work.text = text
+        if controls.stop.visible != running:
+            controls.stop.visible = running
+        for button in (controls.view, controls.whole, controls.all):
+            if button.disabled != running:
+                button.disabled = running
+        if task is not None and not running and task is not self._told:
+            self._told = task
+            controls.written.text = f"<p class='good'>{html.escape(task.told)}</p>" if task.told else ""
 
     def _refresh(self) -> None:
         """Show the session as it is."""
-        session, result = self._session, self._session.result(self._path)
-        self._refreshing = True
-        self._score.value = session.filters.min_score
-        if result is not None and len(result.found):
-            largest = float(max(result.areas.max(), 10))
-            if self._area.end != largest:
-                self._area.update(end=largest, value=(0.0, largest))
+        self._due = False
+        controls, session, result = self._controls, self._session, self._session.result(self._path)
         filters = session.filters
-        self._area.value = (filters.min_area, min(filters.max_area, self._area.end))
+        self._refreshing = True
+        controls.score.value = filters.min_score
+        if result is not None and (self._sized is None or result.found is not self._sized.found):
+            self._sized = result
+            end = end_of(result, session.segmenter.min_score)
+            if controls.area.end != end:
+                controls.area.update(end=end, value=(0.0, end))
+        controls.area.value = (filters.min_area, min(filters.max_area, controls.area.end))
         self._refreshing = False
-        self._undo.disabled, self._redo.disabled = not session.can_undo, not session.can_redo
-        self._export.disabled = result is None
-        self._crops_shown.text = self._crops.text()
-        self._count.text = counts(session, result)
-        if session.state.references and self._path:
-            self._command.text = f"<pre>{html.escape(session.command(self._path, self._chosen()))}</pre>"
-        else:
-            self._command.text = "<p class='soft'>As soon as there is an example, its command stands here.</p>"
+        controls.undo.disabled = not session.history.can_undo
+        controls.redo.disabled = not session.history.can_redo
+        controls.export.disabled = not session.is_finished(self._path)
+        controls.export_all.disabled = not self._finished()
+        controls.training.disabled = not any(each.verdicts or each.added for each in session.state.results.values())
+        controls.crops.text = self._crops.text(self._path, self._view)
+        controls.count.text = counts(session, result)
+        controls.command.text = self._command()
         self._look_at_work()
         self._draw()
 
+    def _command(self) -> str:
+        if not (self._session.state.references and self._path):
+            return ""
+        line = html.escape(command(self._session, self._path, self._chosen()))
+        return f"<details><summary>The same without this page</summary><pre>{line}</pre></details>"
+
     def _draw(self) -> None:
-        session = self._session
+        session, result = self._session, self._session.result(self._path)
         boxes = [reference.box for reference in session.state.references if reference.image == self._path]
-        self._picture.draw(session.result(self._path), session.filters, boxes)
+        self._picture.draw(result, boxes)
+        kept = np.zeros(0, bool) if result is None else result.kept(session.filters)
+        self._controls.sizes.draw(result, kept, float(self._controls.area.end))
         if self._picture.many:
             self._tell(f"{self._picture.many} outlines are too many to be seen at once: zoom in.")
 
     def _tell(self, text: str, *, bad: bool = False) -> None:
-        self._message.text = f"<p class='{'bad' if bad else 'soft'}'>{html.escape(text)}</p>"
-
-    def _heading(self, text: str) -> Div:
-        return self._text(f"<h2>{text}</h2>")
-
-    def _text(self, text: str = "", name: str | None = None) -> Div:
-        return Div(text=text, name=name, sizing_mode="stretch_width", stylesheets=[self._style])
-
-    def _styled(self, widget: Any) -> Any:
-        widget.stylesheets = [self._style]
-        if not isinstance(widget, Button | RadioButtonGroup):
-            widget.sizing_mode = "stretch_width"
-        return widget
+        self._controls.message.text = f"<p class='{'bad' if bad else 'soft'}'>{html.escape(text)}</p>"
 
     def _closed(self, _: object) -> None:
         self._session.listeners.remove(self._changed)

@@ -1,13 +1,15 @@
 """The image in the browser, with outlines and boxes over it.
 
 The part that is seen is read whenever it was moved. All outlines are sent once (of very many, those that are seen);
-which of them are drawn is a list of numbers, so that a slider sends little.
+which of them are drawn is a list of numbers. Of those that the sliders choose, the browser makes it by itself.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from bokeh.events import DoubleTap, RangesUpdate, SelectionGeometry, Tap
+from bokeh.document import Document
+from bokeh.events import DocumentReady, DoubleTap, RangesUpdate, SelectionGeometry, Tap
 from bokeh.models import (
     BoxSelectTool,
     CDSView,
@@ -19,17 +21,32 @@ from bokeh.models import (
     PanTool,
     Patches,
     Range1d,
+    RangeSlider,
+    Slider,
     WheelZoomTool,
 )
 from bokeh.plotting import figure
 
 from fsis_jax.inference.instances import Instances
-from fsis_jax.interactive.state import Filters, Result
+from fsis_jax.interactive.state import VERDICTS, Result, Verdict
 from fsis_jax.interactive.view import View, outline
 from fsis_jax.io.outlines import Box
 
 _MOST = 3000
 """Outlines that are sent."""
+_FILTER = """
+const {score, area} = outlines.data
+const spoken_of = new Set(said.data.place)
+const [least, most] = sizes.value
+const low = least > sizes.start ? least : 0
+const high = most < sizes.end ? most : Infinity
+const from = scores.value - 1e-6
+const kept = []
+for (let i = 0; i < score.length; i++)
+  if (!spoken_of.has(i) && score[i] >= from && area[i] >= low && area[i] <= high) kept.push(i)
+filter.indices = kept
+"""
+"""As `Result.kept`, of the instances of which nothing was said."""
 _GROUND = "#101418"
 FOUND, WRONG, SURE, EXAMPLE = "#4ade80", "#ff6b6b", "#38bdf8", "#ffd23f"
 """Colours: of what was found, what is wrong, what a person says is right, and of the examples."""
@@ -74,8 +91,11 @@ class Picture:
         self._pixels = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
         self.plot.image_rgba("image", "x", "y", "dw", "dh", source=self._pixels)
         self._outlines = ColumnDataSource({"xs": [], "ys": [], "score": [], "area": []})
-        self._wrong, self._found_ones = self._layer(WRONG, 0.0, "dashed"), self._layer(FOUND, 0.12)
+        self._said = ColumnDataSource({"place": []})
+        """Places among the outlines of those of which something was said."""
+        self._wrong, self._found_ones = self._layer(WRONG, 0.25), self._layer(FOUND, 0.12)
         self._sure = self._layer(SURE, 0.12)
+        self._judged: tuple[tuple[GlyphRenderer, Verdict], ...] = ((self._wrong, "wrong"), (self._sure, "right"))
         self._added = ColumnDataSource({"xs": [], "ys": [], "score": [], "area": []})
         added = self.plot.patches(
             "xs", "ys", source=self._added, line_color=SURE, line_width=2, fill_color=SURE, fill_alpha=0.12
@@ -87,7 +107,9 @@ class Picture:
         hovered = [self._wrong, self._found_ones, self._sure, added]
         self.plot.add_tools(
             HoverTool(
-                renderers=hovered, tooltips=[("score", "@score"), ("size", "@area px")], point_policy="follow_mouse"
+                renderers=hovered,
+                tooltips=[("score", "@score{0.00}"), ("size", "@area px")],
+                point_policy="follow_mouse",
             )
         )
         self._pan, self._box = PanTool(), BoxSelectTool(renderers=[])
@@ -111,6 +133,14 @@ class Picture:
         """
         code = f"const n = cb_obj.active; const draws = {boxes}; pan.active = !draws; box.active = draws"
         return CustomJS(args={"pan": self._pan, "box": self._box}, code=code)
+
+    def follow(self, document: Document, scores: Slider, sizes: RangeSlider) -> None:
+        """Let two sliders choose among the outlines, in the browser: at once, and with no word from here."""
+        chosen = {"outlines": self._outlines, "said": self._said, "filter": self._found_ones.view.filter}
+        choose = CustomJS(args={**chosen, "scores": scores, "sizes": sizes}, code=_FILTER)
+        document.js_on_event(DocumentReady, choose)
+        for model, name in ((scores, "value"), (sizes, "value"), (self._outlines, "data"), (self._said, "data")):
+            model.js_on_change(name, choose)
 
     def show(self, view: View | None) -> None:
         """Another image, all of it."""
@@ -172,34 +202,24 @@ class Picture:
         rgba = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]).view(np.uint32)[..., 0]
         self._pixels.data = {"image": [rgba], "x": [x1], "y": [y1], "dw": [x2 - x1], "dh": [y2 - y1]}
 
-    def draw(self, result: Result | None, filters: Filters, boxes: list[Box]) -> None:
-        """Outlines of what counts and of what is wrong, and the boxes of examples."""
-        self._boxes.data = {
-            name: [box[place] for box in boxes]
-            for name, place in (("left", 0), ("top", 1), ("right", 2), ("bottom", 3))
-        }
+    def draw(self, result: Result | None, boxes: list[Box]) -> None:
+        """Outlines of what was found and of what was said of it, and the boxes of examples."""
+        sides = (("left", 0), ("top", 1), ("right", 2), ("bottom", 3))
+        _put(self._boxes, {name: [box[place] for box in boxes] for name, place in sides})
         if result is None:
-            self._found = None
+            self._found, self.many = None, 0
             for source in (self._outlines, self._added):
-                source.data = {"xs": [], "ys": [], "score": [], "area": []}
+                _put(source, {"xs": [], "ys": [], "score": [], "area": []})
             return
         self._send(result)
-        layers = (
-            (self._wrong, result.judged("wrong")),
-            (self._sure, result.judged("right")),
-            (self._found_ones, result.kept(filters) & ~result.judged("right")),
-        )
-        for layer, seen in layers:
-            indices = np.flatnonzero(seen[self._rows]).tolist()
+        for layer, verdict in self._judged:
+            indices = np.flatnonzero(result.judged(verdict)[self._rows]).tolist()
             if layer.view.filter.indices != indices:
-                layer.view.filter = IndexFilter(indices)
+                layer.view.filter.indices = indices
+        _put(self._said, {"place": np.flatnonzero(result.judged(*VERDICTS)[self._rows]).tolist()})
         shapes = [outline(crop) for crop in result.added]
-        self._added.data = {
-            "xs": [xs for xs, _ in shapes],
-            "ys": [ys for _, ys in shapes],
-            "score": ["added"] * len(shapes),
-            "area": [int(np.count_nonzero(crop.mask)) for crop in result.added],
-        }
+        areas = [int(np.count_nonzero(crop.mask)) for crop in result.added]
+        _put(self._added, _columns(shapes, [1.0] * len(shapes), areas))
 
     def _send(self, result: Result) -> None:
         """The outlines to the browser, if others than those there are needed."""
@@ -216,20 +236,23 @@ class Picture:
         self._found, self._rows = found, rows
         shapes = [outline(found.masks[row]) for row in rows.tolist()]
         for layer in (self._wrong, self._sure, self._found_ones):
-            layer.view.filter = IndexFilter([])
-        self._outlines.data = {
-            "xs": [xs for xs, _ in shapes],
-            "ys": [ys for _, ys in shapes],
-            "score": [f"{score:.2f}" for score in found.scores[rows].tolist()],
-            "area": result.areas[rows].tolist(),
-        }
+            layer.view.filter.indices = []
+        self._outlines.data = _columns(shapes, found.scores[rows].tolist(), result.areas[rows].tolist())
 
-    def _layer(self, colour: str, fill: float, dash: str = "solid") -> GlyphRenderer:
+    def _layer(self, colour: str, fill: float) -> GlyphRenderer:
         """Outlines in one colour, at first none."""
-        glyph = Patches(
-            xs="xs", ys="ys", line_color=colour, line_width=2, line_dash=dash, fill_color=colour, fill_alpha=fill
-        )
+        glyph = Patches(xs="xs", ys="ys", line_color=colour, line_width=2, fill_color=colour, fill_alpha=fill)
         return self.plot.add_glyph(self._outlines, glyph, view=CDSView(filter=IndexFilter([])))
+
+
+def _columns(shapes: list[tuple[list[float], list[float]]], scores: list[float], areas: list[int]) -> dict[str, Any]:
+    return {"xs": [xs for xs, _ in shapes], "ys": [ys for _, ys in shapes], "score": scores, "area": areas}
+
+
+def _put(source: ColumnDataSource, data: dict[str, list[Any]]) -> None:
+    """Send data, if they are others than those that are there."""
+    if source.data != data:
+        source.data = data
 
 
 def _box(geometry: dict[str, float]) -> Box:

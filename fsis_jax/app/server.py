@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,12 +36,19 @@ class PageServer:
         make: fills the document of each tab that is opened.
         host: address to listen on.
         port: 0: any that is free.
+        handlers: Tornado's patterns, handlers and their arguments for other requests below the token.
 
     Raises:
         FsisError: the address cannot be used.
     """
 
-    def __init__(self, make: Callable[[Document], object], host: str = LOCAL, port: int = 0) -> None:
+    def __init__(
+        self,
+        make: Callable[[Document], object],
+        host: str = LOCAL,
+        port: int = 0,
+        handlers: Sequence[tuple[Any, ...]] = (),
+    ) -> None:
         token = secrets.token_urlsafe(24)
         try:
             sockets, self.port = bind_sockets(host, port)
@@ -54,7 +61,7 @@ class PageServer:
         names = {name, "localhost"} if is_local(host) else {name}
         self.url = f"http://{name}:{self.port}/{token}/"
         asyncio.set_event_loop(asyncio.new_event_loop())
-        application = _Guarded(make, token, {f"{each}:{self.port}" for each in names})
+        application = _Guarded(make, token, {f"{each}:{self.port}" for each in names}, handlers)
         http = HTTPServer(application)
         http.add_sockets(sockets)
         self._server = BaseServer(IOLoop.current(), application, http)
@@ -84,13 +91,16 @@ def is_local(host: str) -> bool:
 class _Guarded(BokehTornado):
     """Refuses what does not come from the page itself."""
 
-    def __init__(self, make: Callable[[Document], object], token: str, hosts: set[str]) -> None:
+    def __init__(
+        self, make: Callable[[Document], object], token: str, hosts: set[str], handlers: Sequence[tuple[Any, ...]]
+    ) -> None:
         self._token, self._hosts = token, hosts
         super().__init__(
             make,
             prefix=token,
             extra_websocket_origins=sorted(hosts),
             use_index=False,
+            extra_patterns=list(handlers),
             unused_session_lifetime_milliseconds=_PATIENCE,
         )
 

@@ -11,7 +11,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.interactive.folders import Folders
-from fsis_jax.interactive.session import Session
+from fsis_jax.interactive.session import UPLOADS, Session
 from fsis_jax.io.atomic import check_folder, user_path
 from fsis_jax.pretrained import default_weights
 
@@ -83,10 +83,11 @@ def app(arguments: Sequence[str]) -> None:
         raise FsisError('the page needs Bokeh, which is not installed: pip install "fsis_jax[app]"')
     from fsis_jax.app.page import Page
     from fsis_jax.app.server import PageServer, is_local
+    from fsis_jax.app.uploads import UPLOAD, UploadHandler
 
-    folders = Folders(options.images)
     output = user_path(options.output)
     check_folder(output)
+    folders = Folders(options.images, [output / UPLOADS])
     checkpoint = options.checkpoint or default_weights()
     _logger.info(f"loading {checkpoint}")
     settings = OutputSettings(
@@ -101,7 +102,8 @@ def app(arguments: Sequence[str]) -> None:
     session = Session(segmenter, folders, output, settings, checkpoint=options.checkpoint)
     if session.load():
         _logger.info(f"going on with the session in {output}")
-    server = PageServer(lambda document: Page(document, session), options.host, options.port)
+    uploads = [(UPLOAD, UploadHandler, {"session": session})]
+    server = PageServer(lambda document: Page(document, session), options.host, options.port, uploads)
     if not is_local(options.host):
         _logger.warning(
             f"--host {options.host}: other machines can reach the page, and whoever has its address can open the "
@@ -110,4 +112,7 @@ def app(arguments: Sequence[str]) -> None:
     print(f"The page: {server.url}\nIts address holds a secret: give it to nobody. Ctrl-C ends it.", flush=True)
     if not options.no_browser:
         webbrowser.open(server.url)
-    server.run()
+    try:
+        server.run()
+    finally:
+        session.save_changes()

@@ -14,14 +14,15 @@ class Folders:
 
     Args:
         given: paths of files and folders.
+        later: folders that may come to be.
 
     Raises:
-        FsisError: one is not there.
+        FsisError: a given one is not there.
     """
 
-    def __init__(self, given: Sequence[str]) -> None:
-        self.roots = tuple(_real(path) for path in given)
-        for path, root in zip(given, self.roots, strict=True):
+    def __init__(self, given: Sequence[str], later: Sequence[str | os.PathLike[str]] = ()) -> None:
+        self.roots = tuple(_real(os.fspath(path)) for path in (*given, *later))
+        for path, root in zip(given, self.roots, strict=False):
             if not root.exists():
                 raise FsisError(f"{path}: no such file or folder: check the path")
 

@@ -23,10 +23,11 @@ from fsis_jax.preprocess.windows import decode_columns
 _FORMAT = 1
 
 
-def write_session(path: str | os.PathLike[str], state: State, filters: Filters, model: str) -> str:
+def write_session(path: str | os.PathLike[str], state: State, filters: Filters, looked_at: str, model: str) -> str:
     """Write a session; its path.
 
     Args:
+        looked_at: path of the image that was opened last; "" of none.
         model: `Segmenter.fingerprint`.
 
     Raises:
@@ -38,6 +39,7 @@ def write_session(path: str | os.PathLike[str], state: State, filters: Filters, 
         "min_score": filters.min_score,
         "min_area": filters.min_area,
         "max_area": None if math.isinf(filters.max_area) else filters.max_area,
+        "looked_at": looked_at,
         "references": [_reference(reference) for reference in state.references],
         "images": [_image(path, result) for path, result in state.results.items()],
     }
@@ -46,7 +48,7 @@ def write_session(path: str | os.PathLike[str], state: State, filters: Filters, 
     return os.fspath(path)
 
 
-def read_session(path: str | os.PathLike[str], model: str) -> tuple[State, Filters]:
+def read_session(path: str | os.PathLike[str], model: str) -> tuple[State, Filters, str]:
     """Read what `write_session` wrote.
 
     Raises:
@@ -72,12 +74,12 @@ def read_session(path: str | os.PathLike[str], model: str) -> tuple[State, Filte
             raise ValueError(f"{error}") from error
 
 
-def _read(content: dict[str, Any]) -> tuple[State, Filters]:
+def _read(content: dict[str, Any]) -> tuple[State, Filters, str]:
     most = math.inf if content["max_area"] is None else float(content["max_area"])
     filters = Filters(float(content["min_score"]), float(content["min_area"]), most)
     references = tuple(_read_reference(entry) for entry in content["references"])
     results = {str(entry["path"]): _read_result(entry) for entry in content["images"]}
-    return State(references, results), filters
+    return State(references, results), filters, str(content["looked_at"])
 
 
 def _reference(reference: Reference) -> dict[str, Any]:

@@ -19,21 +19,19 @@ from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tidying import WHOLE_CELLS
-from fsis_jax.interactive.command import segment_command
-from fsis_jax.interactive.finding import Advance, find_all, find_in_part
+from fsis_jax.interactive.finding import find_all, find_in_part
 from fsis_jax.interactive.folders import Folders
+from fsis_jax.interactive.history import History
 from fsis_jax.interactive.saved import read_session, write_session
 from fsis_jax.interactive.state import Filters, Reference, Result, State, Verdict, ellipse, whole_pixels
-from fsis_jax.interactive.task import Task
+from fsis_jax.interactive.task import StoppedError, Task
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.outlines import Box
-from fsis_jax.io.outputs import check_results, file_name, write_outputs
 from fsis_jax.io.source import open_image
 
 SESSION_FILE = "session.json"
-REFERENCES_FILE = "session.refs"
-_MOST_STEPS = 200
-"""Of undo."""
+UPLOADS = "uploads"
+"""Folder in that of the results, for images that are given to a front end."""
 
 
 class Session:
@@ -64,17 +62,23 @@ class Session:
             raise FsisError(f"this model finds what it knows by name ({known}), and not what it is shown")
         self.segmenter, self.folders = segmenter, folders
         self.output = pathlib.Path(output)
+        self.uploads = self.output / UPLOADS
         self.settings = settings or OutputSettings()
         self.checkpoint = checkpoint
         self.filters = Filters(segmenter.min_score)
-        self.state = State()
+        self.looked_at = ""
+        """The image that was opened last, in whatever tab."""
+        self.history = History()
         self.task: Task | None = None
         self.listeners: list[Callable[[], object]] = []
         """Called after each change, in whatever thread that was made."""
-        self._earlier: list[State] = []
-        self._later: list[State] = []
         self._lock = threading.RLock()
+        self._saved: object = self._version()
         self._encoded: tuple[tuple[Reference, ...], References] | None = None
+
+    @property
+    def state(self) -> State:
+        return self.history.state
 
     def open(self, path: str) -> ImageFile:
         """An image that may be opened.
@@ -92,6 +96,11 @@ class Session:
     def is_current(self, result: Result) -> bool:
         """Whether the references are still those that it was found with."""
         return result.references == self.state.references
+
+    def is_finished(self, path: str) -> bool:
+        """Whether all of an image was segmented with the references as they are now."""
+        result = self.result(path)
+        return result is not None and result.part is None and self.is_current(result)
 
     def add_reference(self, path: str, box: Box) -> None:
         """A box around an example cell, which is rounded to whole pixels.
@@ -136,7 +145,7 @@ class Session:
             FsisError: there is hardly any of the box inside the image, or nothing was segmented yet.
         """
         rounded = self._rounded(path, box)
-        result = self._segmented(path)
+        result = self.segmented(path)
         row = result.likest(rounded)
         if row is not None:
             self.mark(path, row, "right")
@@ -153,19 +162,26 @@ class Session:
 
     def undo(self) -> None:
         """Back to before the last change, if there was one."""
-        self._step(self._earlier, self._later)
+        self.history.undo()
+        self._tell()
 
     def redo(self) -> None:
         """What was undone last is done again, if nothing else was done since."""
-        self._step(self._later, self._earlier)
+        self.history.redo()
+        self._tell()
 
-    @property
-    def can_undo(self) -> bool:
-        return bool(self._earlier)
+    def begin(self, name: str, work: Callable[[Task], str | None]) -> Task:
+        """Begin a piece of work, as `Task` describes it.
 
-    @property
-    def can_redo(self) -> bool:
-        return bool(self._later)
+        Raises:
+            FsisError: something else is at work.
+        """
+        with self._lock:
+            if self.task is not None and self.task.running:
+                raise FsisError(f"still at work: {self.task.name}; wait for it or stop it")
+            self.task = Task(name, work, self._tell)
+        self._tell()
+        return self.task
 
     def segment(self, path: str, part: Box | None = None) -> Task:
         """Begin to segment an image, or the part of it that is seen.
@@ -173,105 +189,69 @@ class Session:
         Raises:
             FsisError: no reference was shown, or something else is at work.
         """
-        references = self.state.references
-        if not references:
-            raise FsisError("no example yet: draw a box around a cell first")
+        references = self._shown()
         seen = None if part is None else self._rounded(path, part)
+        what = "segmenting" if part is None else "segmenting the part that is seen of"
+        return self.begin(f"{what} {os.path.basename(path)}", lambda task: self._segment(task, path, references, seen))
 
-        def work(advance: Advance) -> None:
-            with self.open(path) as image:
-                encoded = self._encode(references)
-                if seen is None:
-                    job = Job(image, encoded, self._pixel_size(image))
-                    found, covered = find_all(self.segmenter, job, self.settings.tile, advance), None
-                else:
-                    found, covered = find_in_part(
-                        self.segmenter,
-                        image,
-                        encoded,
-                        seen,
-                        pixel_size=self._pixel_size(image),
-                        tile=self.settings.tile,
-                        advance=advance,
-                    )
-            whole = dataclasses.replace(WHOLE_CELLS(found, 0.0), category=self.settings.category)
-            result = Result(whole, references, covered)
-            self._change(lambda state: _with_result(state, path, result.taken_over(state.results.get(path))))
+    def segment_all(self, paths: Sequence[str]) -> Task:
+        """Begin to segment those of some images that were not segmented as a whole with the references as they are now.
 
-        with self._lock:
-            if self.task is not None and self.task.running:
-                raise FsisError(f"still at work: {self.task.name}; wait for it or stop it")
-            what = "segmenting" if part is None else "segmenting the part that is seen of"
-            self.task = Task(f"{what} {os.path.basename(path)}", work, self._tell)
-        self._tell()
-        return self.task
+        An image that cannot be read is left out, and told at the end.
+
+        Raises:
+            FsisError: no reference was shown, or something else is at work.
+        """
+        references = self._shown()
+
+        def work(task: Task) -> str:
+            waiting = [path for path in paths if not self.is_finished(path)]
+            failures = []
+            for number, path in enumerate(waiting, start=1):
+                task.name = f"image {number} of {len(waiting)}: {os.path.basename(path)}"
+                task.advance(0, 0)
+                try:
+                    self._segment(task, path, references, None)
+                except StoppedError:
+                    raise
+                except FsisError as error:
+                    failures.append(error)
+            if failures:
+                more = f"; and {len(failures) - 1} more" if len(failures) > 1 else ""
+                raise FsisError(f"{len(failures)} of {len(waiting)} images failed: {failures[0]}{more}")
+            return f"{len(waiting)} images segmented, {len(paths) - len(waiting)} were before"
+
+        return self.begin("segmenting all images", work)
 
     def causes(self, path: str) -> tuple[str, ...]:
         """Where nothing counts in an image: the likeliest reasons, a line each, as `fsis segment` tells them."""
-        result = self._segmented(path)
+        result = self.segmented(path)
         with self.open(path) as image:
-            size, references = self._pixel_size(image), self._encode(result.references)
+            size, references = self.pixel_size(image), self.encode(result.references)
             plan = self.segmenter.plan(image, references, pixel_size=size, tile=self.settings.tile)
         return no_cell_causes(result.found, self.filters.min_score, plan, references.sides_in(size))
-
-    def export(self, path: str, kinds: Sequence[str]) -> dict[str, str]:
-        """Write the cells that count in an image as `fsis segment` does, and the session beside them.
-
-        Returns:
-            Kind -> file.
-
-        Raises:
-            FsisError: not the whole image was segmented with the references as they are now; or as `write_outputs`.
-        """
-        result = self._segmented(path)
-        if result.part is not None or not self.is_current(result):
-            why = "only a part of it was segmented" if result.part else "the examples have changed since"
-            raise FsisError(f"{path}: {why}: segment the image first")
-        name = self.settings.name(path)
-        check_results(self.paths(), [name], self.output, kinds)
-        with self.open(path) as image:
-            files = write_outputs(
-                self.output,
-                name,
-                image,
-                result.counted(self.filters),
-                kinds,
-                file_name=file_name(path),
-                references=list(self._encode(result.references).images),
-                pixel_size=self._pixel_size(image),
-            )
-        self.save()
-        return files
-
-    def command(self, path: str, kinds: Sequence[str]) -> str:
-        """The `fsis segment` that gives what `export` writes, but for the corrections."""
-        return segment_command(
-            path,
-            self.state.references,
-            self.filters,
-            dataclasses.replace(self.settings, save=tuple(kinds)),
-            self.output,
-            checkpoint=self.checkpoint,
-            min_score=self.segmenter.min_score,
-        )
 
     def paths(self) -> list[str]:
         """The images that references or results are of."""
         state = self.state
         return list(dict.fromkeys([*(reference.image for reference in state.references), *state.results]))
 
-    def save(self) -> list[str]:
-        """Write the session to its folder, and the references as `fsis segment --references` takes them.
+    def save(self) -> str:
+        """Write the session to its folder; the file.
 
-        Returns:
-            The files.
+        Raises:
+            OutputError: it cannot be written.
         """
-        written = [write_session(self.output / SESSION_FILE, self.state, self.filters, self.segmenter.fingerprint)]
-        state = self.state
-        if state.references:
-            self._encode(state.references).save(self.output / REFERENCES_FILE)
-            written.append(str(self.output / REFERENCES_FILE))
-        return written
+        version = self._version()
+        fingerprint = self.segmenter.fingerprint
+        file = write_session(self.output / SESSION_FILE, self.state, self.filters, self.looked_at, fingerprint)
+        self._saved = version
+        return file
+
+    def save_changes(self) -> None:
+        """As `save`, if there is anything to go on with that is not in the file yet."""
+        if self._saved != self._version():
+            self.save()
 
     def load(self) -> bool:
         """Go on with the session in the folder, if there is one: a step of undo. Its images must be there as they were.
@@ -282,18 +262,20 @@ class Session:
         file = self.output / SESSION_FILE
         if not file.exists():
             return False
-        state, filters = read_session(file, self.segmenter.fingerprint)
+        state, filters, looked_at = read_session(file, self.segmenter.fingerprint)
         sizes: Mapping[str, tuple[int, int]] = {path: result.found.size for path, result in state.results.items()}
         for path in dict.fromkeys([*sizes, *(reference.image for reference in state.references)]):
             with self.open(path) as image:
                 size = (image.shape[0], image.shape[1])
                 if sizes.get(path, size) != size:
                     raise FsisError(f"{file}: {path} has {size[1]}x{size[0]} pixels now: delete the session")
-        self.filters = filters
+        self.filters, self.looked_at = filters, looked_at
         self._change(lambda _: state)
+        self._saved = self._version()
         return True
 
-    def _pixel_size(self, image: ImageFile) -> float | None:
+    def pixel_size(self, image: ImageFile) -> float | None:
+        """Micrometres per pixel of an image, if they are known."""
         return image.pixel_size if self.settings.pixel_size is None else self.settings.pixel_size
 
     def _examples(self, references: Sequence[Reference]) -> list[Example]:
@@ -303,7 +285,7 @@ class Session:
         )
         return [boxed_examples(reference.image, [reference.box], opener)[0] for reference in references]
 
-    def _encode(self, references: tuple[Reference, ...]) -> References:
+    def encode(self, references: tuple[Reference, ...]) -> References:
         """What the network keeps of references, once for the same ones."""
         encoded = self._encoded
         if encoded is None or encoded[0] != references:
@@ -311,32 +293,52 @@ class Session:
             self._encoded = encoded
         return encoded[1]
 
+    def _shown(self) -> tuple[Reference, ...]:
+        """The references, of which there must be one."""
+        if not self.state.references:
+            raise FsisError("no example yet: draw a box around a cell first")
+        return self.state.references
+
+    def _segment(self, task: Task, path: str, references: tuple[Reference, ...], seen: Box | None) -> None:
+        """An image, or the tiles that answer for a part of it."""
+        tile, covered = self.settings.tile, None
+        with self.open(path) as image:
+            encoded, size = self.encode(references), self.pixel_size(image)
+            if seen is None:
+                found = find_all(self.segmenter, Job(image, encoded, size), tile, task.advance)
+            else:
+                found, covered = find_in_part(
+                    self.segmenter, image, encoded, seen, pixel_size=size, tile=tile, advance=task.advance
+                )
+        whole = dataclasses.replace(WHOLE_CELLS(found, 0.0), category=self.settings.category)
+        result = Result(whole, references, covered)
+        self._change(lambda state: _with_result(state, path, result.taken_over(state.results.get(path))))
+
+    def _version(self) -> object:
+        """Another value whenever there is something else to be saved."""
+        return self.history.changes, self.filters, self.looked_at
+
     def _rounded(self, path: str, box: Box) -> Box:
         with self.open(path) as image:
             return whole_pixels(box, (image.shape[0], image.shape[1]))
 
-    def _segmented(self, path: str) -> Result:
+    def segmented(self, path: str) -> Result:
+        """What was found in an image.
+
+        Raises:
+            FsisError: it was not segmented yet.
+        """
         result = self.result(path)
         if result is None:
             raise FsisError(f"{path}: not segmented yet")
         return result
 
     def _correct(self, path: str, change: Callable[[Result], Result]) -> None:
-        self._segmented(path)
+        self.segmented(path)
         self._change(lambda state: _with_result(state, path, change(state.results[path])))
 
     def _change(self, change: Callable[[State], State]) -> None:
-        with self._lock:
-            self._earlier = [*self._earlier, self.state][-_MOST_STEPS:]
-            self._later = []
-            self.state = change(self.state)
-        self._tell()
-
-    def _step(self, source: list[State], target: list[State]) -> None:
-        with self._lock:
-            if source:
-                target.append(self.state)
-                self.state = source.pop()
+        self.history.change(change)
         self._tell()
 
     def _tell(self) -> None:

@@ -15,17 +15,17 @@ class Task:
 
     Args:
         name: what it does, for a person.
-        work: is given `advance`, which it calls with the number of finished parts and of all of them, and which raises
-            StoppedError where the work should end.
+        work: is given this task, whose `advance` it calls now and then, which raises StoppedError where the work should
+            end; it may give a line that says what came of it.
         done: called in the thread when it has ended, however it did.
     """
 
-    def __init__(
-        self, name: str, work: Callable[[Callable[[int, int], None]], object], done: Callable[[], object]
-    ) -> None:
+    def __init__(self, name: str, work: Callable[["Task"], str | None], done: Callable[[], object]) -> None:
         self.name = name
         self.finished, self.total = 0, 0
         """Parts; 0 of 0 before the number is known."""
+        self.told = ""
+        """What came of it, in one line, where there is more to say than that it has ended."""
         self.error = ""
         """Why there is no result, in one line; while it runs, and if it succeeds, nothing."""
         self._work, self._done = work, done
@@ -37,15 +37,25 @@ class Task:
     def running(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to end."""
+        return self._stop.is_set()
+
     def stop(self) -> None:
-        """End it after the tile that it is at work on."""
+        """End it after the part that it is at work on."""
         self._stop.set()
 
     def wait(self, seconds: float | None = None) -> None:
         """Until it has ended."""
         self._thread.join(seconds)
 
-    def _advance(self, finished: int, total: int) -> None:
+    def advance(self, finished: int, total: int) -> None:
+        """So many parts of all are done.
+
+        Raises:
+            StoppedError: the work should end.
+        """
         self.finished, self.total = finished, total
         if self._stop.is_set():
             raise StoppedError("stopped")
@@ -53,7 +63,7 @@ class Task:
     def _run(self) -> None:
         failure = "it failed: the terminal tells why"
         try:
-            self._work(self._advance)
+            self.told = self._work(self) or ""
             failure = ""
         except FsisError as error:
             failure = str(error)

@@ -12,7 +12,7 @@ from tiny_detector import tiny_detector
 from fsis_jax.checkpoints.weights import Trained, save_weights
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.interactive.folders import Folders
-from fsis_jax.interactive.session import Session
+from fsis_jax.interactive.session import UPLOADS, Session
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def new_session(segmenter: Segmenter, folder: pathlib.Path, weights: str) -> Cal
     """A session over the working folder, with results in `out`."""
 
     def new() -> Session:
-        return Session(segmenter, Folders(["."]), folder / "out", checkpoint=weights)
+        return Session(segmenter, Folders(["."], [folder / "out" / UPLOADS]), folder / "out", checkpoint=weights)
 
     return new
 

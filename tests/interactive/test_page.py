@@ -7,9 +7,11 @@ pytest.importorskip("bokeh", reason="the page needs the extra `app` (Bokeh)")
 import numpy as np
 from bokeh.document import Document
 
-from fsis_jax.app import page as module
+from fsis_jax.app import controls
 from fsis_jax.app.page import Page
+from fsis_jax.interactive.exporting import export_images
 from fsis_jax.interactive.state import Filters
+from fsis_jax.io.outputs import FILES
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -37,7 +39,7 @@ def segmented(page):
 
 def click(page, tool, row):
     """On a pixel of an instance."""
-    page._tool.active = tool
+    page._controls.tool.active = tool
     crop = page._session.result(page._path).found.masks[row]
     ys, xs = np.nonzero(crop.mask)
     page._clicked(crop.x + float(xs[0]) + 0.5, crop.y + float(ys[0]) + 0.5)
@@ -58,65 +60,135 @@ def test_the_picture_shows_the_image_with_square_pixels(page):
 
 
 def test_an_example_is_shown_with_its_command_and_taken_away_by_a_click(page):
-    assert "Drag a box" in page._crops_shown.text
+    assert "Drag a box" in page._controls.crops.text
     page._boxed(BOX)
     page._refresh()
-    assert page._crops_shown.text.count("<img") == 1
-    assert "--reference a.png:10,5,31,26" in page._command.text
+    assert page._controls.crops.text.count("<img") == 1
+    assert "--reference a.png:10,5,31,26" in page._controls.command.text
     page._clicked(20.0, 15.0)
     page._refresh()
     assert page._session.state.references == ()
-    assert "Drag a box" in page._crops_shown.text
+    assert "Drag a box" in page._controls.crops.text
 
 
 def test_outlines_counts_and_corrections(segmented):
     page, picture = segmented, segmented._picture
     result = page._session.result(page._path)
-    everything = list(range(len(result.found)))
-    assert seen(picture._found_ones) == everything
-    assert f">{len(everything)}</span> cells in the image" in page._count.text
-    click(page, module._WRONG, 0)
+    everything = len(result.found)
+    assert len(picture._outlines.data["xs"]) == everything
+    assert f">{everything}</span> cells in the image" in page._controls.count.text
+    click(page, controls.WRONG, 0)
     assert seen(picture._wrong) == [0]
-    assert seen(picture._found_ones) == everything[1:]
-    assert "1 wrong" in page._count.text
-    click(page, module._WRONG, 0)
-    assert seen(picture._wrong) == []
-    click(page, module._RIGHT, 1)
+    assert picture._said.data["place"] == [0]
+    assert f">{everything - 1}</span>" in page._controls.count.text
+    assert "1 wrong" in page._controls.count.text
+    click(page, controls.WRONG, 0)
+    assert seen(picture._wrong) == picture._said.data["place"] == []
+    click(page, controls.RIGHT, 1)
     assert seen(picture._sure) == [1]
-    click(page, module._DELETE, 0)
-    assert seen(picture._found_ones) == everything[2:]
-    page._tool.active = module._ADD
+    click(page, controls.DELETE, 0)
+    assert picture._said.data["place"] == [0, 1]
+    assert seen(picture._wrong) == []
+    page._controls.tool.active = controls.ADD
     page._boxed((70.0, 50.0, 79.0, 59.0))
     page._refresh()
-    assert "1 right, 1 deleted, 1 added" in page._count.text
+    assert "1 right, 1 deleted, 1 added" in page._controls.count.text
     assert len(picture._added.data["xs"]) == 1
-    page._tool.active = module._DELETE
+    page._controls.tool.active = controls.DELETE
     page._clicked(74.5, 54.5)
     page._refresh()
     assert len(picture._added.data["xs"]) == 0
-    assert not page._undo.disabled
+    assert not page._controls.undo.disabled
 
 
-def test_sliders_act_at_once_and_send_no_outline_again(segmented):
+def test_sliders_count_and_draw_sizes_and_send_no_outline_again(segmented):
     page, picture = segmented, segmented._picture
     result, before = page._session.result(page._path), picture._outlines.data
-    page._score.value = float(result.found.scores[0])
+    bars = page._controls.sizes._bars
+    assert sum(bars.data["counted"]) == len(result.found)
+    page._controls.score.value = float(np.median(result.found.scores))
     page._refresh()
-    kept = np.flatnonzero(result.kept(page._session.filters)).tolist()
-    assert seen(picture._found_ones) == kept
-    assert len(kept) < len(result.found)
+    count = int(result.kept(page._session.filters).sum())
+    assert 0 < count < len(result.found)
+    assert f">{count}</span>" in page._controls.count.text
+    assert sum(bars.data["counted"]) == count
     assert picture._outlines.data is before
-    page._score.value = 0
-    page._area.value = (float(np.median(result.areas)), page._area.end)
+    page._controls.score.value = 0
+    page._controls.area.value = (float(np.median(result.areas)), page._controls.area.end)
     page._refresh()
-    assert 0 < len(seen(picture._found_ones)) < len(result.found)
+    assert 0 < sum(bars.data["counted"]) < len(result.found)
     assert page._session.filters.max_area == np.inf
+
+
+def test_an_example_is_segmented_with_at_once_if_that_is_wanted(page, monkeypatch):
+    page._boxed(BOX)
+    page._look_at_work()
+    assert page._session.task.name == "segmenting the part that is seen of a.png"
+    page._session.task.wait()
+    assert page._session.task.error == ""
+    assert page._session.result(page._path).part == (0, 0, 80, 60)
+    page._controls.at_once.active = False
+    page._boxed((20.0, 30.0, 40.0, 50.0))
+    page._look_at_work()
+    assert not page._session.task.running
+    page._refresh()
+    assert "segment again" in page._controls.count.text
+    # What is seen is large.
+    page._controls.at_once.active = True
+    monkeypatch.setattr("fsis_jax.app.page._AT_ONCE", 80 * 60 - 1)
+    page._boxed((50.0, 20.0, 70.0, 40.0))
+    page._look_at_work()
+    assert not page._session.task.running
+
+
+def test_all_images_and_what_is_taken_away(page, folder):
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    page._list()
+    page._boxed(BOX)
+    page._again = False
+    task = page._session.segment_all(page._images())
+    task.wait()
+    assert task.error.startswith("1 of 3 images failed: ")
+    assert "broken.png" in task.error
+    page._refresh()
+    assert "1 of 3 images failed" in page._controls.work.text
+    assert page._finished() == [str(folder / "a.png"), str(folder / "b.png")]
+    page._controls.kinds.active = [list(FILES).index("geojson")]
+    page._pressed(lambda: export_images(page._session, page._finished(), page._chosen()))(None)
+    page._session.task.wait()
+    page._look_at_work()
+    assert "a.geojson, b.geojson, session.refs" in page._controls.written.text
+    assert (folder / "out/b.geojson").exists()
+    assert page._session.segment_all(page._images()).wait() is None
+
+
+def test_an_example_is_taken_away_by_its_crop(page):
+    page._boxed(BOX)
+    page._refresh()
+    assert "forget 0" in page._controls.crops.text
+    page._controls.asked.value = "forget 0"
+    assert page._session.state.references == ()
+    page._controls.asked.value = "forget x"
+    page._controls.asked.value = "open /etc/passwd"
+    assert "not below what may be opened here" in page._controls.message.text
+
+
+def test_the_image_that_was_looked_at_is_open_in_the_next_tab(page, folder):
+    page._chose(str(folder / "b.png"))
+    other = Page(Document(), page._session)
+    assert other._path == str(folder / "b.png")
+    assert other._controls.image.value == str(folder / "b.png")
+    page._session.save_changes()
+    assert (folder / "out/session.json").exists()
+    (folder / "out/session.json").unlink()
+    page._session.save_changes()  # nothing has changed since
+    assert not (folder / "out/session.json").exists()
 
 
 def test_two_tabs_show_the_same(segmented, session):
     other = Page(Document(), session)
-    assert seen(other._picture._found_ones) == seen(segmented._picture._found_ones)
-    click(other, module._WRONG, 0)
+    assert other._picture._outlines.data == segmented._picture._outlines.data
+    click(other, controls.WRONG, 0)
     segmented._refresh()
     assert seen(segmented._picture._wrong) == [0]
     other._closed(None)
@@ -126,12 +198,12 @@ def test_two_tabs_show_the_same(segmented, session):
 def test_what_is_wrong_is_one_line_on_the_page(page, folder):
     (folder / "<b>.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     page._chose(str(folder / "<b>.png"))
-    assert "&lt;b&gt;.png: " in page._message.text
-    assert "class='bad'" in page._message.text
+    assert "&lt;b&gt;.png: " in page._controls.message.text
+    assert "class='bad'" in page._controls.message.text
     page._chose("/etc/passwd")
-    assert "not below what may be opened here" in page._message.text
-    page._guarded(page._exported)()
-    assert "not segmented yet" in page._message.text
+    assert "not below what may be opened here" in page._controls.message.text
+    page._pressed(lambda: export_images(page._session, page._finished(), page._chosen()))(None)
+    assert "no image was segmented as a whole" in page._controls.message.text
     assert page._path == str(folder / "a.png")
 
 
@@ -139,5 +211,5 @@ def test_a_slide_of_too_many_outlines_tells_to_zoom(segmented, monkeypatch):
     monkeypatch.setattr("fsis_jax.app.picture._MOST", 1)
     segmented._picture._found = None
     segmented._draw()
-    assert "zoom in" in segmented._message.text
+    assert "zoom in" in segmented._controls.message.text
     assert segmented._picture._outlines.data["xs"] == []

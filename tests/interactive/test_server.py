@@ -11,6 +11,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from fsis_jax.app.server import PageServer, is_local
+from fsis_jax.app.uploads import UPLOAD, UploadHandler
 from fsis_jax.errors import FsisError
 
 
@@ -53,6 +54,55 @@ def test_the_page_and_its_code_are_served(server):
 @pytest.mark.parametrize("path", ["", "x/", "static/js/bokeh.min.js", "ws", "autoload.js", "favicon.ico"])
 def test_without_the_token_there_is_nothing(server, path):
     assert status(f"http://127.0.0.1:{server.port}/{path}") == 403
+
+
+@pytest.fixture
+def uploads(session):
+    """The address of a server that takes images for a session."""
+    made, ready = [], threading.Event()
+
+    def serve():
+        handlers = [(UPLOAD, UploadHandler, {"session": session})]
+        made.append(PageServer(lambda document: None, handlers=handlers))
+        ready.set()
+        made[0].run()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert ready.wait(60)
+    yield f"{made[0].url}upload"
+    made[0].stop()
+    thread.join(60)
+
+
+def post(url, name, body, **headers):
+    """Status and text."""
+
+    async def send():
+        request = HTTPRequest(f"{url}?name={name}", method="POST", body=body, headers=headers)
+        return await AsyncHTTPClient().fetch(request, raise_error=False)
+
+    answer = asyncio.run(send())
+    return answer.code, answer.body.decode()
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_images_are_taken(uploads, session, folder, monkeypatch):
+    data = (folder / "a.png").read_bytes()
+    assert post(uploads, "x.png", data) == (200, str(folder / "out/uploads/x.png"))
+    assert (folder / "out/uploads/x.png").read_bytes() == data
+    code, text = post(uploads, "broken.png", b"nothing")
+    assert code == 400
+    assert "broken.png: " in text
+    assert post(uploads, "x.exe", data)[0] == 400
+    assert post(uploads, "y.png", data, Origin="http://evil.example")[0] == 403
+    assert post(uploads.replace("/upload", "x/upload"), "y.png", data)[0] == 403
+    assert status(uploads) == 405
+    monkeypatch.setattr("fsis_jax.app.uploads.MOST_BYTES", 10)
+    code, text = post(uploads, "y.png", data)
+    assert code == 400
+    assert "y.png: larger than" in text
+    assert [file.name for file in (folder / "out/uploads").iterdir()] == ["x.png"]
 
 
 def test_each_address_has_a_token_of_its_own(server):

@@ -12,6 +12,7 @@ import pytest
 from fsis_jax.cli.segmenting import segment
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.tidying import WHOLE_CELLS
+from fsis_jax.interactive.exporting import command, export, export_references
 from fsis_jax.interactive.folders import Folders
 from fsis_jax.interactive.session import Session
 from fsis_jax.interactive.state import Filters
@@ -52,13 +53,13 @@ def test_what_is_exported_is_what_the_command_writes_byte_for_byte(segmented, fo
     filters = Filters(float(round(best[-1], 3) + 0.001), float(areas[0] + 1), float(areas[-1] + 0.5))
     segmented.set_filters(filters)
     kinds = list(FILES)
-    files = segmented.export(a, kinds)
+    files = export(segmented, a, kinds)
     assert 0 < len(segmented.result(a).counted(filters)) < len(best)
-    command = shlex.split(segmented.command(a, kinds))
-    assert command[:3] == ["fsis", "segment", "a.png"]
-    assert command[3:7] == ["--reference", "a.png:10,5,31,26", "--reference", "a.png:20,30,40,50"]
-    command[command.index("--output") + 1] = "other"
-    segment(command[2:])
+    line = shlex.split(command(segmented, a, kinds))
+    assert line[:3] == ["fsis", "segment", "a.png"]
+    assert line[3:7] == ["--reference", "a.png:10,5,31,26", "--reference", "a.png:20,30,40,50"]
+    line[line.index("--output") + 1] = "other"
+    segment(line[2:])
     for kind in kinds:
         written = (folder / "other" / FILES[kind].format("a")).read_bytes()
         assert pathlib.Path(files[kind]).read_bytes() == written, kind
@@ -78,11 +79,11 @@ def test_a_part_gives_what_the_whole_gives_there(segmenter, folder, picture):
     assert (x1, y1, y2) == (0, 0, 240)
     assert 150 <= x2 < 300
     with pytest.raises(FsisError, match="only a part of it was segmented"):
-        session.export(path, ["labels"])
+        export(session, path, ["labels"])
     finish(session.segment(path))
     whole = session.result(path)
     assert whole.part is None
-    expected = WHOLE_CELLS(segmenter.segment(large, session._encode(session.state.references), min_score=0.0), 0.0)
+    expected = WHOLE_CELLS(segmenter.segment(large, session.encode(session.state.references), min_score=0.0), 0.0)
     np.testing.assert_array_equal(whole.found.labels(0.0), expected.labels(0.0))
     known = {tuple(box) for box in part.found.boxes.tolist()}
     inside = [tuple(box) for box in whole.found.boxes.tolist() if box[2] < x2 - 40]
@@ -106,8 +107,8 @@ def test_corrections_count_and_are_undone(segmented, a):
     segmented.redo()
     assert segmented.result(a).verdicts == {0: "wrong", 1: "deleted"}
     segmented.mark(a, 0, "right")
-    assert not segmented.can_redo
-    while segmented.can_undo:
+    assert not segmented.history.can_redo
+    while segmented.history.can_undo:
         segmented.undo()
     assert segmented.result(a) is None
     assert segmented.state.references == ()
@@ -133,7 +134,7 @@ def test_a_session_is_gone_on_with(segmented, new_session, a, folder):
     segmented.add_cell(a, (70.0, 50.0, 80.0, 60.0))
     segmented.set_filters(Filters(0.001, 3.0))
     kinds = ["labels", "geojson"]
-    files = segmented.export(a, kinds)
+    files = export(segmented, a, kinds)
     before = [pathlib.Path(file).read_bytes() for file in files.values()]
     assert (folder / "out/session.json").exists()
     other = new_session()
@@ -141,8 +142,8 @@ def test_a_session_is_gone_on_with(segmented, new_session, a, folder):
     assert other.filters == segmented.filters
     assert other.state.references == segmented.state.references
     assert other.result(a).verdicts == {0: "wrong"}
-    assert [pathlib.Path(file).read_bytes() for file in other.export(a, kinds).values()] == before
-    # The references that were saved with it serve the command.
+    assert [pathlib.Path(file).read_bytes() for file in export(other, a, kinds).values()] == before
+    export_references(other)
     segment(["b.png", "--references", "out/session.refs", "--checkpoint", other.checkpoint, "--output", "out2"])
     (folder / "out/session.json").unlink()
     assert not other.load()
@@ -152,7 +153,7 @@ def test_references_that_change_make_a_result_an_old_one(segmented, a):
     segmented.add_reference(a, (20.0, 30.0, 40.0, 50.0))
     assert not segmented.is_current(segmented.result(a))
     with pytest.raises(FsisError, match="the examples have changed since: segment the image first"):
-        segmented.export(a, ["labels"])
+        export(segmented, a, ["labels"])
     segmented.remove_reference(1)
     assert segmented.is_current(segmented.result(a))
     segmented.remove_reference(0)
@@ -171,7 +172,7 @@ def test_what_is_wrong_is_told_in_one_line(session, a, folder):
     with pytest.raises(FsisError, match="not segmented yet"):
         session.mark(a, 0, "wrong")
     assert session.state.references == ()
-    assert not session.can_undo
+    assert not session.history.can_undo
 
 
 def test_work_stops_and_one_piece_runs_at_a_time(session, a, monkeypatch):

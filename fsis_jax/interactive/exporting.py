@@ -1,0 +1,113 @@
+"""What is taken away from a session: files as `fsis segment` writes them, the references, and training data."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from fsis_jax.errors import FsisError
+from fsis_jax.interactive.command import segment_command
+from fsis_jax.interactive.session import Session
+from fsis_jax.interactive.task import Task
+from fsis_jax.interactive.training_data import write_training_data
+from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
+
+REFERENCES_FILE = "session.refs"
+TRAINING_FOLDER = "training"
+
+
+def export(session: Session, path: str, kinds: Sequence[str]) -> dict[str, str]:
+    """Write the cells that count in an image as `fsis segment` does, and the session beside them.
+
+    Returns:
+        Kind -> file.
+
+    Raises:
+        FsisError: not the whole image was segmented with the references as they are now; or as `write_outputs`.
+    """
+    result = session.segmented(path)
+    if not session.is_finished(path):
+        why = "only a part of it was segmented" if result.part else "the examples have changed since"
+        raise FsisError(f"{path}: {why}: segment the image first")
+    name = session.settings.name(path)
+    check_results(session.paths(), [name], session.output, kinds)
+    with session.open(path) as image:
+        files = write_outputs(
+            session.output,
+            name,
+            image,
+            result.counted(session.filters),
+            kinds,
+            file_name=file_name(path),
+            references=list(session.encode(result.references).images),
+            pixel_size=session.pixel_size(image),
+        )
+    session.save()
+    return files
+
+
+def export_images(session: Session, paths: Sequence[str], kinds: Sequence[str]) -> Task:
+    """Begin to `export` images, and the references as `fsis segment --references` takes them.
+
+    Raises:
+        FsisError: there is nothing to write, two images have one name, or something else is at work.
+    """
+    if not kinds:
+        raise FsisError("nothing to export: choose at least one kind of file")
+    if not paths:
+        raise FsisError("no image was segmented as a whole with these examples: segment one first")
+    check_names(paths)
+
+    def work(task: Task) -> str:
+        files: list[str] = []
+        for number, path in enumerate(paths):
+            task.advance(number, len(paths))
+            files += export(session, path, kinds).values()
+        export_references(session)
+        return f"{session.output}: {', '.join(os.path.basename(file) for file in files)}, {REFERENCES_FILE}"
+
+    return session.begin("exporting", work)
+
+
+def export_references(session: Session) -> str:
+    """Write the references as `fsis segment --references` takes them; the file.
+
+    Raises:
+        FsisError: there are none, or the file cannot be written.
+    """
+    references = session.state.references
+    if not references:
+        raise FsisError("no example yet: draw a box around a cell first")
+    file = session.output / REFERENCES_FILE
+    session.encode(references).save(file)
+    return str(file)
+
+
+def export_training_data(session: Session) -> Task:
+    """Begin to write the corrected images as a folder for training, in the place of the one written before.
+
+    Raises:
+        FsisError: nothing was corrected yet, or something else is at work.
+    """
+    corrected = {path: result for path, result in session.state.results.items() if result.verdicts or result.added}
+    if not corrected:
+        raise FsisError("nothing was corrected yet: mark what is wrong or right, or add what was missed")
+
+    def work(task: Task) -> str:
+        folder = session.output / TRAINING_FOLDER
+        images, cells = write_training_data(folder, session.open, corrected, session.filters, task.advance)
+        return f"{folder}: {cells} cells in {images} images, to train on (--config.data.root)"
+
+    return session.begin("writing training data", work)
+
+
+def command(session: Session, path: str, kinds: Sequence[str]) -> str:
+    """The `fsis segment` that gives what `export` writes of an image, but for the corrections."""
+    return segment_command(
+        path,
+        session.state.references,
+        session.filters,
+        dataclasses.replace(session.settings, save=tuple(kinds)),
+        session.output,
+        checkpoint=session.checkpoint,
+        min_score=session.segmenter.min_score,
+    )
