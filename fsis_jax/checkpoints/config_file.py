@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from fsis_jax.config import base_config
 from fsis_jax.config_check import check_values
 from fsis_jax.errors import FsisError
-from fsis_jax.io.atomic import atomic_write
+from fsis_jax.io.atomic import atomic_write, open_file
 
 NAME = "config.json"
 
@@ -53,7 +53,8 @@ def read_config(path: pathlib.Path) -> ConfigDict:
         FsisError: no such file, no JSON, a key that does not exist, or a value that its key cannot have.
     """
     try:
-        plain = json.loads(path.read_text())
+        with open_file(path) as file:
+            plain = json.loads(file.read())
     except OSError as error:
         raise FsisError(f"{path}: cannot be read ({error.strerror}); give the config.json of a run") from error
     except (ValueError, RecursionError) as error:

@@ -97,7 +97,8 @@ def segment_parser() -> Parser:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="take over OUT/NAME.lock of runs on other machines that have ended without removing it",
+        help="segment also images that are finished, and take over OUT/NAME.lock of runs on other machines that have "
+        "ended without removing it",
     )
     return parser
 

@@ -19,6 +19,7 @@ import numpy as np
 from fsis_jax.conversion.stand_ins import RefusedError, Storage, sequence
 from fsis_jax.conversion.unpickle import load
 from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import open_file
 from fsis_jax.io.damage import is_of_data
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -46,7 +47,7 @@ def read_file(path: pathlib.Path) -> Any:
             containers and arrays.
     """
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise FsisError(f"{path}: the file is empty; {_AGAIN}")
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -16,6 +16,7 @@ from fsis_jax.data.coco_files import annotation_files, find_layout
 from fsis_jax.data.episodes import can_be_shown
 from fsis_jax.data.index import Problem, read_index
 from fsis_jax.errors import FsisError, printable
+from fsis_jax.io.atomic import open_file
 from fsis_jax.io.decoding import decode_image
 from fsis_jax.preprocess.records import Annotations
 
@@ -153,7 +154,8 @@ def _shown(items: Sequence[_T], split: str) -> Iterator[_T]:
 
 def _check_file(path: pathlib.Path, item: Annotations) -> list[Problem]:
     try:
-        data = path.read_bytes()
+        with open_file(path) as file:
+            data = file.read()
     except FileNotFoundError:
         return [Problem(str(path), None, "no such image", "restore it or remove it from the annotation file")]
     except (OSError, ValueError) as error:  # ValueError of a name that no file can have

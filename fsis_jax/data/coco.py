@@ -9,6 +9,7 @@ import pathlib
 
 from fsis_jax.data.index import read_index
 from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import open_file
 from fsis_jax.preprocess.records import Record
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class CocoSource:
     def __getitem__(self, index: int, /) -> Record:
         path = self._images[index]
         try:
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 return Record(self.annotations[index], file.read())
         except OSError as error:
             raise FsisError(f"{path}: cannot be read ({error.strerror or error}): restore the image") from error

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from fsis_jax import fis_cell
 from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import open_file
 
 Layout = Literal["coco", "fis_cell", "prepared"]
 
@@ -98,7 +99,8 @@ def _is_foreign(path: pathlib.Path, changed: int) -> bool:
 def read_json(path: pathlib.Path) -> Any:
     """Raises FsisError: the file cannot be read or is not JSON."""
     try:
-        return json.loads(path.read_bytes())
+        with open_file(path) as file:
+            return json.loads(file.read())
     except OSError as error:
         raise FsisError(f"{path}: cannot be read ({error.strerror or error}): restore the file") from error
     except (ValueError, RecursionError) as error:  # ValueError also of bytes that are no text, and of endless numbers

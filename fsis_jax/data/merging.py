@@ -19,7 +19,7 @@ from typing import Any
 from fsis_jax.data.coco import CocoSource
 from fsis_jax.data.index import annotation_files, find_layout
 from fsis_jax.errors import FsisError
-from fsis_jax.io.atomic import check_unused, new_folder
+from fsis_jax.io.atomic import check_unused, new_folder, open_file
 
 Path = str | os.PathLike[str]
 _SORTS = {"images": "image_id", "annotations": "annotation_id", "categories": "category_id", "licenses": "license"}
@@ -137,7 +137,8 @@ def _merged(contents: Sequence[Mapping[str, Any]], names: _Names) -> dict[str, A
 def _given_folds(file: Path, categories: Mapping[str, int]) -> dict[str, list[int]]:
     """{number: ids} of a file that names categories."""
     try:
-        content = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
+        with open_file(file) as opened:
+            content = json.loads(opened.read())
         folds = {str(int(number)): [str(name) for name in names] for number, names in content.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise FsisError(f'{file}: no folds ({error}): give JSON like {{"1": ["yeast", "nucleus"]}}') from error

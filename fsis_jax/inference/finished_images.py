@@ -6,11 +6,17 @@ Several processes may add to it at once: each line is one write at the file's en
 import errno
 import hashlib
 import json
+import math
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-from fsis_jax.io.atomic import write_failure
+from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import refuse_links, write_failure
+
+_READ_AT_MOST = 16 << 20
+"""Bytes of an image that `identity` reads: 20 milliseconds' worth."""
 
 
 class FinishedImages:
@@ -55,6 +61,20 @@ class FinishedImages:
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue
 
+    def check_place(self, path: str, name: str, plane: list[str]) -> None:
+        """Raise FsisError where the results of a name are of another file that is still there, or of another plane."""
+        place, line = os.path.abspath(path), self.lines.get(name, {})
+        earlier, of_plane = line.get("path", place), line.get("plane", plane)
+        if earlier != place and os.path.exists(earlier):
+            raise FsisError(
+                f"{path}: {self._folder} has the results of {earlier}, of the same name: choose another folder"
+            )
+        if of_plane != plane:
+            raise FsisError(
+                f"{path}: {self._folder} has the results of its plane {','.join(of_plane)}, of the same name {name}: "
+                "choose another folder"
+            )
+
     def append(self, line: dict[str, Any]) -> None:
         """Add a line, which has at least the keys "name", "path", "key" and "files"; `lines` has it after `refresh`.
 
@@ -62,6 +82,7 @@ class FinishedImages:
             OutputError: it cannot be written.
         """
         try:
+            refuse_links(self._path)
             descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
             with open(descriptor, "r+b", buffering=0) as file:
                 file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
@@ -78,8 +99,41 @@ def digest(values: list[Any]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def identity(path: str) -> list[list[int]]:
-    """Sizes and times of change of a file, or of all files in a folder (OME-Zarr); of nothing if it is gone."""
+def identity(path: str) -> list[list[Any]]:
+    """What tells a file, or all files in a folder (OME-Zarr), from others in their place; of nothing if it is gone.
+
+    Size, time of change and a digest, of all of a file or, where that would take long, of its first and last bytes.
+    """
     inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-    stats = [os.stat(place) for place in [path, *sorted(inside)] if os.path.exists(place)]
-    return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+    found: list[list[Any]] = []
+    left = _READ_AT_MOST
+    for place in filter(os.path.exists, [path, *sorted(inside)]):
+        stat, content = os.stat(place), ""
+        if os.path.isfile(place) and left > 0:
+            content = file_digest(place, left)
+            left -= stat.st_size
+        found.append([stat.st_size, stat.st_mtime_ns, content])
+    return found
+
+
+def file_digest(path: str | os.PathLike[str], most: float = math.inf) -> str:
+    """SHA-256 of a file; of one of more than `most` bytes of the first and the last half as many. "" of none."""
+    state = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size <= most:
+                file.seek(0)
+                return hashlib.file_digest(file, "sha256").hexdigest()
+            half = int(most) // 2
+            for start in 0, size - half:
+                file.seek(start)
+                state.update(file.read(half))
+    except OSError:
+        return ""
+    return state.hexdigest()
+
+
+def fingerprints(files: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Kind -> size and SHA-256 of each file."""
+    return {kind: [os.path.getsize(file), file_digest(file)] for kind, file in files.items()}

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from fsis_jax.inference.instances import OF_EACH, CroppedMask, Instances, Size
-from fsis_jax.io.atomic import write_failure
+from fsis_jax.io.atomic import refuse_links, write_failure
 
 _MAGIC = b"fsis tiles 1\n"
 _RECORD = struct.Struct("<QI")
@@ -29,21 +29,22 @@ class Journal:
     Args:
         path: file. It is made, with its folder, when the first tile is finished.
         key: what the tiles depend on: image, references, model, settings. A file with another key is begun again.
+        again: so is one with this key.
 
     Raises:
         OutputError: the file is there but cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], key: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], key: str, *, again: bool = False) -> None:
         self.path = pathlib.Path(path)
         self.finished: dict[int, Instances] = {}
         self._header = _MAGIC + _record(key.encode())
         self._file: BinaryIO | None = None
         try:
-            content = self.path.read_bytes() if self.path.exists() else b""
+            content = self.path.read_bytes() if self.path.is_file() else b""
         except OSError as error:
             raise write_failure(self.path, error) from error
-        self._end = self._read(content, len(self._header)) if content.startswith(self._header) else 0
+        self._end = self._read(content, len(self._header)) if content.startswith(self._header) and not again else 0
 
     def add(self, tile: int, found: Instances) -> None:
         """Note that a tile is finished. Not kept: category, `names` and `min_score`, which are the image's.
@@ -67,6 +68,7 @@ class Journal:
                 self._file.close()
 
     def _open(self) -> BinaryIO:
+        refuse_links(self.path.parent, self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = open(self.path, "r+b" if self._end else "wb")  # noqa: SIM115 (closed by `close`)
         file.truncate(self._end)

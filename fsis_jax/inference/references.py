@@ -20,7 +20,7 @@ import numpy as np
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.traits import TRAITS, KindModel
 from fsis_jax.io.arrays import read_array
-from fsis_jax.io.atomic import atomic_write, read_failure
+from fsis_jax.io.atomic import atomic_write, open_file, read_failure
 from fsis_jax.io.damage import damage_in
 from fsis_jax.models.detector import Pyramid
 
@@ -231,7 +231,7 @@ def load_references(path: str | os.PathLike[str]) -> References:
     """
     name = os.fspath(path)
     try:
-        file = open(path, "rb")  # noqa: SIM115
+        file = open_file(path)
     except FileNotFoundError as error:
         raise FsisError(f"{name}: no such file: make it with `fsis references`") from error
     except OSError as error:

@@ -1,7 +1,8 @@
 """Segmenting image files into a folder of results: one file after the other, on where an earlier run stopped.
 
 `OUT/images.jsonl` gets a line for each finished image: what it was made from, the count and the files. An image that
-has such a line, for the same content, references, model and settings, and its files, is not segmented again.
+has such a line, for the same content, references, model and settings, and its files as they were written, is not
+segmented again.
 `OUT/.tiles/NAME` has what was found in each tile of a large image: an interrupted run goes on from it, and another
 threshold or kind of output needs no network. Results are written into `OUT/NAME.partial/` and moved to their place when
 all are there; Ctrl-C leaves those so far in it. NAME is that of the image and of the plane that is chosen of it.
@@ -10,13 +11,10 @@ All this belongs to the process that has `OUT/NAME.lock` (`lock.py`). Several ma
 another one is at work on does the others first, and then waits.
 """
 
-import contextlib
 import dataclasses
-import errno
 import logging
 import os
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,19 +22,20 @@ from typing import Any
 import fsis_jax
 from fsis_jax.errors import FsisError, OutputError
 from fsis_jax.inference.causes import no_cell_causes
-from fsis_jax.inference.finished_images import FinishedImages, digest, identity
+from fsis_jax.inference.finished_images import FinishedImages, digest, fingerprints, identity
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.lock import BusyError, Lock, acquire
+from fsis_jax.inference.output_folder import OutputFolder
 from fsis_jax.inference.output_settings import Outcome, OutputSettings
 from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tidying import WHOLE_CELLS
-from fsis_jax.io.atomic import check_folder, write_failure
+from fsis_jax.io.atomic import write_failure
 from fsis_jax.io.false_colour import only_stain
 from fsis_jax.io.image_file import ImageFile
-from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
+from fsis_jax.io.outputs import FILES, check_names, check_results, file_name, write_outputs
 from fsis_jax.io.source import open_image
 from fsis_jax.io.writers import check_coco
 
@@ -72,7 +71,8 @@ def segment_files(
             tells whether it has changed.)
         references: None for a closed-set detector.
         output: folder for the results, made if missing. Other processes may write there too.
-        force: take over what runs on other machines have left there, which must have ended.
+        force: segment also what is finished, and take over what runs on other machines have left there, which must
+            have ended.
         progress: called with a path, the number of finished tiles of the image and of all its tiles.
 
     Yields:
@@ -101,37 +101,27 @@ class _Run:
         force: bool,
         progress: Callable[[str, int, int], object] | None,
     ) -> None:
-        self.segmenter, self.references, self.settings, self.output = segmenter, references, settings, output
+        self.segmenter, self.references, self.settings = segmenter, references, settings
+        self.output, self.folder = output, OutputFolder(output)
         self.force, self.progress = force, progress
         self.names = {path: settings.name(path) for path in paths}
         check_names(paths)
         check_results(paths, self.names.values(), output, settings.save)
         segmenter.check_references(references)
-        check_folder(output)
-        self.makes_folder = not output.exists()
         read = dataclasses.replace(settings, save=(), category=None, tidying=WHOLE_CELLS)
         tiling = [str(segmenter.config.data[key]) for key in ("test_canvases", "tile_overlap", "background_contrast")]
         model = [fsis_jax.__version__, segmenter.fingerprint, *map(dataclasses.astuple, segmenter.variants)]
         self.common = [*model, references.digest, dataclasses.astuple(read), tiling]
         self.record = FinishedImages(output)
         for path, name in self.names.items():
-            place, line = os.path.abspath(path), self.record.lines.get(name, {})
-            earlier, plane = line.get("path", place), line.get("plane", settings.plane)
-            if earlier != place and os.path.exists(earlier):
-                raise FsisError(
-                    f"{path}: {output} has the results of {earlier}, of the same name: choose another folder"
-                )
-            if plane != settings.plane:
-                raise FsisError(
-                    f"{path}: {output} has the results of its plane {','.join(plane)}, of the same name {name}: choose "
-                    "another folder"
-                )
+            self.record.check_place(path, name, settings.plane)
         self.before = dict(self.record.lines)
         self.open: list[_FileJob] = []
         self.taken = ""
         self.busy: list[str] = []
         self.elsewhere: list[Outcome] = []
         self.met: set[str] = set()
+        self.changed: set[str] = set()
 
     def outcomes(self) -> Iterator[Outcome]:
         left = []
@@ -153,6 +143,7 @@ class _Run:
                 if self.busy == left:
                     time.sleep(_PAUSE)
                 left = self.busy
+            self.folder.check()
         except KeyboardInterrupt:
             for job in self.open:
                 try:
@@ -163,9 +154,7 @@ class _Run:
         finally:
             for job in list(self.open):
                 self._close(job)
-            if self.makes_folder:  # and nothing came into it
-                with contextlib.suppress(OSError):
-                    self.output.rmdir()
+            self.folder.remove_if_new()
 
     def _segment(self, waiting: Iterator[str]) -> Iterator[Outcome]:
         """Those images that no other run is at work on."""
@@ -186,6 +175,7 @@ class _Run:
     def _jobs(self, waiting: Iterator[str]) -> Iterator[_FileJob]:
         for path in waiting:
             self.taken = path
+            self.folder.check()
             try:
                 lock = acquire(self.output / f"{self.names[path]}.lock", force=self.force)
             except BusyError as error:
@@ -197,6 +187,7 @@ class _Run:
                 self.busy.append(path)
                 continue
             try:
+                self.folder.check()
                 job = self._job(path, lock)
             except BaseException:
                 lock.release()
@@ -233,13 +224,14 @@ class _Run:
                 f"{path}: its pixel size is not known; taken for that of the references, "
                 f"{self.references.pixel_size:g} µm: tell by --pixel-size"
             )
-        journal = Journal(self.output / _TILES / name, key)
+        journal = Journal(self.output / _TILES / name, key, again=self.force)
         return _FileJob(image, self.references, size, journal, key=key, lock=lock)
 
     def _finished(self, path: str) -> Outcome | None:
         """What the record says of an image that was finished with the same settings, whose files are there."""
         line = self.record.lines.get(self.names[path], {})
-        if line.get("key") == self._counted_key(self._key(path)) and self._is_complete(line):
+        again = self.force and line is self.before.get(self.names[path])
+        if not again and line.get("key") == self._counted_key(self._key(path)) and self._is_complete(line):
             return Outcome(path, line["cells"], line["pixel_size"], line["files"], tuple(line.get("causes", ())))
         return None
 
@@ -251,17 +243,19 @@ class _Run:
         """Write the results of an image and note it as done."""
         path, counted = job.image.path, self._counted(found)
         try:
-            files = self._move(self._write(job, counted), self.record.lines.get(self.names[path]))
+            self.folder.check()
+            files, written = self._move(self._write(job, counted), self.record.lines.get(self.names[path]))
             causes = () if len(counted) else self._causes(job, found)
             outcome = Outcome(path, len(counted), job.pixel_size, files, causes)
-            self._note(outcome, job)
+            self._note(outcome, job, written)
             return outcome
         except OutputError:
             raise
         except FsisError as error:
             return Outcome(path, error=str(error))
         finally:
-            shutil.rmtree(self._partial(path), ignore_errors=True)
+            name = self.names[path]
+            self.folder.remove_partial(name, [file.format(name) for file in FILES.values()])
             self._close(job)
 
     def _causes(self, job: _FileJob, found: Instances) -> tuple[str, ...]:
@@ -269,11 +263,12 @@ class _Run:
         plan = self.segmenter.plan(job.image, references, pixel_size=size, tile=self.settings.tile)
         return no_cell_causes(found, self.segmenter.min_score, plan, references.sides_in(size))
 
-    def _move(self, files: dict[str, str], earlier: dict[str, Any] | None) -> dict[str, str]:
-        """All files to where they belong, or none if a folder is there."""
-        places = {kind: self.output / os.path.basename(file) for kind, file in files.items()}
-        for place in filter(pathlib.Path.is_dir, places.values()):
-            raise write_failure(place, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    def _move(
+        self, files: dict[str, str], earlier: dict[str, Any] | None
+    ) -> tuple[dict[str, str], dict[str, list[Any]]]:
+        """All files to where they belong, or none if a folder is there; kind -> path, and `fingerprints`."""
+        places = dict(zip(files, self.folder.places(files.values()), strict=True))
+        written = fingerprints(files)
         if earlier is not None:
             self.record.append({**earlier, "key": ""})  # until all are there, its files may be of two runs
         for kind, place in places.items():
@@ -281,9 +276,9 @@ class _Run:
                 os.replace(files[kind], place)
             except OSError as error:
                 raise write_failure(place, error) from error
-        return {kind: str(place) for kind, place in places.items()}
+        return {kind: str(place) for kind, place in places.items()}, written
 
-    def _note(self, outcome: Outcome, job: _FileJob) -> None:
+    def _note(self, outcome: Outcome, job: _FileJob, written: dict[str, list[Any]]) -> None:
         """Add a line to the record, with the files of an earlier run that tell the same."""
         name, key = self.names[outcome.image], self._counted_key(job.key)
         earlier = self.record.lines.get(name, {"key": "", "files": {}})
@@ -292,7 +287,9 @@ class _Run:
             for file in filter(os.path.exists, others.values()):
                 _logger.warning(f"{file}: of an earlier run with other references or settings")
             others = {}
+        kept = {kind: told for kind, told in earlier.get("written", {}).items() if kind in others}
         line = {**dataclasses.asdict(outcome), "files": {**others, **outcome.files}, "key": key}
+        line["written"] = {**kept, **written}
         where = {"name": name, "path": os.path.abspath(outcome.image), "plane": self.settings.plane}
         self.record.append({**where, **line, "run": str(job.lock.holder)})
 
@@ -304,7 +301,7 @@ class _Run:
             self._write(job, self._counted(found))
             _logger.warning(
                 f"{job.image.path}: {len(job.journal.finished)} tiles are done; their cells are in "
-                f"{self._partial(job.image.path)}, and the same command goes on"
+                f"{self.folder.partial(self.names[job.image.path])}, and the same command goes on"
             )
 
     def _counted(self, found: Instances) -> Instances:
@@ -313,7 +310,7 @@ class _Run:
     def _write(self, job: _FileJob, counted: Instances) -> dict[str, str]:
         path = job.image.path
         return write_outputs(
-            self._partial(path),
+            self.folder.open_partial(self.names[path]),
             self.names[path],
             job.image,
             counted,
@@ -330,9 +327,6 @@ class _Run:
         if job in self.open:
             self.open.remove(job)
 
-    def _partial(self, path: str) -> pathlib.Path:
-        return self.output / f"{self.names[path]}.partial"
-
     def _key(self, path: str) -> str:
         """What the tiles of an image depend on."""
         return digest([*self.common, os.path.abspath(path), identity(path)])
@@ -344,4 +338,13 @@ class _Run:
         )
 
     def _is_complete(self, line: dict[str, Any]) -> bool:
-        return all(os.path.exists(line["files"].get(kind, "")) for kind in self.settings.save)
+        """Whether all files are as they were written; one that is not is told."""
+        files = {kind: line["files"].get(kind, "") for kind in self.settings.save}
+        if not all(map(os.path.isfile, files.values())):
+            return False
+        told = line.get("written", {})
+        changed = [files[kind] for kind, found in fingerprints(files).items() if told.get(kind) != found]
+        for file in set(changed) - self.changed:  # each once
+            _logger.warning(f"{file}: not as it was written: made again")
+        self.changed.update(changed)
+        return not changed

@@ -15,7 +15,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.cropped_mask import CroppedMask, encode
 from fsis_jax.inference.instances import Instances
 from fsis_jax.interactive.state import VERDICTS, Filters, Reference, Result, State
-from fsis_jax.io.atomic import atomic_write, read_failure
+from fsis_jax.io.atomic import atomic_write, open_file, read_failure
 from fsis_jax.io.damage import damage_in
 from fsis_jax.io.outlines import Box
 from fsis_jax.preprocess.windows import decode_columns
@@ -56,7 +56,7 @@ def read_session(path: str | os.PathLike[str], model: str) -> tuple[State, Filte
     """
     name = os.fspath(path)
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             data = file.read()
     except OSError as error:
         raise read_failure(path, error, "session") from error

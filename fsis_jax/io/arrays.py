@@ -1,6 +1,7 @@
 """Arrays of npz archives, which may be a stranger's: none takes more memory than the archive says that it has."""
 
 import math
+import sys
 import zipfile
 
 import numpy as np
@@ -19,4 +20,7 @@ def read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     if math.prod(shape) * dtype.itemsize > member.file_size:
         raise ValueError("more declared than there is")
     with archive.open(member) as part:
-        return np.asarray(np.lib.format.read_array(part, allow_pickle=False))
+        array = np.asarray(np.lib.format.read_array(part, allow_pickle=False))
+    if dtype.kind == "U" and array.size and array.reshape(-1).view(np.uint32).max() > sys.maxunicode:
+        raise ValueError("text of numbers that are no characters")
+    return array

@@ -21,6 +21,7 @@ _REMEDIES = {
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
     errno.ENAMETOOLONG: "shorten the name of the image or of the folder",
     errno.EEXIST: "a part of the path is a file; choose another folder",
+    errno.ELOOP: "a symbolic link has that name, which is not followed: remove it or choose another folder",
 }
 
 
@@ -49,6 +50,13 @@ def read_failure(path: str | os.PathLike[str], error: OSError, kind: str) -> Fsi
     return FsisError(f"{os.fspath(path)}: cannot be read ({error.strerror or error}): give a readable {kind} file")
 
 
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read its bytes. One that might never answer, a pipe or a device, raises OSError."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(errno.ENOTBLK, "a pipe or a device, not a file", os.fspath(path))
+    return open(path, "rb")
+
+
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Raise OutputError where a folder is not there and cannot be made, or must not be written to."""
     place = pathlib.Path(path)
@@ -58,6 +66,13 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise write_failure(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if not os.access(place, os.W_OK | os.X_OK):
         raise write_failure(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def refuse_links(*paths: pathlib.Path) -> None:
+    """Raise the OSError that the system has for it where a path that is written to is a symbolic link."""
+    for path in paths:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def check_unused(folder: pathlib.Path) -> None:

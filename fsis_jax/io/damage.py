@@ -9,6 +9,7 @@ import contextlib
 import errno
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,8 +25,12 @@ CUT_OFF = "copy or export the file again"
 _OF_DATA = (
     *(ValueError, LookupError, ArithmeticError, EOFError, OSError, RuntimeError),
     *(struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError, tifffile.TiffFileError),
+    *(SyntaxError, tokenize.TokenError),
 )
-"""What parsers and decoders raise of data that is not as it should be (imagecodecs' errors are RuntimeErrors)."""
+"""What parsers and decoders raise of data that is not as it should be.
+
+imagecodecs' errors are RuntimeErrors; the last two are of numpy, which reads the head of an array as Python.
+"""
 _OF_CODE = (TypeError, AttributeError, AssertionError)
 """What a library raises too where a value of its file is of another kind than it expects: a tuple, None."""
 

@@ -7,6 +7,7 @@ are stored: an EXIF orientation is not applied, since annotations refer to store
 
 import io
 import os
+import struct
 import zlib
 
 import cv2
@@ -14,12 +15,13 @@ import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.atomic import read_failure
+from fsis_jax.io.atomic import open_file, read_failure
 from fsis_jax.io.colour_maps import is_grey
 from fsis_jax.io.content import Content
 from fsis_jax.io.damage import CUT_OFF, damage_in
 from fsis_jax.io.image_file import check_size
 from fsis_jax.io.intensity import Image, Stretch, check_shape, coarsest, find_stretch, without_alpha
+from fsis_jax.io.jpeg import decode_jpeg
 from fsis_jax.io.planes import Wanted
 from fsis_jax.io.tiff import TIFF_HEADS, open_tiff
 
@@ -29,9 +31,10 @@ WHOLE_HEADS = (_PNG, _JPEG)
 """First bytes of the formats that can only be decoded as a whole."""
 _COLOUR_TYPE = 25
 """Byte of a PNG that tells whether it has a palette."""
+_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+"""Colour types of PNG -> samples of a pixel when it is decoded."""
 _MOST_PIXELS = 1 << 28
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Second bytes of the markers of JPEG that a size follows."""
+_MOST_BYTES = 1 << 30
 _GRAIN = 8
 """As for `Content`, where the size of the cells is not known."""
 _ROWS = 256
@@ -73,7 +76,13 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     if data.startswith(TIFF_HEADS):
         with open_tiff(data, name, Wanted(no_choice=True)) as image:
             return image[:, :]
-    _check_structure(data, name)
+    if data.startswith(_JPEG):
+        decoded = decode_jpeg(data, name, _MOST_PIXELS)
+        return _decode_opencv(data, name) if decoded is None else decoded
+    if not data.startswith(_PNG):
+        what = "the file is empty" if not data else "not a PNG, JPEG or TIFF file"
+        raise FsisError(f"{name}: {what}: save the image as PNG, JPEG or TIFF")
+    _check_png(data, name)
     pixels = _decode_opencv(data, name)
     if pixels.ndim == 3 and _is_grey_png(data):
         return np.ascontiguousarray(pixels[..., 0])
@@ -91,7 +100,7 @@ def read_head(name: str) -> bytes:
 
 def _read(name: str, count: int = -1) -> bytes:
     try:
-        with open(name, "rb") as file:
+        with open_file(name) as file:
             return file.read(count)
     except OSError as error:
         raise read_failure(name, error, "image") from error
@@ -142,22 +151,6 @@ def overview(image: Image, longest: int = 4096) -> tuple[np.ndarray, float]:
     return picture, width / full / factor
 
 
-def _check_structure(data: bytes, name: str) -> None:
-    """The bytes are a PNG or a JPEG of a size that memory holds, which was not cut off."""
-    if data.startswith(_PNG):
-        _check_png(data, name)
-    elif data.startswith(_JPEG):
-        _check_jpeg(data, name)
-    else:
-        what = "the file is empty" if not data else "not a PNG, JPEG or TIFF file"
-        raise FsisError(f"{name}: {what}: save the image as PNG, JPEG or TIFF")
-
-
-def _check_pixels(name: str, height: bytes, width: bytes) -> None:
-    sides = int.from_bytes(height, "big"), int.from_bytes(width, "big")
-    check_size(name, *sides, most=_MOST_PIXELS, remedy="save it as a tiled TIFF, which is read part by part")
-
-
 def _is_grey_png(data: bytes) -> bool:
     """Whether a PNG is grey, maybe with alpha, or has a palette of greys."""
     return data.startswith(_PNG) and (data[_COLOUR_TYPE] in (0, 4) or (_has_palette(data) and is_grey(_palette(data))))
@@ -179,8 +172,12 @@ def _palette(data: bytes) -> np.ndarray:
 def _check_png(data: bytes, name: str) -> None:
     """Every chunk is whole (CRC) and the last one is IEND; the first one declares the size."""
     start = len(_PNG)
-    if data[start + 4 : start + 8] == b"IHDR" and len(data) >= start + 16:
-        _check_pixels(name, data[start + 12 : start + 16], data[start + 8 : start + 12])
+    if data[start + 4 : start + 8] == b"IHDR" and len(data) >= start + 18:
+        width, height = struct.unpack(">II", data[start + 8 : start + 16])
+        remedy = "save it as a tiled TIFF, which is read part by part"
+        # Decoded all of it is in memory, and a kilobyte of the file may be a megabyte of it.
+        pixel = max(data[start + 16] // 8, 1) * _SAMPLES.get(data[start + 17], 1)
+        check_size(name, height, width, most=min(_MOST_PIXELS, _MOST_BYTES // pixel), remedy=remedy)
     while start + 12 <= len(data):
         length = int.from_bytes(data[start : start + 4], "big")
         end = start + 12 + length
@@ -193,26 +190,6 @@ def _check_png(data: bytes, name: str) -> None:
             return
         start = end
     raise FsisError(f"{name}: truncated PNG (ends after {len(data)} bytes without its last chunk): {CUT_OFF}")
-
-
-def _check_jpeg(data: bytes, name: str) -> None:
-    """The image data that follow the first scan header end with an end-of-image marker.
-
-    The segments before the scan are stepped over: a thumbnail inside them has an end marker of its own.
-    """
-    start = 2
-    while start + 4 <= len(data) and data[start] == 0xFF:
-        if data[start + 1] == 0xFF:  # fill byte
-            start += 1
-        elif data[start + 1] == 0xDA:
-            if data.find(b"\xff\xd9", start) >= 0:
-                return
-            break
-        else:
-            if data[start + 1] in _FRAMES:
-                _check_pixels(name, data[start + 5 : start + 7], data[start + 7 : start + 9])
-            start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-    raise FsisError(f"{name}: truncated JPEG (ends after {len(data)} bytes without its end marker): {CUT_OFF}")
 
 
 def _decode_opencv(data: bytes, name: str) -> np.ndarray:

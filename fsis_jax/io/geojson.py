@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.atomic import atomic_write, read_failure
+from fsis_jax.io.atomic import atomic_write, open_file, read_failure
 from fsis_jax.io.outlines import Box, box_around, outlines
 from fsis_jax.io.overlay import PALETTE
 from fsis_jax.io.writers import Result
@@ -97,7 +97,7 @@ def _colour(result: Result, row: int) -> Sequence[int]:
 
 def _read_json(name: str) -> Any:
     try:
-        with open(name, "rb") as file:
+        with open_file(name) as file:
             data = file.read()
     except OSError as error:
         raise read_failure(name, error, "GeoJSON") from error

@@ -18,6 +18,7 @@ from fsis_jax.io.damage import CUT_OFF, damage_in
 from fsis_jax.io.image_file import ImageFile, Plane
 from fsis_jax.io.pixel_size import micrometres
 from fsis_jax.io.planes import Choice, Listed, Wanted, choose_plane, choose_series
+from fsis_jax.io.zarr_chunks import ChunkSizes
 
 _MARKS = (".zgroup", ".zarray", "zarr.json")
 
@@ -177,6 +178,7 @@ def _levels(arrays: Sequence[zarr.Array[Any]], axes: str) -> Iterator[zarr.Array
 def _plane(path: str, array: zarr.Array[Any], axes: str, choice: Choice, cache: ChunkCache) -> Plane:
     """The chosen plane of one resolution."""
     check_chunk(path, array.chunks, array.dtype.itemsize)
+    sizes = ChunkSizes(array)
     y, x = axes.index("Y"), axes.index("X")
     high, wide = array.chunks[y], array.chunks[x]
     height, width = array.shape[y], array.shape[x]
@@ -188,9 +190,11 @@ def _plane(path: str, array: zarr.Array[Any], axes: str, choice: Choice, cache: 
     order = [stay.index(i) for i in (y, x, colours) if i is not None]
 
     def decode(row: int, column: int) -> np.ndarray:
-        window: list[int | slice] = [slice(None) if number is None else number for number in choice.index]
+        every = zip(choice.index, array.shape, strict=True)
+        window: list[int | slice] = [slice(0, side) if number is None else number for number, side in every]
         window[y] = slice(row * high, min((row + 1) * high, height))
         window[x] = slice(column * wide, min((column + 1) * wide, width))
+        sizes.check(window)
         return np.asarray(array[tuple(window)]).transpose(order)
 
     return Plane(path, shape, dtype, Chunks(shape, dtype, (high, wide), decode, cache))

@@ -16,17 +16,18 @@ SMALLEST, LARGEST = 1e-4, 1e4
 """Micrometres: no image of cells has pixels beyond these."""
 
 
-def micrometres(width: object, height: object, unit: str | None) -> float | None:
+def micrometres(width: object, height: object, unit: object) -> float | None:
     """The side of a pixel, the geometric mean of its width and height (numbers or strings of them).
 
     None where one of them is missing, not a number, or absurd, or the unit is no length that is known.
     """
     # ImageJ writes the unit with the six characters of the escape; the Greek mu looks like the micro sign.
-    name = (unit or "").strip().replace("\\u00B5", "µ").replace("\u03bc", "µ").casefold().replace("\u03bc", "µ")
+    name = (unit if isinstance(unit, str) else "").strip().replace("\\u00B5", "µ")
+    name = name.replace("\u03bc", "µ").casefold().replace("\u03bc", "µ")
     factor = _MICROMETRES.get(name)
     try:
         sides = float(width), float(height)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     side = math.sqrt(sides[0] * sides[1]) * (factor or 0.0) if min(sides) > 0 else 0.0
     return side if SMALLEST <= side <= LARGEST else None

@@ -14,7 +14,7 @@ import numpy as np
 from roifile import ROI_TYPE, ImagejRoi
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.atomic import atomic_write
+from fsis_jax.io.atomic import atomic_write, open_file
 from fsis_jax.io.damage import damage_in
 from fsis_jax.io.outlines import Box, Polygon, box_around, outlines
 from fsis_jax.io.writers import Result
@@ -61,7 +61,7 @@ def read_roi_boxes(path: str | os.PathLike[str]) -> list[tuple[Box, str]]:
         FsisError: no such file, neither of the two, damaged, no ROIs, or a ROI that has no extent in x and in y.
     """
     name = os.fspath(path)
-    with _read_errors(name), open(path, "rb") as file:
+    with _read_errors(name), open_file(path) as file:
         if file.read(2) != b"PK":
             file.seek(0)
             return [_box(file.read(_LARGEST), name)]
@@ -98,8 +98,8 @@ def _entry_box(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> t
     where = f"{name}: {entry.filename!r}"
     if entry.file_size > _LARGEST:
         raise FsisError(f"{where}: {entry.file_size} bytes, more than a ROI has: take it out of the zip")
-    with _read_errors(where):
-        return _box(archive.read(entry), where)
+    with _read_errors(where), archive.open(entry) as file:
+        return _box(file.read(_LARGEST), where)  # no more than so many bytes, whatever its compressed data give
 
 
 def _box(data: bytes, where: str) -> tuple[Box, str]:

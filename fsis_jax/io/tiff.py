@@ -15,7 +15,7 @@ from fsis_jax.io.damage import CUT_OFF, damage_in
 from fsis_jax.io.image_file import ImageFile, check_size
 from fsis_jax.io.planes import Wanted, choose_plane
 from fsis_jax.io.tiff_images import choose_image
-from fsis_jax.io.tiff_metadata import channel_names, pixel_size
+from fsis_jax.io.tiff_metadata import channel_names, check_ome, pixel_size
 from fsis_jax.io.tiff_planes import Reader
 
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -37,6 +37,7 @@ def open_tiff(file: str | os.PathLike[str] | bytes, name: str, wanted: Wanted) -
         if not tiff.pages:
             raise FsisError(f"{name}: truncated or damaged TIFF (no image in it): {CUT_OFF}")
         check_size(name, tiff.pages.first.imagelength, tiff.pages.first.imagewidth)
+        check_ome(tiff)
         image = choose_image(tiff, name, wanted)
         reader = Reader(file if isinstance(file, bytes) else os.fspath(file), name, wanted.labels)
         axes, shape = reader.axes(image.series)

@@ -4,6 +4,8 @@ OME-XML, ImageJ's description and Aperio's. The resolution tags of other TIFFs h
 often as a microscope's scale, so they are not trusted; nor are inch and cm that ImageJ takes from them for its unit.
 """
 
+import math
+import os
 import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
@@ -12,6 +14,35 @@ import tifffile
 
 from fsis_jax.io.pixel_size import micrometres
 from fsis_jax.io.tiff_images import TiffImage, all_series, dimensions
+
+_MOST_PLANES = 1 << 22
+"""Of all images that the metadata of a file tell of: tifffile makes a list of them."""
+
+
+def check_ome(tiff: tifffile.TiffFile) -> None:
+    """Raise ValueError where OME-XML tells of more planes than images have, or of files that no set consists of.
+
+    What it names is opened: files of other folders are not the set's, and a pipe would be waited for.
+    """
+    if not tiff.is_ome:
+        return
+    try:
+        root = ElementTree.fromstring(tiff.ome_metadata or "")
+    except ElementTree.ParseError:
+        return  # tifffile then reads the pages as they are
+    total, folder = 0, tiff.filehandle.dirname
+    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+        sizes = [int(pixels.get(f"Size{axis}", 1)) for axis in "ZCT"]
+        parts = pixels.findall("{*}TiffData")
+        counts = [int(part.get("PlaneCount", part.get("NumPlanes", 0))) for part in parts]
+        total += math.prod(sizes)
+        if min(sizes) < 1 or max(total, *counts, 0) > _MOST_PLANES:
+            raise ValueError(f"planes Z, C, T {' x '.join(map(str, sizes))}, in a part {max(counts, default=0)}")
+        others = [named for part in parts for named in part.iterfind("{*}UUID") if named.text != root.get("UUID")]
+        for name in {named.get("FileName", "") for named in others} - {""}:
+            place = os.path.join(folder, name)
+            if os.path.basename(name) != name or (os.path.exists(place) and not os.path.isfile(place)):
+                raise ValueError(f"a part in {name!r}, which is no file beside it")
 
 
 def channel_names(tiff: tifffile.TiffFile, image: TiffImage, count: int) -> Sequence[str]:

@@ -15,6 +15,7 @@ from fsis_jax.io.chunks import ChunkCache, Chunks, check_chunk
 from fsis_jax.io.colour_maps import MOST_COLOURS, is_for_display, is_grey, table_to_8bit
 from fsis_jax.io.damage import CUT_OFF
 from fsis_jax.io.image_file import Plane, ReadWindow, check_size
+from fsis_jax.io.jpeg import check_part
 from fsis_jax.io.planes import Choice
 from fsis_jax.io.stored import Stored
 from fsis_jax.io.tiff_images import dimensions
@@ -23,6 +24,7 @@ _PHOTOMETRIC = tifffile.PHOTOMETRIC
 _COLOURED = (_PHOTOMETRIC.RGB, _PHOTOMETRIC.YCBCR)
 _MICROSCOPES = ("imagej", "ome", "lsm")
 """Dialects, as tifffile calls them, whose colour maps are for display only."""
+_JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.ALT_JPEG, tifffile.COMPRESSION.JPEG_LOSSY)
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
@@ -152,7 +154,10 @@ class Reader:
             i = first + row * columns + column
             if i >= len(offsets) or not offsets[i] or not counts[i]:
                 return np.full((high, wide, samples), nodata, dtype)
-            segment = decode_segment(stored.read(offsets[i], counts[i]), i, **tables)[0]
+            data = stored.read(offsets[i], counts[i])
+            if keyframe.compression in _JPEG:
+                check_part(data, page.jpegtables, keyframe.jpegheader, high, wide)
+            segment = decode_segment(data, i, **tables)[0]
             assert segment is not None
             return segment[layer % depth % deep]
 

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from fsis_jax.errors import FsisError
+from fsis_jax.inference import finished_images
 from fsis_jax.inference import segment_files as files
 from fsis_jax.inference.lock import acquire
 from fsis_jax.inference.output_settings import OutputSettings
@@ -313,3 +314,105 @@ def test_a_picture_of_one_stain_in_colour_is_told(run, image, tmp_path, caplog):
     caplog.clear()
     run(green, channel="green")
     assert not [message for message in caplog.messages if "colour" in message]
+
+
+def _record(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "out" / "images.jsonl").read_text().splitlines()]
+
+
+def test_results_that_are_not_as_they_were_written_are_made_again(run, image, tmp_path, caplog):
+    path, out = image("a.png"), tmp_path / "out"
+    (first,) = run(path)
+    labels, table = (out / "a-labels.tif").read_bytes(), (out / "a-table.csv").read_bytes()
+    assert _record(tmp_path)[-1]["written"]["labels"][0] == len(labels)
+    for file, content in (("a-labels.tif", b""), ("a-table.csv", table.replace(b"1", b"2")), ("a-table.csv", b"")):
+        (out / file).write_bytes(content)
+        caplog.clear()
+        (again,) = run(path)
+        assert [r.message for r in caplog.records if "not as it" in r.message] == [
+            f"{out / file}: not as it was written: made again"
+        ]
+        assert (again.cells, (out / "a-table.csv").read_bytes()) == (first.cells, table)
+        assert (out / "a-labels.tif").read_bytes() == labels
+    lines = len(_record(tmp_path))
+    run(path)
+    assert len(_record(tmp_path)) == lines
+
+
+@pytest.mark.parametrize("side", [60, 4200])
+def test_other_pixels_of_the_same_size_and_time_are_another_image(run, tmp_path, side):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((side, side), np.uint8))
+    before = os.stat(path)
+    key = finished_images.identity(str(path))
+    with open(path, "r+b") as file:
+        file.seek(-10, os.SEEK_END)
+        file.write(b"0123456789")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert os.stat(path).st_size == before.st_size
+    changed = finished_images.identity(str(path))
+    assert key[0][:2] == changed[0][:2]
+    assert key != changed
+
+
+def test_force_makes_results_again(run, image, tmp_path):
+    paths = image("a.png"), image("b.png", 1)
+    run(*paths)
+    lines = len(_record(tmp_path))
+    run(*paths)
+    assert len(_record(tmp_path)) == lines
+    outcomes = run(*paths, force=True)
+    assert [outcome.image for outcome in outcomes] == list(paths)
+    assert len(_record(tmp_path)) > lines + 1
+
+
+def test_folders_and_files_of_a_user_stay(run, image, tmp_path):
+    path, out = image("a.png"), tmp_path / "out"
+    (out / "a.partial").mkdir(parents=True)
+    mine = out / "a.partial" / "thesis.txt"
+    mine.write_text("two years of work")
+    with pytest.raises(FsisError, match=r"a\.partial: a folder that fsis did not make: rename it or choose another"):
+        run(path)
+    assert mine.read_text() == "two years of work"
+    mine.unlink()
+    run(path)  # an empty folder is nobody's
+    assert not (out / "a.partial").exists()
+
+
+@pytest.mark.parametrize("link", ["images.jsonl", "a.partial", ".tiles", ".tiles/a"])
+def test_links_in_the_folder_are_not_followed(run, image, tmp_path, link):
+    path, out, mine = image("a.png", size=(300, 300)), tmp_path / "out", tmp_path / "mine"
+    (out / link).parent.mkdir(parents=True)
+    if link in ("a.partial", ".tiles"):
+        mine.mkdir()
+        (mine / "a").write_text("mine")
+    else:
+        mine.write_text("mine")
+    (out / link).symlink_to(mine)
+    with pytest.raises(FsisError, match=r"out/.* \(Too many levels of symbolic links\): a symbolic link has that name"):
+        run(path, tile=128)
+    assert (mine / "a" if mine.is_dir() else mine).read_text() == "mine"
+    assert not mine.is_dir() or len(list(mine.iterdir())) == 1
+
+
+def test_a_link_in_the_place_of_a_result_is_replaced(run, image, tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a-table.csv").symlink_to(mine)
+    run(image("a.png"))
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "out" / "a-table.csv").is_symlink()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_folder_that_is_removed_meanwhile_is_an_error(segmenter, image, tmp_path, replaced):
+    references = segmenter.encode_references([np.tile(np.arange(30, dtype=np.uint8), (30, 1))])
+    out = tmp_path / "parent" / "out"
+    started = segment_files(segmenter, [image("a.png"), image("b.png", 1)], references, out)
+    next(started)
+    (tmp_path / "parent").rename(tmp_path / "elsewhere")
+    if replaced:
+        out.mkdir(parents=True)
+    with pytest.raises(FsisError, match="out: was removed or replaced while images were segmented into it: run the"):
+        list(started)

@@ -14,7 +14,7 @@ import yaml
 
 from fsis_jax.conversion.detectron.keys import DEFAULTS, FEW_SHOT, FIXED, IGNORED, RENAMED, SWITCHES, Value
 from fsis_jax.errors import FsisError
-from fsis_jax.io.atomic import read_failure
+from fsis_jax.io.atomic import open_file, read_failure
 
 Choice = TypeVar("Choice")
 
@@ -87,10 +87,11 @@ def read_settings(path: pathlib.Path) -> YamlSettings:
         FsisError: not such a file; a key that neither project knows; a value of another type than the key's default.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            content = yaml.safe_load(file.read().decode())
     except OSError as error:
         raise read_failure(path, error, "YAML") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError of dates and numbers too
         raise FsisError(
             f"{path}: no plain YAML ({' '.join(str(error).split())}); give a config of Detectron"
         ) from error

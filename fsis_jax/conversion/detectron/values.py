@@ -15,6 +15,9 @@ from fsis_jax.conversion.detectron.settings import YamlSettings
 
 Canvases = tuple[tuple[int, int], ...]
 _BODY = re.compile(r"(?:\w+\.)?(?:add_)?(fpn_)?ResNet(50|101|152)_conv([45])(_P2only)?_body")
+_MOST_CLASSES = 100_000
+_MOST_STEPS = 1000
+"""Of the learning rate."""
 _STRIDES = {"p2": 4, "c4": 16, "c5": 32}
 
 
@@ -127,7 +130,7 @@ def _classes(settings: YamlSettings, notes: list[str]) -> tuple[str, ...]:
     if number == -1:
         notes.append("MODEL.NUM_CLASSES: not given, so the classes are those of COCO")
         return PERSON if people else COCO_CLASSES
-    if number < 2:
+    if not 2 <= number <= _MOST_CLASSES:
         raise settings.error("MODEL.NUM_CLASSES", "give the number of categories and 1 for the background: 81 for COCO")
     if number == 2 and people:
         return PERSON
@@ -218,8 +221,8 @@ def _optimizer(settings: YamlSettings) -> Values:
             raise settings.error("SOLVER.LRS", f"give one for each of SOLVER.STEPS, {steps}")
     elif policy == "step":
         settings.require("SOLVER.GAMMA", 0.1)
-        if settings["SOLVER.STEP_SIZE"] < 1:
-            raise settings.error("SOLVER.STEP_SIZE", "give a number of iterations of 1 or more")
+        if not settings["SOLVER.STEP_SIZE"] >= 1 or length > _MOST_STEPS * settings["SOLVER.STEP_SIZE"]:
+            raise settings.error("SOLVER.STEP_SIZE", f"give iterations that SOLVER.MAX_ITER, {length}, has some of")
         steps = tuple(range(0, length, settings["SOLVER.STEP_SIZE"]))
     else:
         raise settings.error("SOLVER.LR_POLICY", "use one of: step, steps_with_decay, steps_with_lrs")
