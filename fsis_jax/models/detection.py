@@ -19,6 +19,9 @@ from fsis_jax.models.extent import Extent
 from fsis_jax.models.keypoint_head import decode_keypoints
 from fsis_jax.models.res5 import Res5
 
+_FULL_KINDS = 2
+"""Kinds that each propose as many boxes as one alone; more kinds share what these would, as they look at one image."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -144,15 +147,22 @@ def _look(model: Detector, view: View, kinds: Sequence[Pyramid], original_sizes:
     """What a view shows, of the references of each kind."""
     extent = model.extent(view.image_sizes)
     pyramid = model.pyramid(view.images, extent)
-    return [_compare(model, view, pyramid, extent, references, original_sizes) for references in kinds]
+    share = min(_FULL_KINDS / len(kinds), 1.0)
+    return [_compare(model, view, pyramid, extent, references, original_sizes, share) for references in kinds]
 
 
 def _compare(
-    model: Detector, view: View, pyramid: Pyramid, extent: Extent, references: Pyramid, original_sizes: jax.Array
+    model: Detector,
+    view: View,
+    pyramid: Pyramid,
+    extent: Extent,
+    references: Pyramid,
+    original_sizes: jax.Array,
+    share: float,
 ) -> _Seen:
     matched = model.match(pyramid, references, extent)
     limits = extent.sizes if model.config.clip_to_padding else view.image_sizes
-    proposals = model.proposals(matched, pyramid, extent, limits, train=False)
+    proposals = model.proposals(matched, pyramid, extent, limits, train=False, share=share)
     logits, deltas = model.classify(model.pool(matched, proposals.boxes, model.config.box_head.pooled))
     scores = jax.nn.softmax(logits)[..., 1:]
     if model.config.shifted_mask_references and model.config.architecture == "fpn":

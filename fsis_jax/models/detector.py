@@ -9,6 +9,7 @@ read from the config here and nowhere else.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -158,13 +159,23 @@ class Detector(nnx.Module):
         return result
 
     def proposals(
-        self, matched: Matched, pyramid: Pyramid, extent: Extent | None, image_sizes: jax.Array, *, train: bool
+        self,
+        matched: Matched,
+        pyramid: Pyramid,
+        extent: Extent | None,
+        image_sizes: jax.Array,
+        *,
+        train: bool,
+        share: float = 1.0,
     ) -> Proposals:
-        """The RPN's best boxes and the best votes, clipped to `image_sizes` (B, 2)."""
+        """The RPN's best boxes and the best votes, clipped to `image_sizes` (B, 2).
+
+        `share` is that of their usual numbers, for one of several kinds that look at the same image.
+        """
         rpn = self.config.rpn
         settings = ProposalSettings(
             pre_nms=rpn.train_pre_nms if train else rpn.test_pre_nms,
-            post_nms=rpn.train_post_nms if train else rpn.test_post_nms,
+            post_nms=math.ceil(share * (rpn.train_post_nms if train else rpn.test_post_nms)),
             nms_threshold=rpn.nms_threshold,
             min_size=rpn.min_size,
             offset=self.offset,
@@ -182,7 +193,7 @@ class Detector(nnx.Module):
             matched.votes,
             image_sizes,
             pre_nms=votes.pre_nms,
-            post_nms=votes.post_nms,
+            post_nms=math.ceil(share * votes.post_nms),
             nms_threshold=rpn.nms_threshold,
             min_size=rpn.min_size,
         )
