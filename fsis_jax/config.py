@@ -312,6 +312,8 @@ def _evaluation() -> ConfigDict:
     evaluation.references = "train"
     # Repeats with other references.
     evaluation.repeats = 3
+    # Measure instead how kinds are told apart, on test images that show several, with references of all at once.
+    evaluation.kinds = False
     # Measure selectivity instead, on so many mosaics of test images of four categories each.
     evaluation.mosaics = 0
     # Test Otsu's threshold and the watershed in place of the model.

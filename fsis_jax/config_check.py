@@ -52,6 +52,10 @@ NEEDS = (
     Need("model.classes", None, "data.fold", 0, _NO_REFERENCES),
     Need("model.classes", None, "data.transform.scale", "shortest_side", _NO_REFERENCES),
     Need("model.classes", None, "eval.mosaics", 0, _NO_REFERENCES),
+    Need("model.classes", None, "eval.kinds", False, _NO_REFERENCES),
+    Need("eval.kinds", (True,), "eval.mosaics", 0, ": these are two tests"),
+    Need("eval.kinds", (True,), "eval.otsu", False, ": these are two tests"),
+    Need("eval.kinds", (True,), "eval.references", "train"),
     Need("eval.mosaics", None, "eval.otsu", False, ": these are two tests"),
     Need("eval.mosaics", None, "eval.references", "train"),
 )

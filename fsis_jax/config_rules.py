@@ -264,6 +264,7 @@ RULES: dict[str, Rule] = {
     "eval.shots": several(COUNT, "(1, 3, 5)", least=1),
     "eval.references": one_of(*get_args(ReferencesFrom)),
     "eval.repeats": COUNT,
+    "eval.kinds": SWITCH,
     "eval.mosaics": COUNT_OR_NONE,
     "eval.otsu": SWITCH,
     "eval.max_images": COUNT_OR_NONE,

@@ -16,7 +16,8 @@ from fsis_jax.inference.example_cells import (
     label_examples,
     outlined_examples,
 )
-from fsis_jax.inference.references import REFERENCES_SUFFIX, References, check_kind_names, load_references
+from fsis_jax.inference.references import REFERENCES_SUFFIX, References, check_kind_names
+from fsis_jax.inference.references_file import load_references
 from fsis_jax.io.finding import image_files
 from fsis_jax.io.source import open_image
 from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE

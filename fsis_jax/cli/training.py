@@ -24,9 +24,11 @@ from fsis_jax.errors import FsisError, printable
 from fsis_jax.evaluation.baselines import predict_otsu_watershed
 from fsis_jax.evaluation.mosaics import Mosaics
 from fsis_jax.evaluation.protocol import (
+    format_kinds,
     format_selectivity,
     format_table,
     run_closed_set,
+    run_kinds,
     run_protocol,
     run_selectivity,
     save_overlays,
@@ -175,6 +177,11 @@ def evaluate(arguments: Sequence[str]) -> None:
     train = open_split(config, "train")
     mosaics = Mosaics(targets, settings.mosaics, seed=config.seed) if settings.mosaics else None
     for shots in settings.shots:
+        if settings.kinds:
+            told = {"shots": shots, "settings": settings, "seed": config.seed}
+            results = run_kinds(model, targets, train, categories, **told)
+            _report(folder / f"{prefix}kinds-{split}-{shots}shot.json", config, tested, results, format_kinds)
+            continue
         if mosaics is not None:
             name = f"{prefix}mosaics-{split}-{shots}shot"
             results = run_selectivity(

@@ -152,7 +152,6 @@ def segment_targets(
     """
 
     def jobs() -> Iterator[_Episode]:
-        legacy = model.config.data.transform.legacy_reference_crop
         known = _categories(train) if references == "wrong" else set()
         for target, category in work:
             told = category
@@ -176,7 +175,7 @@ def segment_targets(
                 seed=seed,
             )
             shown_in = targets if references == "target" else train
-            crops, stretches = zip(*(_reference(model, shown_in, box, legacy) for box in boxes), strict=True)
+            crops, stretches = zip(*(reference_of(model, shown_in, box) for box in boxes), strict=True)
             encoded = model.encode_references(crops, stretches=stretches, checked=False)
             yield _Episode(read_target(targets, target), encoded, target=target, category=category)
 
@@ -190,13 +189,12 @@ def segment_targets(
         )
 
 
-def _reference(
-    model: Model, source: Source, reference: ReferenceBox, legacy: bool
-) -> tuple[np.ndarray, Stretch | None]:
-    """A box cut out of its image (`legacy` as for `cut_reference`), and how that image is stretched."""
+def reference_of(model: Model, source: Source, reference: ReferenceBox) -> tuple[np.ndarray, Stretch | None]:
+    """A box cut out of its image, as the model's config has it, and how that image is stretched."""
     image = read_target(source, reference.record)
     x1, y1, x2, y2 = reference.box
     sides = np.array([[y2 - y1, x2 - x1]], np.float32)
+    legacy = model.config.data.transform.legacy_reference_crop
     return cut_reference(image, reference.box, legacy=legacy), model.stretch_of(image, sides)
 
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from fsis_jax.evaluation import keypoint_ap
 from fsis_jax.evaluation.closed_set import EVERY, by_category, predict_closed_set
 from fsis_jax.evaluation.coco_ap import best_f1_score, coco_evaluate
+from fsis_jax.evaluation.kinds import measure_kinds
 from fsis_jax.evaluation.predictions import Model, Prediction, predict, read_target
 from fsis_jax.evaluation.scores import COCO_AREAS, families_of, predictions_to_coco, score, summarise
 from fsis_jax.evaluation.selectivity import measure_selectivity
@@ -118,6 +119,27 @@ def run_selectivity(
     )
 
 
+def run_kinds(
+    model: Model,
+    targets: Source,
+    train: Source,
+    categories: Sequence[int],
+    *,
+    shots: int,
+    settings: ConfigDict,
+    seed: int,
+) -> dict[str, Any]:
+    """`measure_kinds` for every repeat, as `summarise` gives it; `settings` is `config.eval`."""
+    tests = range(settings.repeats)
+    most = settings.max_images
+    return summarise(
+        [
+            measure_kinds(model, targets, train, categories, shots=shots, repeat=test, seed=seed, max_images=most)
+            for test in tests
+        ]
+    )
+
+
 def write_results(
     path: pathlib.Path, config: ConfigDict, results: dict[str, Any], *, model: dict[str, Any] | None
 ) -> pathlib.Path:
@@ -126,7 +148,7 @@ def write_results(
     Args:
         path: of the file.
         config: of the test.
-        results: of `run_protocol`, `run_closed_set` or `run_selectivity`.
+        results: of `run_protocol`, `run_closed_set`, `run_selectivity` or `run_kinds`.
         model: what was tested: "weights" as they were named, "fingerprint" and "min_score"; None: no model.
     """
     content = {"config": json.loads(config.to_json_best_effort()), "model": model, **results}
@@ -146,6 +168,10 @@ def format_table(results: dict[str, Any]) -> str:
         of = [(mean[family]["categories"][category], sd[family]["categories"][category]) for family, _ in table]
         rows.append([category, *(_cell(m[name], s[name]) for (m, s), (_, name) in zip(of, table, strict=True))])
     rows.append(["mean", *(_cell(mean[family][name], sd[family][name]) for family, name in table)])
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
@@ -155,6 +181,19 @@ def format_selectivity(results: dict[str, Any]) -> str:
     """Mean and standard deviation over the repeats, a line for each number."""
     width = max(map(len, results["mean"]))
     return "\n".join(f"{name:{width}}  {_cell(value, results['sd'][name])}" for name, value in results["mean"].items())
+
+
+def format_kinds(results: dict[str, Any]) -> str:
+    """Mean and standard deviation over the repeats: a row for each kind, and one of counts for each kind of cell."""
+    mean, sd = results["mean"], results["sd"]
+    columns = [*next(iter(mean["kinds"].values()))]
+    rows = [["kind", *columns]]
+    for name, values in mean["kinds"].items():
+        rows.append([name, *(_cell(values[c], sd["kinds"][name][c]) for c in columns)])
+    lines = [
+        f"{name}: " + ", ".join(f"{c:.1f} {k}" for k, c in found.items()) for name, found in mean["confusion"].items()
+    ]
+    return _aligned(rows) + "\nfound, of the cells that are\n" + "\n".join(lines)
 
 
 def _cell(mean: float, sd: float) -> str:

@@ -104,3 +104,20 @@ def encode(crop: CroppedMask, size: Size) -> dict[str, Any]:
         counts.pop()
     rle = pycocotools.mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+def masks_of_labels(labels: np.ndarray) -> tuple[np.ndarray, list[CroppedMask]]:
+    """The bounds (N, 4) and the masks of the ids of a label image (H, W), 0 = background, by ascending id."""
+    rows, columns = np.nonzero(labels)
+    ids = labels[rows, columns]
+    order = np.argsort(ids, kind="stable")
+    rows, columns, ids = rows[order], columns[order], ids[order]
+    starts = np.flatnonzero(np.diff(ids, prepend=0))
+    if not len(starts):
+        return np.zeros((0, 4)), []
+    # Rows ascend within an id, since np.nonzero lists them so and the sort is stable.
+    top, bottom = rows[starts], rows[np.append(starts[1:], len(rows)) - 1] + 1
+    left, right = np.minimum.reduceat(columns, starts), np.maximum.reduceat(columns, starts) + 1
+    bounds = zip(top.tolist(), bottom.tolist(), left.tolist(), right.tolist(), ids[starts], strict=True)
+    crops = [CroppedMask(y1, x1, labels[y1:y2, x1:x2] == value) for y1, y2, x1, x2, value in bounds]
+    return np.stack([left, top, right, bottom], axis=1), crops

@@ -14,13 +14,14 @@ import pycocotools.mask
 
 from fsis_jax.coco_names import KEYPOINTS
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.cropped_mask import CroppedMask, Size, encode, largest_part, paste, paste_whole_pixels
+from fsis_jax.inference import cropped_mask
+from fsis_jax.inference.cropped_mask import CroppedMask, Size
 from fsis_jax.inference.neighbours import Neighbours
+from fsis_jax.inference.traits import TRAITS
 from fsis_jax.preprocess.keypoints import keypoints_to_coco
 from fsis_jax.preprocess.windows import decode_columns
 
-OF_EACH = ("classes", "kind_scores", "keypoints")
-"""Fields with a row for each instance that not every model tells."""
+OF_EACH = ("classes", "kind_scores", "evidence", "traits", "keypoints")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,12 +43,16 @@ class Instances:
     min_score: float = 0.0
     """Score from which `labels` and `without_overlaps` count an instance, unless told otherwise."""
     classes: np.ndarray | None = None
-    """(N,) int32, of each instance the row of its category in `names`; None with references that have no names."""
+    """(N,) int32, of each instance the row of its category in `names`; None where there are no names."""
     names: tuple[str, ...] = ()
     """The categories that a closed-set detector knows, or the K kinds that the references show; else ()."""
     kind_scores: np.ndarray | None = None
-    """(N, K + 1) float32, the probability that an instance is of each kind of `names`, and last that it is of none of
-    them; they sum to 1, and `scores` is what the last leaves. None but with references of named kinds."""
+    """(N, K + 1) float32, with references of named kinds: the probability of each, and last that it is none of them.
+    They sum to 1, and `scores` is what the last leaves."""
+    evidence: np.ndarray | None = None
+    """(N, K + 1) float32, beside `kind_scores`: the network's log odds of each kind, and how sure the mask is."""
+    traits: np.ndarray | None = None
+    """(N, T) float32, beside `kind_scores`: what tells kinds apart (`traits.py`), sizes in pixels of the references."""
     unwanted: tuple[str, ...] = ()
     """Those of `names` that were shown as what is not wanted."""
     keypoints: np.ndarray | None = None
@@ -69,7 +74,7 @@ class Instances:
         return len(self.masks)
 
     def of_each(self) -> dict[str, Any]:
-        """`classes`, `kind_scores` and `keypoints`, as far as they are there."""
+        """The fields with a row for each instance that not every model tells, as far as they are there."""
         return {name: getattr(self, name) for name in OF_EACH if getattr(self, name) is not None}
 
     @classmethod
@@ -93,6 +98,8 @@ class Instances:
             classes=np.zeros(0, np.int32) if names else None,
             names=names,
             kind_scores=np.zeros((0, len(names) + 1), np.float32) if kinds else None,
+            evidence=np.zeros((0, len(names) + 1), np.float32) if kinds else None,
+            traits=np.zeros((0, len(TRAITS)), np.float32) if kinds else None,
             keypoints=np.zeros((0, keypoints, 3), np.float32) if keypoints else None,
             boxes_only=boxes_only,
         )
@@ -127,7 +134,7 @@ class Instances:
             size: height and width of the image.
             offset: 1 if x2 and y2 name the last pixel inside (the convention of the converted weights).
             legacy: paste at whole pixels as the PyTorch project does (its quirk Q18); needs `offset` 1.
-            of_each: (D, ...), `classes`, `kind_scores` and `keypoints`.
+            of_each: (D, ...), the fields of these names.
         """
         rows = np.flatnonzero(valid)
         rows = rows[np.argsort(-np.asarray(scores, np.float32)[rows], kind="stable")]
@@ -135,7 +142,7 @@ class Instances:
         whole = np.ones((len(valid), 1, 1)) if mask_probs is None else np.asarray(mask_probs)
         probabilities = whole[rows].astype(np.float32)
         by_pixel = legacy and mask_probs is not None
-        pasted = paste_whole_pixels if by_pixel else functools.partial(paste, offset=offset)
+        pasted = cropped_mask.paste_whole_pixels if by_pixel else functools.partial(cropped_mask.paste, offset=offset)
         crops = tuple(
             pasted(mask, box, size, mask_threshold) for mask, box in zip(probabilities, boxes.tolist(), strict=True)
         )
@@ -190,23 +197,8 @@ class Instances:
         Args:
             scores: one per id, by ascending id; 1 if None.
         """
-        rows, columns = np.nonzero(labels)
-        ids = labels[rows, columns]
-        order = np.argsort(ids, kind="stable")
-        rows, columns, ids = rows[order], columns[order], ids[order]
-        starts = np.flatnonzero(np.diff(ids, prepend=0))
-        if not len(starts):
-            return cls._sorted(np.zeros((0, 4)), None, [], labels.shape, category)
-        # Rows ascend within an id, since np.nonzero lists them so and the sort is stable.
-        top, bottom = rows[starts], rows[np.append(starts[1:], len(rows)) - 1] + 1
-        left, right = np.minimum.reduceat(columns, starts), np.maximum.reduceat(columns, starts) + 1
-        crops = [
-            CroppedMask(y1, x1, labels[y1:y2, x1:x2] == value)
-            for y1, y2, x1, x2, value in zip(
-                top.tolist(), bottom.tolist(), left.tolist(), right.tolist(), ids[starts], strict=True
-            )
-        ]
-        return cls._sorted(np.stack([left, top, right, bottom], axis=1), scores, crops, labels.shape, category)
+        boxes, crops = cropped_mask.masks_of_labels(labels)
+        return cls._sorted(boxes, scores, crops, labels.shape, category)
 
     @classmethod
     def _sorted(
@@ -251,17 +243,27 @@ class Instances:
         return tuple(self.names[number] for number in self.classes.tolist())
 
     @property
+    def kinds(self) -> tuple[str | None, ...]:
+        """The likeliest kind of each instance; () where the references named none."""
+        return () if self.kind_scores is None else self.categories
+
+    @property
     def keypoint_names(self) -> tuple[str, ...]:
         """COCO's for seventeen keypoints, as in `ops.oks_sigmas`; () for others, of which only the number is known."""
         count = 0 if self.keypoints is None else self.keypoints.shape[1]
         return KEYPOINTS if count == len(KEYPOINTS) else ()
 
-    def _rows(self, rows: np.ndarray, masks: tuple[CroppedMask, ...]) -> "Instances":
-        """What is kept of ascending rows, with these masks."""
+    def by_scores(self, scores: np.ndarray) -> "Instances":
+        """The same with other scores (N,), in their order."""
+        order = np.argsort(-scores, kind="stable")
+        return self._rows(order, tuple(self.masks[row] for row in order), scores)
+
+    def _rows(self, rows: np.ndarray, masks: tuple[CroppedMask, ...], scores: np.ndarray | None = None) -> "Instances":
+        """What is kept of rows, with these masks, and with other scores (N,) if they are given."""
         return dataclasses.replace(
             self,
             boxes=self.boxes[rows],
-            scores=self.scores[rows],
+            scores=(self.scores if scores is None else scores)[rows],
             masks=masks,
             **{name: values[rows] for name, values in self.of_each().items()},
         )
@@ -271,14 +273,12 @@ class Instances:
 
         By descending score, each takes what is left of its mask, of that the largest connected part. One that finds
         over half of its mask taken, or has an empty mask, is dropped and takes nothing. Boxes stay as they are. Done
-        again it changes nothing, and `min_score` becomes the field's, so that `labels` numbers just these. The memory
-        that it takes depends on the instances, not on the size of the image.
+        again it changes nothing, and `min_score` becomes the field's, so that `labels` numbers just these.
 
         Instances of a closed-set detector may lie on those of another class, and may overlap freely where the masks are
         but their boxes; of kinds that references show, each pixel is of one.
         """
-        if min_score is None:
-            min_score = self.min_score
+        min_score = self.min_score if min_score is None else min_score
         if self.boxes_only:
             return dataclasses.replace(self.select(self.scores >= min_score), min_score=min_score)
         counted = self.select(self.scores >= min_score)
@@ -289,7 +289,7 @@ class Instances:
     def without_repeats(self, share: float) -> "Instances":
         """The instances of whose masks no more than this share lies in better ones; an empty mask is dropped.
 
-        Unlike in `without_overlaps` the masks stay whole, and instances of any score count.
+        Unlike in `without_overlaps` the masks stay whole, whatever the scores.
         """
         if self.boxes_only:
             return self
@@ -313,7 +313,9 @@ class Instances:
                     views[0][views[1]] = False
             left, area = np.count_nonzero(free.mask), np.count_nonzero(crop.mask)
             if area and left >= (1 - share) * area:
-                kept[row] = crop if left == area or not trim else free._replace(mask=largest_part(free.mask))
+                kept[row] = (
+                    crop if left == area or not trim else free._replace(mask=cropped_mask.largest_part(free.mask))
+                )
                 placed.add(row)
         return kept
 
@@ -331,7 +333,7 @@ class Instances:
 
     def rles(self) -> list[dict[str, Any]]:
         """Masks as compressed COCO run lengths over the whole image, with text counts as JSON needs them."""
-        return [encode(crop, self.size) for crop in self.masks]
+        return [cropped_mask.encode(crop, self.size) for crop in self.masks]
 
     def to_coco(self, image_id: int, category_id: int) -> list[Mapping[str, Any]]:
         """Detections in COCO's results format: bbox is (x, y, width, height), keypoints x, y, score, x, y, score ..."""

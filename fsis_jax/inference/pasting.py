@@ -38,10 +38,13 @@ def paste_tile(
     boxes, scores, valid = (np.asarray(x[row]) for x in (detections.boxes, detections.scores, detections.valid))
     if len(plan.tiles) > 1:
         valid = valid & near_core(boxes, tile, plan.margin)
-    kinds = None
+    kinds = evidence = traits = None
     if references.kinds:
         logits = None if detections.kind_logits is None else np.asarray(detections.kind_logits[row])
-        kinds = _kinds(plan, tile, boxes, scores, logits, references)
+        traits = measure(plan.shown(tile.window), np.where(valid[:, None], boxes, 0))
+        traits[:, 0] += np.log(references.ratio(plan.pixel_size))
+        evidence = _evidence(plan.kinds, scores, logits, len(references.kinds))
+        kinds = kind_scores(evidence, traits, references.kind_model)
         scores, classes = 1 - kinds[:, -1], kinds[:, :-1].argmax(1).astype(np.int32)
     found = Instances.from_padded(
         boxes,
@@ -55,36 +58,31 @@ def paste_tile(
         names=references.kinds or tuple(config.model.classes),
         classes=classes,
         kind_scores=kinds,
+        evidence=evidence,
+        traits=traits,
         keypoints=None if detections.keypoints is None else np.asarray(detections.keypoints[row]),
     )
     share = config.model.detections.mask_nms_threshold
     return found.without_repeats(share) if share else found
 
 
-def _kinds(
-    plan: TilePlan,
-    tile: Tile,
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    logits: np.ndarray | None,
-    references: References,
-) -> np.ndarray:
-    """(D, K + 1), as `Instances.kind_scores`, of the boxes (D, 4) that a tile shows.
+def _evidence(looked_for: tuple[int, ...], scores: np.ndarray, logits: np.ndarray | None, count: int) -> np.ndarray:
+    """(D, K + 1), as `Instances.evidence`.
 
     Args:
-        scores: (D,) that the detector gives them.
-        logits: (D, G) of the kinds that the plan looks for; None of a single one, whose score says it all.
+        looked_for: G rows of the kinds that the detector was shown.
+        scores: (D,) that it gives.
+        logits: (D, G) of these kinds; None of a single one, whose score says it all.
+        count: K.
     """
-    every = np.full((len(boxes), len(references.kinds)), -np.inf)
+    found = np.full((len(scores), count + 1), -np.inf, np.float32)
     if logits is None:
-        each, certainty = np.clip(scores.astype(np.float64), 1e-9, 1 - 1e-9), np.ones(len(scores))
-        every[:, plan.kinds[0]] = np.log(each / (1 - each))
+        each = np.clip(scores.astype(np.float64), 1e-9, 1 - 1e-9)
+        found[:, looked_for[0]], found[:, -1] = np.log(each / (1 - each)), 1
     else:
-        every[:, plan.kinds] = logits
-        certainty = np.minimum(scores * (1 + np.exp(-logits.max(1).astype(np.float64))), 1.0)
-    traits = measure(plan.shown(tile.window), boxes)
-    traits[:, 0] += np.log(references.ratio(plan.pixel_size))
-    return kind_scores(every, certainty, *references.kind_model.log_odds(traits))
+        found[:, looked_for] = logits
+        found[:, -1] = np.minimum(scores * (1 + np.exp(-logits.max(1).astype(np.float64))), 1)
+    return found
 
 
 def nothing_found(plan: TilePlan, config: ConfigDict, references: References) -> Instances:

@@ -117,20 +117,20 @@ class KindModel:
         return -0.5 * (gaps**2).sum(-1) - np.log(spreads[:, counting]).sum(-1)
 
 
-def kind_scores(logits: np.ndarray, certainty: np.ndarray, shares: np.ndarray, nothing: np.ndarray) -> np.ndarray:
+def kind_scores(evidence: np.ndarray, traits: np.ndarray, model: KindModel) -> np.ndarray:
     """The probability of each kind and of none, (n, K + 1) float32, which sum to 1.
 
     The kinds and nothing compete in one softmax, each kind by the network's log odds for it and its share by the
     traits. Kinds that are equally likely share what the network gives to a cell, so one kind alone has its score.
 
     Args:
-        logits: (n, K) log odds of the network that it is a cell like the references of each kind; -inf where not known.
-        certainty: (n,) factor of the probability that it is a cell, as the mask gives it.
-        shares: (n, K) and nothing: (n,) from `KindModel.log_odds`.
+        evidence: (n, K + 1), as `Instances.evidence`: -inf where the network was not shown a kind.
+        traits: (n, T).
     """
-    each = np.concatenate([logits + shares, nothing[:, None]], axis=1).astype(np.float64)
+    shares, nothing = model.log_odds(traits)
+    each = np.concatenate([evidence[:, :-1] + shares, nothing[:, None]], axis=1).astype(np.float64)
     each = np.exp(each - each.max(1, keepdims=True))
-    kinds = each[:, :-1] / each.sum(1, keepdims=True) * certainty[:, None]
+    kinds = each[:, :-1] / each.sum(1, keepdims=True) * evidence[:, -1:]
     return np.concatenate([kinds, 1 - kinds.sum(1, keepdims=True)], axis=1).astype(np.float32)
 
 

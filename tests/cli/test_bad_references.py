@@ -12,7 +12,7 @@ import roifile
 import tifffile
 from spoilt_images import encoded, png_of_size, tiff, zip_of
 
-from fsis_jax.inference.references import load_references
+from fsis_jax.inference.references_file import load_references
 
 pytestmark = pytest.mark.usefixtures("quick_compile", "read_once")
 

@@ -10,7 +10,8 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import CroppedMask, Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
-from fsis_jax.inference.references import References, load_references
+from fsis_jax.inference.references import References
+from fsis_jax.inference.references_file import load_references
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tidying import Tidying
 from fsis_jax.inference.tile_plan import size_groups

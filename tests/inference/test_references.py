@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.references import References, check_shapes, load_references
+from fsis_jax.inference.references import References, check_shapes
+from fsis_jax.inference.references_file import load_references
 
 
 @pytest.fixture

@@ -71,22 +71,30 @@ def test_examples_of_nothing_count_against_what_is_like_them_the_more_there_are(
     assert odds[1][1] > odds[0][1]
 
 
+def _known(*shares):
+    """A model that gives these shares of the kinds to any traits."""
+
+    class Known(KindModel):
+        def log_odds(self, traits):
+            return np.log(np.array([shares])), np.zeros(len(traits))
+
+    return Known(np.zeros((0, COUNT)), np.zeros(0, int), len(shares))
+
+
 def test_kinds_and_none_compete_in_one_softmax():
-    found = kind_scores(
-        np.array([[0.0, np.log(2)]]), np.array([0.5]), np.array([[np.log(0.5), np.log(0.5)]]), np.array([0.0])
-    )
+    found = kind_scores(np.array([[0, np.log(2), 0.5]]), np.zeros((1, COUNT)), _known(0.5, 0.5))
     # 0.5, 1 and 1 of 2.5; half of the kinds' share goes to none.
     np.testing.assert_allclose(found, [[0.1, 0.2, 0.7]], atol=1e-6)
     assert found.dtype == np.float32
 
 
 def test_one_kind_has_the_score_of_the_network():
-    found = kind_scores(np.array([[1.5]]), np.ones(1), np.zeros((1, 1)), np.zeros(1))
+    found = kind_scores(np.array([[1.5, 1]]), np.zeros((1, COUNT)), _known(1.0))
     np.testing.assert_allclose(found, [[1 / (1 + np.exp(-1.5)), 1 / (1 + np.exp(1.5))]], rtol=1e-6)
 
 
 def test_a_kind_that_is_not_looked_for_gets_nothing():
-    found = kind_scores(np.array([[2.0, -np.inf]]), np.ones(1), np.log([[0.5, 0.5]]), np.zeros(1))
+    found = kind_scores(np.array([[2.0, -np.inf, 1]]), np.zeros((1, COUNT)), _known(0.5, 0.5))
     assert found[0, 1] == 0
     assert found.sum() == pytest.approx(1)
 
