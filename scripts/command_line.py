@@ -11,6 +11,7 @@ from fsis_jax.cli.converting import convert_parser, export_parser
 from fsis_jax.cli.datasets import data_parser
 from fsis_jax.cli.demo import demo_parser
 from fsis_jax.cli.parsing import Parser
+from fsis_jax.cli.refining import refine_parser
 from fsis_jax.cli.segmenting import references_parser, segment_parser
 from fsis_jax.cli.training import config_parser
 
@@ -19,6 +20,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "app": app_parser,
     "segment": segment_parser,
     "references": references_parser,
+    "refine": refine_parser,
     "train": lambda: config_parser("train"),
     "evaluate": lambda: config_parser("evaluate"),
     "convert": convert_parser,

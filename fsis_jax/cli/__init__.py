@@ -1,4 +1,4 @@
-"""The command line: `fsis demo | app | train | evaluate | segment | references | convert | export | data ...`.
+"""The command line: `fsis demo | app | train | evaluate | segment | references | refine | convert | export | data ...`.
 
 Thin: parse, call, print. Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "training",
     "segment": "segmenting",
     "references": "segmenting",
+    "refine": "refining",
     "convert": "converting",
     "export": "converting",
     "data": "datasets",

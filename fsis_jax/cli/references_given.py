@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import logging
 from collections.abc import Sequence
 
 from fsis_jax.cli.parsing import Parser, add_plane_options, pixel_size
@@ -18,9 +19,12 @@ from fsis_jax.inference.example_cells import (
 )
 from fsis_jax.inference.references import REFERENCES_SUFFIX, References, check_kind_names
 from fsis_jax.inference.references_file import load_references
+from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.finding import image_files
 from fsis_jax.io.source import open_image
-from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE
+from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights
+
+_logger = logging.getLogger(__name__)
 
 NO_REFERENCE = (
     "no reference given: give --references CROP, --reference IMAGE:x1,y1,x2,y2, --kind NAME=EXAMPLE, "
@@ -83,6 +87,12 @@ def add_references(parser: Parser) -> None:
         metavar="UM",
         help="micrometres per pixel of the references; default: as their files say, if they do",
     )
+    add_checkpoint(parser)
+    add_plane_options(parser)
+
+
+def add_checkpoint(parser: Parser) -> None:
+    """Which model sees the references."""
     names = ", ".join(f"{name} ({shipped.description})" for name, shipped in SHIPPED.items())
     parser.add_argument(
         "--checkpoint",
@@ -90,7 +100,14 @@ def add_references(parser: Parser) -> None:
         help=f"the model: the --workdir of a training run, a weights file of `fsis export`, or one that comes with "
         f"fsis_jax: {names}. Default: what the environment variable {VARIABLE} says, else {DEFAULT_NAME}",
     )
-    add_plane_options(parser)
+
+
+def load_model(checkpoint: str | None) -> Segmenter:
+    """The model that is named, or the default one, which is told."""
+    if not checkpoint:
+        checkpoint = default_weights()
+        _logger.info(f"no --checkpoint: the model is {checkpoint}")
+    return Segmenter.from_pretrained(checkpoint)
 
 
 def read_examples(options: argparse.Namespace, only: str | None) -> tuple[References | None, list[Example]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from tqdm import tqdm
 
 from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
-from fsis_jax.cli.references_given import NO_REFERENCE, add_references, read_examples
+from fsis_jax.cli.references_given import NO_REFERENCE, add_references, load_model, read_examples
 from fsis_jax.errors import FsisError, printable
 from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.example_cells import encode_examples
@@ -119,7 +119,7 @@ def segment(arguments: Sequence[str]) -> None:
     paths = image_files(options.images)
     only = paths[0] if len(paths) == 1 else None
     saved, examples = read_examples(options, only)
-    segmenter = _load_model(options.checkpoint)
+    segmenter = load_model(options.checkpoint)
     if segmenter.names:
         _check_closed_set(segmenter, options, saved is not None or len(examples) > 0)
     elif saved is None and not examples:
@@ -232,15 +232,7 @@ def references(arguments: Sequence[str]) -> None:
         raise FsisError(f"{options.references[0]}: these references are encoded already")
     if not examples:
         raise FsisError(NO_REFERENCE)
-    encoded = encode_examples(_load_model(options.checkpoint), examples)
+    encoded = encode_examples(load_model(options.checkpoint), examples)
     encoded.save(file)
     count = len(encoded.sides)
     print(f"{count} reference{'s' * (count > 1)} written to {file}")
-
-
-def _load_model(checkpoint: str | None) -> Segmenter:
-    """The model that is named, or the default one, which is told."""
-    if not checkpoint:
-        checkpoint = default_weights()
-        _logger.info(f"no --checkpoint: the model is {checkpoint}")
-    return Segmenter.from_pretrained(checkpoint)

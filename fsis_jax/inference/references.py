@@ -69,14 +69,15 @@ class References:
         check_kind_names([name for name, _ in given])
         if not wanted:
             raise FsisError("no kind that is wanted: give references of the cells to find, too")
-        seen: dict[bytes, str] = {}
+        seen: dict[tuple[bytes, bytes, bytes], str] = {}
         for name, references in given:
             if references.kinds:
                 raise FsisError(f"kind {name!r}: its references have kinds already ({', '.join(references.kinds)})")
             if references.model != given[0][1].model:
                 raise FsisError(f"kind {name!r}: encoded by another model than {given[0][0]!r}: encode its crops again")
-            for image in references.images:
-                other = seen.setdefault(image.tobytes(), name)
+            for row, image in enumerate(references.images):
+                example = (image.tobytes(), references.sides[row].tobytes(), references.traits[row : row + 1].tobytes())
+                other = seen.setdefault(example, name)
                 if other != name:
                     raise FsisError(f"the same example is shown as {other!r} and as {name!r}: leave it out of one")
         first = given[0][1]

@@ -291,7 +291,7 @@ class _Run:
         line = {**dataclasses.asdict(outcome), "files": {**others, **outcome.files}, "key": key}
         line["written"] = {**kept, **written}
         where = {"name": name, "path": os.path.abspath(outcome.image), "plane": self.settings.plane}
-        self.record.append({**where, **line, "run": str(job.lock.holder)})
+        self.record.append({**where, **line, "model": self.segmenter.fingerprint, "run": str(job.lock.holder)})
 
     def _save_partial(self, job: _FileJob) -> None:
         """Write what the finished tiles of an interrupted image hold."""

@@ -1,0 +1,136 @@
+"""Corrections of results in a folder: which of the cells found there are what, in terms of what tells kinds apart.
+
+`fsis refine` reads the table that `fsis segment` wrote, and measures the cells' traits in the image again.
+"""
+
+import csv
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.finished_images import FinishedImages
+from fsis_jax.inference.references import References
+from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.inference.traits import measure
+from fsis_jax.io.geojson import read_geojson_boxes
+from fsis_jax.io.intensity import Image
+from fsis_jax.preprocess.windows import Window
+
+_SAME = 0.5
+"""IoU of boxes from which an outline is that of a cell that was found."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was found in an image of a folder of results."""
+
+    name: str
+    path: str
+    """Of the image."""
+    pixel_size: float | None
+    boxes: np.ndarray
+    """(n, 4) x1, y1, x2, y2, of the cells' masks; row i has the number i + 1 in all outputs."""
+    kinds: tuple[str, ...]
+    """Of each cell; "" without kinds."""
+
+
+def read_result(folder: str | os.PathLike[str], name: str | None = None, *, model: str) -> Result:
+    """What a folder of results has of an image.
+
+    Args:
+        name: of the image, as its results have it; None: the only one.
+        model: `Segmenter.fingerprint` that the results must be of.
+
+    Raises:
+        FsisError: no such image or several, without a table, or of another model.
+    """
+    lines = {key: line for key, line in FinishedImages(pathlib.Path(folder)).lines.items() if line["key"]}
+    known = ", ".join(sorted(lines)[:5]) + ", ..." * (len(lines) > 5)
+    if not lines:
+        raise FsisError(f"{folder}: no results: give the --output of `fsis segment`")
+    if name is None and len(lines) > 1:
+        raise FsisError(f"{folder}: results of {len(lines)} images ({known}): name one by --image")
+    line = lines.get(name if name is not None else next(iter(lines)))
+    if line is None:
+        raise FsisError(f"{folder}: no results of {name!r}; there are {known}")
+    if line.get("model") != model:
+        raise FsisError(f"{folder}: the results of {line['name']} are of another model than the references")
+    table = line["files"].get("table", "")
+    if not os.path.exists(table):
+        raise FsisError(f"{folder}: no table of {line['name']}: run `fsis segment` again with --save table")
+    with open(table, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        boxes = [[float(row[side]) for side in ("x1", "y1", "x2", "y2")] for row in rows]
+    except (KeyError, ValueError) as error:
+        raise FsisError(f"{table}: not as `fsis segment` wrote it ({error}): run it again with --force") from error
+    kinds = tuple(row.get("kind", row.get("category", "")) for row in rows)
+    return Result(line["name"], line["path"], line["pixel_size"], np.array(boxes).reshape(-1, 4), kinds)
+
+
+def traits_of(
+    segmenter: Segmenter, image: Image, boxes: np.ndarray, references: References, pixel_size: float | None
+) -> np.ndarray:
+    """(n, T) the traits of boxes (n, 4) in an image, as `Instances.traits` of what is found with the references."""
+    plan = segmenter.plan(image, references, pixel_size=pixel_size)
+    height, width = plan.size
+    found = []
+    for x1, y1, x2, y2 in boxes.tolist():
+        left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
+        right, bottom = min(max(int(np.ceil(x2)), left + 1), width), min(max(int(np.ceil(y2)), top + 1), height)
+        part = plan.shown(Window(left, top, right, bottom))
+        found.append(measure(part, np.array([[x1 - left, y1 - top, x2 - left, y2 - top]]))[0])
+    traits = np.array(found, np.float32).reshape(len(boxes), -1)
+    traits[:, :1] += np.float32(np.log(references.ratio(plan.pixel_size)))
+    return traits
+
+
+def corrected(result: Result, outlines: str, kinds: Sequence[str]) -> tuple[list[int], dict[int, str], np.ndarray]:
+    """What a person has changed in the outlines of a result, such as in QuPath.
+
+    An outline is that of the cell that was found whose box it shares most of. A cell without an outline was deleted,
+    one whose class is another kind is of that kind, and an outline without a cell is one that was missed.
+
+    Args:
+        outlines: GeoJSON.
+        kinds: that there are.
+
+    Returns:
+        Rows of the result that are wrong; row -> kind of those of another one, where the rows after the result's are
+        the boxes (m, 4) of what was missed, which come third.
+
+    Raises:
+        FsisError: a file that is no GeoJSON, or a class that is none of the kinds.
+    """
+    drawn = read_geojson_boxes(outlines)
+    missed: list[tuple[float, float, float, float]] = []
+    right: dict[int, str] = {}
+    left = set(range(len(result.boxes)))
+    for number, (box, name) in enumerate(drawn, start=1):
+        kind = name or (kinds[0] if len(kinds) == 1 else "")
+        if len(kinds) == 1 and name in ("", "cell"):
+            kind = kinds[0]
+        if kind not in kinds:
+            raise FsisError(f"{outlines}: feature {number}: {name or 'no class'} is none of {', '.join(kinds)}")
+        shared = _iou(np.array(box), result.boxes)
+        row = int(shared.argmax()) if len(shared) else -1
+        if row < 0 or shared[row] < _SAME:
+            right[len(result.boxes) + len(missed)] = kind
+            missed.append(box)
+            continue
+        left.discard(row)
+        if result.kinds[row] and result.kinds[row] != kind:
+            right[row] = kind
+    return sorted(left), right, np.array(missed, np.float64).reshape(-1, 4)
+
+
+def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(n,) of one box with each of (n, 4)."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    return np.asarray(shared / np.maximum(areas - shared, 1e-9))
