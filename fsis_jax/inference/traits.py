@@ -22,8 +22,10 @@ _TRUST = 8
 """Examples that the prior of the spread weighs as much as."""
 _ELLIPSE = 0.8
 """Squared radius, in shares of the box's half sides, of the ellipse that is taken for the cell."""
-_MOST_LOG_ODDS = 4.0
+_MOST_LOG_ODDS = 2.0
 """That the examples of nothing can give against a cell."""
+_VARIETY = 2.0
+"""By how much the spread of what is nothing is wider than a kind's: it is of all sorts."""
 _FEW = 5
 """Examples of nothing that are trusted by half."""
 
@@ -81,13 +83,14 @@ class KindModel:
         """Means (K + 1, T), and spreads (K + 1, T); NaN means where nothing is known. And which traits count (T,)."""
         means = np.full((self.count + 1, self.traits.shape[1]), np.nan)
         spreads = np.tile(_SPREAD.astype(np.float64), (self.count + 1, 1))
+        spreads[-1] *= _VARIETY
         for kind in range(self.count + 1):
             own = self.traits[self.kinds == kind].astype(np.float64)
             known = np.isfinite(own).sum(0)
             some = known > 0
             means[kind, some] = np.nanmean(own[:, some], axis=0)
             deviations = np.nansum((own[:, some] - means[kind, some]) ** 2, axis=0)
-            spreads[kind, some] = np.sqrt((_TRUST * _SPREAD[some] ** 2 + deviations) / (_TRUST + known[some]))
+            spreads[kind, some] = np.sqrt((_TRUST * spreads[kind, some] ** 2 + deviations) / (_TRUST + known[some]))
         # A trait that is not known of one kind tells nothing between them.
         return means, spreads, np.isfinite(means[: self.count]).all(0)
 
