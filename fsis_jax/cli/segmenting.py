@@ -46,7 +46,13 @@ def segment_parser() -> Parser:
         help="PNG, JPEG, TIFF, OME-TIFF, OME-Zarr or a whole slide; a folder of them; or a pattern like 'plate/*.tif'",
     )
     add_references(parser)
-    parser.add_argument("--output", "-o", required=True, metavar="OUT", help="folder for the results")
+    parser.add_argument(
+        "--output",
+        "-o",
+        required=True,
+        metavar="OUT",
+        help="folder for the results; OUT/summary.csv has count, median area and density of each image and kind there",
+    )
     parser.add_argument(
         "--save",
         nargs="+",
@@ -56,7 +62,11 @@ def segment_parser() -> Parser:
         help=f"what is written for each image, of: {', '.join(FILES)}; or all. Default: {' '.join(DEFAULT)}",
     )
     parser.add_argument("--pdf", action="store_true", help="also OUT/overlays.pdf, with a page for each image")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each image instead of a sentence")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a line of JSON for each image instead of a sentence, with the count of each kind in `kinds`",
+    )
     parser.add_argument(
         "--pixel-size",
         type=pixel_size,
@@ -129,7 +139,6 @@ def segment(arguments: Sequence[str]) -> None:
         variants=variants(flip=True, scales=segmenter.config.eval.scales) if options.augment else None,
     )
     references = saved or (encode_examples(segmenter, examples, options.category) if examples else None)
-    unit = "instances" if segmenter.names else "cells"
     kinds = list(FILES) if "all" in options.save else list(dict.fromkeys(options.save))
     if options.pdf and "overlay" not in kinds:
         kinds.append("overlay")
@@ -173,14 +182,22 @@ def segment(arguments: Sequence[str]) -> None:
             if options.json:
                 tqdm.write(json.dumps(dataclasses.asdict(outcome)))
             elif not outcome.error:
-                tqdm.write(printable(f"{outcome.image}: {outcome.cells} {unit}"))
+                tqdm.write(printable(_told(outcome, segmenter)))
                 for cause in outcome.causes:
                     tqdm.write(printable(f"  {cause}"), file=sys.stderr)
     finished = [outcome for outcome in outcomes if not outcome.error]
     if options.pdf and finished:
-        pages = {f"{outcome.image}: {outcome.cells} {unit}": outcome.files["overlay"] for outcome in finished}
+        pages = {_told(outcome, segmenter): outcome.files["overlay"] for outcome in finished}
         write_pdf(output / f"overlays{settings.suffix}.pdf", pages)
     _report_failures(outcomes, output)
+
+
+def _told(outcome: Outcome, segmenter: Segmenter) -> str:
+    """How many cells an image has; of several kinds how many of each."""
+    if segmenter.names:
+        return f"{outcome.image}: {outcome.cells} instances"
+    kinds = [f"{count} {kind}" for kind, count in outcome.kinds.items()]
+    return f"{outcome.image}: {', '.join(kinds) if len(kinds) > 1 else f'{outcome.cells} cells'}"
 
 
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"

@@ -58,5 +58,7 @@ class Outcome:
     """Kind -> path."""
     causes: tuple[str, ...] = ()
     """Where there is no cell: the likeliest reasons, a line each."""
+    kinds: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Count of each kind that is wanted, or of each category that a closed-set detector has found."""
     error: str = ""
     """Why there is no result, in one line."""

@@ -20,11 +20,10 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.traits import TRAITS, KindModel, kind_scores
 from fsis_jax.io.atomic import atomic_write
+from fsis_jax.io.kinds import NOTHING
 from fsis_jax.models.detector import Pyramid
 
 REFERENCES_SUFFIX = ".refs"
-NOTHING = "none"
-"""What tables call the probability that it is none of the kinds."""
 FORMAT = 2
 
 

@@ -1,8 +1,8 @@
 """Segmenting image files into a folder of results: one file after the other, on where an earlier run stopped.
 
-`OUT/images.jsonl` gets a line for each finished image: what it was made from, the count and the files. An image that
-has such a line, for the same content, references, model and settings, and its files as they were written, is not
-segmented again.
+`OUT/images.jsonl` gets a line for each finished image: what it was made from, counts and files. An image that has such
+a line, for the same content, references, model and settings, and its files as they were written, is not segmented
+again. `OUT/summary.csv` is made of these lines (`summary.py`).
 `OUT/.tiles/NAME` has what was found in each tile of a large image: an interrupted run goes on from it, and another
 threshold or kind of output needs no network. Results are written into `OUT/NAME.partial/` and moved to their place when
 all are there; Ctrl-C leaves those so far in it. NAME is that of the image and of the plane that is chosen of it.
@@ -19,10 +19,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import fsis_jax
 from fsis_jax.errors import FsisError, OutputError
 from fsis_jax.inference.causes import no_cell_causes
-from fsis_jax.inference.finished_images import FinishedImages, digest, fingerprints, identity
+from fsis_jax.inference.finished_images import FinishedImages, fingerprints
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
@@ -30,11 +29,13 @@ from fsis_jax.inference.lock import BusyError, Lock, acquire
 from fsis_jax.inference.output_folder import OutputFolder
 from fsis_jax.inference.output_settings import Outcome, OutputSettings
 from fsis_jax.inference.references import NO_REFERENCES, References
+from fsis_jax.inference.result_keys import ResultKeys
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.tidying import WHOLE_CELLS
+from fsis_jax.inference.summary import Summary, summarised
 from fsis_jax.io.atomic import write_failure
 from fsis_jax.io.false_colour import only_stain
 from fsis_jax.io.image_file import ImageFile
+from fsis_jax.io.kinds import counts
 from fsis_jax.io.outputs import FILES, check_names, check_results, file_name, write_outputs
 from fsis_jax.io.source import open_image
 from fsis_jax.io.writers import check_coco
@@ -108,11 +109,9 @@ class _Run:
         check_names(paths)
         check_results(paths, self.names.values(), output, settings.save)
         segmenter.check_references(references)
-        read = dataclasses.replace(settings, save=(), category=None, tidying=WHOLE_CELLS)
-        tiling = [str(segmenter.config.data[key]) for key in ("test_canvases", "tile_overlap", "background_contrast")]
-        model = [fsis_jax.__version__, segmenter.fingerprint, *map(dataclasses.astuple, segmenter.variants)]
-        self.common = [*model, references.digest, dataclasses.astuple(read), tiling]
+        self.keys = ResultKeys(segmenter, references, settings)
         self.record = FinishedImages(output)
+        self.summary = Summary(output, self.record)
         for path, name in self.names.items():
             self.record.check_place(path, name, settings.plane)
         self.before = dict(self.record.lines)
@@ -144,6 +143,7 @@ class _Run:
                     time.sleep(_PAUSE)
                 left = self.busy
             self.folder.check()
+            self.summary.update()
         except KeyboardInterrupt:
             for job in self.open:
                 try:
@@ -200,13 +200,13 @@ class _Run:
 
     def _job(self, path: str, lock: Lock) -> _FileJob | None:
         """An image to segment; None if another run has done it meanwhile."""
-        name, key = self.names[path], self._key(path)
+        name, key = self.names[path], self.keys.of_tiles(path)
         self.record.refresh()
         finished, line = self._finished(path), self.record.lines.get(name, {})
         if finished is not None:
             self.elsewhere.append(finished)
             return None
-        if line is not self.before.get(name) and line.get("key", "") not in ("", self._counted_key(key)):
+        if line is not self.before.get(name) and line.get("key", "") not in ("", self.keys.of_files(key)):
             raise FsisError(
                 f"{path}: another run ({line.get('run', 'of an older version')}) has written {name} to "
                 f"{self.output} meanwhile with other references or settings: give each a folder of its own"
@@ -231,8 +231,9 @@ class _Run:
         """What the record says of an image that was finished with the same settings, whose files are there."""
         line = self.record.lines.get(self.names[path], {})
         again = self.force and line is self.before.get(self.names[path])
-        if not again and line.get("key") == self._counted_key(self._key(path)) and self._is_complete(line):
-            return Outcome(path, line["cells"], line["pixel_size"], line["files"], tuple(line.get("causes", ())))
+        if not again and line.get("key") == self.keys.of_files(self.keys.of_tiles(path)) and self._is_complete(line):
+            causes, kinds = tuple(line.get("causes", ())), line.get("kinds", {})
+            return Outcome(path, line["cells"], line["pixel_size"], line["files"], causes, kinds)
         return None
 
     def _report(self, job: _FileJob, done: int, total: int) -> None:
@@ -246,8 +247,9 @@ class _Run:
             self.folder.check()
             files, written = self._move(self._write(job, counted), self.record.lines.get(self.names[path]))
             causes = () if len(counted) else self._causes(job, found)
-            outcome = Outcome(path, len(counted), job.pixel_size, files, causes)
-            self._note(outcome, job, written)
+            outcome = Outcome(path, len(counted), job.pixel_size, files, causes, counts(counted))
+            self._note(outcome, job, written, summarised(path, counted))
+            self.summary.update_or_warn()
             return outcome
         except OutputError:
             raise
@@ -278,9 +280,9 @@ class _Run:
                 raise write_failure(place, error) from error
         return {kind: str(place) for kind, place in places.items()}, written
 
-    def _note(self, outcome: Outcome, job: _FileJob, written: dict[str, list[Any]]) -> None:
-        """Add a line to the record, with the files of an earlier run that tell the same."""
-        name, key = self.names[outcome.image], self._counted_key(job.key)
+    def _note(self, outcome: Outcome, job: _FileJob, written: dict[str, list[Any]], found: dict[str, Any]) -> None:
+        """Add a line to the record, with what is `found` and the files of an earlier run that tell the same."""
+        name, key = self.names[outcome.image], self.keys.of_files(job.key)
         earlier = self.record.lines.get(name, {"key": "", "files": {}})
         others = {kind: file for kind, file in earlier["files"].items() if kind not in outcome.files}
         if earlier["key"] != key:
@@ -288,7 +290,7 @@ class _Run:
                 _logger.warning(f"{file}: of an earlier run with other references or settings")
             others = {}
         kept = {kind: told for kind, told in earlier.get("written", {}).items() if kind in others}
-        line = {**dataclasses.asdict(outcome), "files": {**others, **outcome.files}, "key": key}
+        line = {**dataclasses.asdict(outcome), **found, "files": {**others, **outcome.files}, "key": key}
         line["written"] = {**kept, **written}
         where = {"name": name, "path": os.path.abspath(outcome.image), "plane": self.settings.plane}
         self.record.append({**where, **line, "model": self.segmenter.fingerprint, "run": str(job.lock.holder)})
@@ -326,16 +328,6 @@ class _Run:
         job.lock.release()
         if job in self.open:
             self.open.remove(job)
-
-    def _key(self, path: str) -> str:
-        """What the tiles of an image depend on."""
-        return digest([*self.common, os.path.abspath(path), identity(path)])
-
-    def _counted_key(self, key: str) -> str:
-        """What its files depend on, beside which they are."""
-        return digest(
-            [key, self.segmenter.min_score, self.settings.category, dataclasses.astuple(self.settings.tidying)]
-        )
 
     def _is_complete(self, line: dict[str, Any]) -> bool:
         """Whether all files are as they were written; one that is not is told."""

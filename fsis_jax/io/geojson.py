@@ -14,8 +14,8 @@ import numpy as np
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import atomic_write, open_file, read_failure
+from fsis_jax.io.kinds import kind_colour, probabilities
 from fsis_jax.io.outlines import Box, box_around, outlines
-from fsis_jax.io.overlay import PALETTE
 from fsis_jax.io.writers import Result
 
 _COLOUR = (74, 222, 128)
@@ -24,6 +24,8 @@ _EXPORT = "export the objects as GeoJSON again"
 
 def write_geojson(path: str | os.PathLike[str], result: Result) -> None:
     """A FeatureCollection with one detection per instance: outline, class, number as its name, score as measurement.
+
+    The class is the kind or category, with its colour (`kinds.py`); of kinds the probabilities are measurements too.
 
     The numbers count from 1 in the order of `result` (ids of `Instances.labels`, if these are
     `Instances.without_overlaps`). An empty mask has no feature. The ids follow from the file's name and the number.
@@ -64,8 +66,8 @@ def read_geojson_boxes(path: str | os.PathLike[str]) -> list[tuple[Box, str]]:
 
 
 def _features(file_name: str, result: Result) -> Iterator[dict[str, Any]]:
-    found = zip(result.masks, result.scores.tolist(), result.categories, strict=True)
-    for number, (mask, score, category) in enumerate(found, start=1):
+    found = zip(result.masks, result.scores.tolist(), result.categories, probabilities(result), strict=True)
+    for number, (mask, score, category, shares) in enumerate(found, start=1):
         polygons = [
             [ring.tolist() + ring[:1].tolist() for ring in (polygon.shell, *polygon.holes)]
             for polygon in outlines(mask.mask, mask.y, mask.x)
@@ -85,14 +87,14 @@ def _features(file_name: str, result: Result) -> Iterator[dict[str, Any]]:
                 "objectType": "detection",
                 "name": str(number),
                 "classification": {"name": category or "cell", "color": _colour(result, number - 1)},
-                "measurements": {"Score": round(score, 6)},
+                "measurements": {name: round(value, 6) for name, value in {"Score": score, **shares}.items()},
             },
         }
 
 
 def _colour(result: Result, row: int) -> Sequence[int]:
-    """One for each category, of which a closed-set detector has several."""
-    return _COLOUR if result.classes is None else PALETTE[result.classes[row] % len(PALETTE)].tolist()
+    """One for each kind or category, where there are several."""
+    return _COLOUR if result.classes is None else kind_colour(int(result.classes[row]))
 
 
 def _read_json(name: str) -> Any:

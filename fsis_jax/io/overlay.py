@@ -1,7 +1,8 @@
 """Pictures of a result: instances outlined on the image, the references beside it.
 
-Small images are enlarged first, so that an outline of two pixels does not cover a cell of ten. Neighbours get
-colours that are easily told apart; a dark rim keeps every colour visible on bright and on dark images.
+Small images are enlarged first, so that an outline of two pixels does not cover a cell of ten. Cells have the colour
+of their kind, which a legend names; without kinds, neighbours get colours that are easily told apart. A dark rim keeps
+every colour visible on bright and on dark images.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from typing import Literal, Protocol
 
 import cv2
 import numpy as np
+
+from fsis_jax.io.kinds import PALETTE, Named, counts, kind_colour, kind_rows
 
 
 class Mask(Protocol):
@@ -22,17 +25,11 @@ class Mask(Protocol):
     def mask(self) -> np.ndarray: ...
 
 
-class Segmented(Protocol):
+class Segmented(Named, Protocol):
     """What is drawn of `fsis_jax.inference.instances.Instances`."""
 
     @property
-    def scores(self) -> np.ndarray: ...
-    @property
     def masks(self) -> Sequence[Mask]: ...
-    @property
-    def classes(self) -> np.ndarray | None: ...
-    @property
-    def names(self) -> Sequence[str]: ...
 
 
 _LEAST_SIDE = 800
@@ -45,23 +42,9 @@ _BACKGROUND = (24, 26, 31)
 _FRAME = (230, 230, 230)
 _TEXT = 0.42
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-
-# A circle of hues, of about equal lightness.
-PALETTE = np.array(
-    [
-        (255, 99, 99),
-        (255, 156, 61),
-        (255, 221, 74),
-        (178, 232, 82),
-        (74, 222, 128),
-        (64, 224, 222),
-        (92, 176, 255),
-        (156, 146, 255),
-        (226, 130, 255),
-        (255, 128, 196),
-    ],
-    np.uint8,
-)
+_LINE = 22
+"""Height of a line of the legend."""
+_SWATCH = 10
 
 
 def draw_overlay(
@@ -79,12 +62,14 @@ def draw_overlay(
         references: crops (h, w, 3) uint8, of which the first ten are shown in a column on the left.
         text: written on every cell that has room for it: its number (from 1, the id in `Instances.labels` if these
             are `Instances.without_overlaps`), its score, or nothing. After it, room permitting, the name of its class.
+            On the left of cells of several kinds stands, whatever the text, how many there are of each.
         scale: pixels of `image` per pixel that the masks lie in, where the image was shrunk (`overview`).
     """
     factor = min(max(-(-_LEAST_SIDE // max(image.shape[:2])), 1), _LARGEST_FACTOR)
     size = (image.shape[1] * factor, image.shape[0] * factor)
     picture = image if factor == 1 else cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-    colours = _colours(instances.masks)
+    rows = kind_rows(instances)
+    colours = _colours(instances.masks) if rows is None else [kind_colour(row) for row in rows.tolist()]
     zoom = factor * scale
     outlines = [_outline(mask, zoom) for mask in instances.masks]
     fills = picture.copy()
@@ -103,7 +88,11 @@ def draw_overlay(
             told = str(row + 1) if text == "number" else f"{score:.2f}"
             named = [] if instances.classes is None else [f"{told} {instances.names[instances.classes[row]]}"]
             _write(picture, mask, zoom, [*named, told])
-    return _beside(_strip(references, picture.shape[0]), picture) if len(references) else picture
+    kinds = {} if rows is None else counts(instances)
+    legend = [(name, count, kind_colour(instances.names.index(name))) for name, count in kinds.items()]
+    if legend or len(references):
+        return _beside(_strip(legend, references, picture.shape[0]), picture)
+    return picture
 
 
 def _outline(mask: Mask, zoom: float) -> Sequence[np.ndarray]:
@@ -169,25 +158,44 @@ def _mix(picture: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
     return cv2.addWeighted(picture, 1 - share, other, share, 0, dst=other).astype(np.uint8, copy=False)
 
 
-def _strip(references: Sequence[np.ndarray], height: int) -> np.ndarray:
-    """A column of the references, at least `height` high; of many, the first few."""
+def _strip(
+    legend: Sequence[tuple[str, int, tuple[int, int, int]]], references: Sequence[np.ndarray], height: int
+) -> np.ndarray:
+    """A column at least `height` high: the name, count and colour of each kind, and of the references the first few."""
     tiles = []
     for crop in references[:_MOST_SHOWN]:
         scale = _TILE / max(crop.shape[:2])
         size = (max(round(crop.shape[1] * scale), 1), max(round(crop.shape[0] * scale), 1))
         tiles.append(cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA))
-    y = 3 * _MARGIN - 8
+    top = _LINE * len(legend) + _MARGIN * bool(legend)
+    y = top + 3 * _MARGIN - 8
     needed = y + sum(tile.shape[0] + _MARGIN for tile in tiles)
     strip = np.empty((max(height, needed), _TILE + 2 * _MARGIN, 3), np.uint8)
     strip[:] = _BACKGROUND
+    for line, (name, count, colour) in enumerate(legend):
+        base = 26 + _LINE * line
+        strip[base - _SWATCH : base, _MARGIN : _MARGIN + _SWATCH] = colour
+        cv2.putText(strip, _shortened(name, count), (_MARGIN + _SWATCH + 8, base), _FONT, _TEXT, _FRAME, 1, cv2.LINE_AA)
+    if not tiles:
+        return strip
     heading = "reference" if len(references) == 1 else f"{len(references)} references"
-    cv2.putText(strip, heading, (_MARGIN - 1, 26), _FONT, 0.5, _FRAME, 1, cv2.LINE_AA)
+    cv2.putText(strip, heading, (_MARGIN - 1, top + 26), _FONT, 0.5, _FRAME, 1, cv2.LINE_AA)
     for tile in tiles:
         x = _MARGIN + (_TILE - tile.shape[1]) // 2
         strip[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
         cv2.rectangle(strip, (x - 1, y - 1), (x + tile.shape[1], y + tile.shape[0]), _FRAME, 1)
         y += tile.shape[0] + _MARGIN
     return strip
+
+
+def _shortened(name: str, count: int) -> str:
+    """A line of the legend that has room in the strip."""
+    room = _TILE - _SWATCH - 8
+    for kept in range(len(name), 0, -1):
+        text = f"{name[:kept]}{'..' * (kept < len(name))} {count}"
+        if cv2.getTextSize(text, _FONT, _TEXT, 1)[0][0] <= room:
+            break
+    return text
 
 
 def _beside(strip: np.ndarray, picture: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from roifile import ROI_TYPE, ImagejRoi
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import atomic_write, open_file
 from fsis_jax.io.damage import damage_in
+from fsis_jax.io.kinds import kind_colour, kind_rows
 from fsis_jax.io.outlines import Box, Polygon, box_around, outlines
 from fsis_jax.io.writers import Result
 
@@ -32,14 +33,16 @@ def write_rois(path: str | os.PathLike[str], result: Result) -> None:
     """A zip with one ROI per instance: a polygon, or a composite where a mask has holes or several parts.
 
     Names are number-y-x, as ImageJ makes them of a ROI's centre; the numbers count from 1 in the order of `result`
-    (ids of `Instances.labels`, if these are `Instances.without_overlaps`). The property "score" holds the score, and of
-    a closed-set detector "category" the category. An empty mask has no ROI.
+    (ids of `Instances.labels`, if these are `Instances.without_overlaps`). The property "score" holds the score, and
+    "category" the kind, or of a closed-set detector the category. Kinds are groups, numbered from 1 in the order of
+    `result.names`, with the colour of the kind as that of the stroke (`kinds.py`; ImageJ shows groups in colours of its
+    own). An empty mask has no ROI.
 
     Raises:
         FsisError: the file cannot be written.
     """
     digits = max(len(str(len(result.masks))), 4)
-    named = result.classes is not None
+    named, kinds = result.classes is not None, kind_rows(result)
     found = zip(result.masks, result.scores.tolist(), result.categories, strict=True)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         for number, (mask, score, category) in enumerate(found, start=1):
@@ -47,6 +50,9 @@ def write_rois(path: str | os.PathLike[str], result: Result) -> None:
             if polygons:
                 properties = {"score": round(score, 6)} | ({"category": category} if named else {})
                 roi = _roi(polygons, f"{number:0{digits}}", properties)
+                if kinds is not None:
+                    kind = int(kinds[number - 1])
+                    roi.group, roi.stroke_color = kind + 1, bytes((255, *kind_colour(kind)))
                 entry = zipfile.ZipInfo(f"{roi.name}.roi")  # its time is 1980: the same ROIs are the same file
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, roi.tobytes(), zipfile.ZIP_DEFLATED)

@@ -13,7 +13,7 @@ from fsis_jax.io.outputs import FILES
 
 _RESULTS = tuple(file.format("") for file in FILES.values())
 _RECORD = "images.jsonl"
-_OTHERS = (_RECORD, "overlays.pdf")
+_OTHERS = (_RECORD, "summary.csv", "overlays.pdf")
 """What a folder of results has beside those of each image."""
 
 

@@ -11,6 +11,7 @@ import tifffile
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import atomic_write
+from fsis_jax.io.kinds import counts
 from fsis_jax.io.overlay import Segmented, draw_overlay
 
 Path = str | os.PathLike[str]
@@ -101,7 +102,8 @@ def write_coco(path: Path, results: Mapping[str, Result]) -> None:
 
     Args:
         results: file name of each image -> its instances. Ids count from 1 in this order; a category is made for each
-            name that the instances carry, "cell" where they carry none, with the names of their keypoints if known.
+            kind that is wanted, in their order, and each name that the instances carry, "cell" where they carry none,
+            with the names of their keypoints if known.
     """
     categories: dict[str, dict[str, Any]] = {}
     images: list[dict[str, Any]] = []
@@ -111,9 +113,12 @@ def write_coco(path: Path, results: Mapping[str, Result]) -> None:
         check_coco(file_name, (height, width))
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
         keypoints = {"keypoints": list(result.keypoint_names)} if result.keypoint_names else {}
-        for row, name in zip(result.to_coco(image_id, 0), (name or "cell" for name in result.categories), strict=True):
+        names = [name or "cell" for name in result.categories]
+        for name in [*(() if result.kind_scores is None else counts(result)), *names]:
             new = {"id": len(categories) + 1, "name": name, "supercategory": "cell", **keypoints}
-            category_id = categories.setdefault(name, new)["id"]
+            categories.setdefault(name, new)
+        for row, name in zip(result.to_coco(image_id, 0), names, strict=True):
+            category_id = categories[name]["id"]
             annotations.append({"id": len(annotations) + 1, **row, "category_id": category_id, "iscrowd": 0})
     content = {"images": images, "categories": list(categories.values()), "annotations": annotations}
     with atomic_write(path) as file:

@@ -98,6 +98,7 @@ def test_a_bad_image_beside_a_good_one(fsis, desk, name, make, message):
     assert sorted(path.name for path in (desk / "out").iterdir() if path.name != ".tiles") == [
         "good-labels.tif",
         "images.jsonl",
+        "summary.csv",
     ]
     import re
 

@@ -125,7 +125,7 @@ def test_a_folder_that_must_not_be_written_to(fsis, desk, monkeypatch):
     assert list((desk / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["good-labels.tif", "good-table.csv", "images.jsonl"])
+@pytest.mark.parametrize("name", ["good-labels.tif", "good-table.csv", "images.jsonl", "summary.csv"])
 def test_a_folder_has_the_name_of_a_result(fsis, desk, name):
     (desk / "out" / name).mkdir(parents=True)
     outcome = fsis(*GOOD.split())
@@ -157,7 +157,7 @@ def test_the_disk_is_full_while_tiles_are_noted(fsis, desk, cell, small_disk):
     assert outcome.stdout == ""
     (small_disk / "filler").unlink()
     assert fsis(*command).status == 0
-    assert sorted(path.name for path in out.iterdir()) == [".tiles", "images.jsonl", "large-labels.tif"]
+    assert sorted(path.name for path in out.iterdir()) == [".tiles", "images.jsonl", "large-labels.tif", "summary.csv"]
 
 
 def test_an_image_too_large_for_one_kind_of_result_has_none(fsis, desk, monkeypatch):

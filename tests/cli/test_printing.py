@@ -35,7 +35,12 @@ def test_errors_and_warnings_are_printed_so(capsys):
 def test_a_category_is_no_formula(tmp_path, name):
     mask = types.SimpleNamespace(x=0, y=0, mask=np.ones((2, 2), bool))
     result = types.SimpleNamespace(
-        size=(4, 4), masks=[mask, mask], scores=[1.0, 1.0], classes=[0, 1], categories=[name, "cell - round"]
+        size=(4, 4),
+        masks=[mask, mask],
+        scores=[1.0, 1.0],
+        classes=[0, 1],
+        categories=[name, "cell - round"],
+        kind_scores=None,
     )
     write_table(tmp_path / "table.csv", result, np.zeros((4, 4), np.uint8))
     with (tmp_path / "table.csv").open(newline="") as file:

@@ -95,7 +95,9 @@ def test_images_of_any_format(segment, pictures, out, cell):
     assert counts[0] == counts[1] == counts[2] > 0  # the same pixels
     kinds = ("coco.json", "labels.tif", "overlay.png")
     stems = [pathlib.Path(name).stem for name in names]
-    assert _written(out) == sorted(["images.jsonl", *(f"{stem}-{kind}" for stem in stems for kind in kinds)])
+    assert _written(out) == sorted(
+        ["images.jsonl", "summary.csv", *(f"{stem}-{kind}" for stem in stems for kind in kinds)]
+    )
 
 
 def test_folders_and_patterns(segment, pictures, fsis):
@@ -268,7 +270,7 @@ def test_what_is_done_is_not_done_again(segment, pictures, out):
     again = segment("grey.png", "rgba.png", "deep.tif")
     assert len(again.stdout.splitlines()) == 3
     after = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
-    assert [path.name for path in before if after[path] != before[path]] == ["images.jsonl"]
+    assert [path.name for path in before if after[path] != before[path]] == ["images.jsonl", "summary.csv"]
     # Another image under the name, another threshold, a result that was deleted: each is made again.
     cv2.imwrite(str(pictures / "rgba.png"), np.zeros((70, 70), np.uint8))
     (out / "deep-labels.tif").unlink()
@@ -368,4 +370,4 @@ def test_an_interrupted_image_goes_on_where_it_stopped(segment, pictures, out, c
     assert size > 20_000
     assert segment("large.tif", save="labels table").status == 0
     assert {name: (out / name).read_bytes() for name in expected} == expected
-    assert _written(out) == ["images.jsonl", "large-labels.tif", "large-table.csv"]
+    assert _written(out) == ["images.jsonl", "large-labels.tif", "large-table.csv", "summary.csv"]

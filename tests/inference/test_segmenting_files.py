@@ -199,7 +199,7 @@ def test_each_plane_has_results_of_its_own(run, stack, tmp_path):
         assert outcome.files["labels"] == str(tmp_path / "out" / f"{name}-labels.tif")
     written = os.listdir(tmp_path / "out")
     results = [f"{name}-{end}" for name in names for end in ("labels.tif", "table.csv")]
-    assert sorted(written) == sorted(["images.jsonl", *results])
+    assert sorted(written) == sorted(["images.jsonl", "summary.csv", *results])
     before = {file: (tmp_path / "out" / file).stat().st_mtime_ns for file in written}
     run(path, channel="DAPI", page="Z1")
     assert {file: (tmp_path / "out" / file).stat().st_mtime_ns for file in written} == before

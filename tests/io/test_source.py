@@ -147,7 +147,16 @@ def test_what_is_not_read_is_told_in_a_line(tmp_path, caplog):
 
 
 def test_results_are_passed_over_in_silence_where_there_is_their_record(tmp_path, caplog):
-    for name in ("a.png", "a-labels.tif", "a-table.csv", "a.geojson", "images.jsonl", "overlays.pdf", "notes.txt"):
+    for name in (
+        "a.png",
+        "a-labels.tif",
+        "a-table.csv",
+        "a.geojson",
+        "images.jsonl",
+        "summary.csv",
+        "overlays.pdf",
+        "notes.txt",
+    ):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "images.jsonl").write_bytes(b"")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from skimage.measure import regionprops
+from skimage.measure import perimeter_crofton, regionprops
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import CroppedMask, Instances
@@ -50,7 +50,8 @@ def test_it_agrees_with_regionprops(tmp_path: pathlib.Path) -> None:
     rows = _read(tmp_path / "a.csv")
     regions = regionprops(labels, image)
     assert list(rows[0]) == [
-        *("label", "score", "x1", "y1", "x2", "y2", "centroid_x", "centroid_y", "area_px", "eccentricity"),
+        *("label", "score", "x1", "y1", "x2", "y2", "centroid_x", "centroid_y"),
+        *("area_px", "perimeter", "circularity", "solidity", "major_axis", "minor_axis", "eccentricity"),
         "mean_intensity",
     ]
     assert [row["label"] for row in rows] == [str(number) for number in range(1, len(regions) + 1)]
@@ -64,6 +65,14 @@ def test_it_agrees_with_regionprops(tmp_path: pathlib.Path) -> None:
     np.testing.assert_allclose(_numbers(rows, "eccentricity")[:, 0], eccentricities, atol=6e-5)
     means = [region.intensity_mean for region in regions]
     np.testing.assert_allclose(_numbers(rows, "mean_intensity")[:, 0], means, rtol=1e-5)
+    axes = [(region.axis_major_length, region.axis_minor_length) for region in regions]
+    np.testing.assert_allclose(_numbers(rows, "major_axis", "minor_axis"), axes, atol=6e-4)
+    lengths = np.array([perimeter_crofton(region.image) for region in regions])
+    np.testing.assert_allclose(_numbers(rows, "perimeter")[:, 0], lengths, atol=6e-4)
+    round_ = np.minimum(4 * np.pi * np.array([region.area for region in regions]) / lengths**2, 1)
+    np.testing.assert_allclose(_numbers(rows, "circularity")[:, 0], round_, atol=6e-5)
+    assert round_.min() < 0.3
+    np.testing.assert_allclose(_numbers(rows, "solidity")[:, 0], [region.solidity for region in regions], atol=6e-5)
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -86,6 +95,10 @@ def test_pixel_size(tmp_path: pathlib.Path) -> None:
     np.testing.assert_allclose(_numbers(rows, "area_um2")[:, 0], [region.area for region in regions], rtol=1e-5)
     diameters = np.array([region.equivalent_diameter_area for region in regions])
     np.testing.assert_allclose(_numbers(rows, "equivalent_diameter_um")[:, 0], diameters, rtol=1e-5)
+    lengths = [0.25 * perimeter_crofton(region.image) for region in regions]
+    np.testing.assert_allclose(_numbers(rows, "perimeter_um")[:, 0], lengths, rtol=1e-5)
+    axes = [(region.axis_major_length, region.axis_minor_length) for region in regions]
+    np.testing.assert_allclose(_numbers(rows, "major_axis_um", "minor_axis_um"), axes, rtol=1e-5, atol=1e-6)
     centroids = np.array([region.centroid for region in regions]) + 0.125
     np.testing.assert_allclose(_numbers(rows, "centroid_y_um", "centroid_x_um"), centroids, atol=6e-4)
 
@@ -140,7 +153,7 @@ def test_no_instances(tmp_path: pathlib.Path) -> None:
     write_table(tmp_path / "a.csv", found.select(np.zeros(len(found), bool)), np.zeros(SIZE), 0.5)
     (line,) = (tmp_path / "a.csv").read_text().splitlines()
     assert line.startswith("label,score,x1,")
-    assert line.endswith(",area_um2,centroid_x_um,centroid_y_um,equivalent_diameter_um")
+    assert line.endswith("_um,equivalent_diameter_um,perimeter_um,major_axis_um,minor_axis_um")
 
 
 def test_an_image_that_is_not_the_one_segmented(tmp_path: pathlib.Path) -> None:
