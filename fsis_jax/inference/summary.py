@@ -119,7 +119,7 @@ def _lines(line: dict[str, Any]) -> str:
             [
                 *map(as_text, (*common, kind)),
                 f"{count:d}",
-                "" if area is None else f"{area:g}",
+                "" if area is None else f"{area:.12g}",
                 "" if area is None or not pixel_size else f"{area * pixel_size**2:.6g}",
                 "" if not megapixels or not pixel_size else f"{count / (megapixels * pixel_size**2):.6g}",
             ]
