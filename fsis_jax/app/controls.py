@@ -49,7 +49,7 @@ class Controls:
         self.place = self._styled(TextInput(placeholder="or type a path, and Enter", name="path"))
         self.asked = TextInput(name="asked", visible=False)
         """What is asked for by what is no widget."""
-        self.crops = self.text()
+        self.crops = self.text(name="crops")
         self.view = self._button("Segment view")
         self.whole = self._button("Segment image", primary=True)
         self.all = self._button("Segment all")
@@ -57,7 +57,7 @@ class Controls:
         self.stop = self._styled(Button(label="Stop", width=56))
         self.work = self.text(name="work")
         self.count = self.text(name="count")
-        self.score = self._styled(Slider(title="Least score", start=0, end=1, step=0.01, value=0.5))
+        self.score = self._styled(Slider(name="score", title="Least score", start=0, end=1, step=0.01, value=0.5))
         self.sizes = Histogram()
         self.area = self._styled(RangeSlider(title="Size in pixels", start=0, end=1000, step=1, value=(0, 1000)))
         kinds = list(FILES)

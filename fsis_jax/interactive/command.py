@@ -27,9 +27,9 @@ def segment_command(
         checkpoint: None for the default model.
         min_score: the model's own, which needs no option.
     """
-    parts = ["fsis", "segment", _short(path)]
+    parts = ["fsis", "segment", short_path(path)]
     for reference in references:
-        parts += ["--reference", str(Reference(_short(reference.image), reference.box))]
+        parts += ["--reference", str(Reference(short_path(reference.image), reference.box))]
     options = {
         "--checkpoint": checkpoint,
         "--channel": settings.channel,
@@ -45,9 +45,10 @@ def segment_command(
     for option, value in options.items():
         if value is not None:
             parts += [option, str(value)]
-    return shlex.join([*parts, "--save", *settings.save, "--output", _short(os.fspath(output))])
+    return shlex.join([*parts, "--save", *settings.save, "--output", short_path(os.fspath(output))])
 
 
-def _short(path: str) -> str:
+def short_path(path: str) -> str:
+    """A path from the working folder on, if it lies below it."""
     place, here = pathlib.Path(os.path.abspath(path)), pathlib.Path.cwd()
     return str(place.relative_to(here)) if place.is_relative_to(here) else path

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from fsis_jax.errors import FsisError
-from fsis_jax.interactive.command import segment_command
+from fsis_jax.interactive.command import segment_command, short_path
 from fsis_jax.interactive.session import Session
 from fsis_jax.interactive.task import Task
 from fsis_jax.interactive.training_data import write_training_data
@@ -63,7 +63,9 @@ def export_images(session: Session, paths: Sequence[str], kinds: Sequence[str]) 
             task.advance(number, len(paths))
             files += export(session, path, kinds).values()
         export_references(session)
-        return f"{session.output}: {', '.join(os.path.basename(file) for file in files)}, {REFERENCES_FILE}"
+        names = [*map(os.path.basename, files), REFERENCES_FILE]
+        told = ", ".join(names) if len(paths) == 1 else f"{len(files)} files of {len(paths)} images, {REFERENCES_FILE}"
+        return f"{short_path(str(session.output))}: {told}"
 
     return session.begin("exporting", work)
 
@@ -95,7 +97,7 @@ def export_training_data(session: Session) -> Task:
     def work(task: Task) -> str:
         folder = session.output / TRAINING_FOLDER
         images, cells = write_training_data(folder, session.open, corrected, session.filters, task.advance)
-        return f"{folder}: {cells} cells in {images} images, to train on (--config.data.root)"
+        return f"{short_path(str(folder))}: {cells} cells in {images} images, to train on (--config.data.root)"
 
     return session.begin("writing training data", work)
 

@@ -33,7 +33,7 @@ def test_corrections_become_training_data(corrected, folder, picture):
     task = export_training_data(corrected)
     task.wait()
     assert task.error == ""
-    assert task.told == f"{folder}/out/training: 2 cells in 1 images, to train on (--config.data.root)"
+    assert task.told == "out/training: 2 cells in 1 images, to train on (--config.data.root)"
     source = CocoSource(folder / "out/training", "train")
     assert source.problems == ()
     (annotations,) = source.annotations

@@ -157,7 +157,7 @@ def test_all_images_and_what_is_taken_away(page, folder):
     page._pressed(lambda: export_images(page._session, page._finished(), page._chosen()))(None)
     page._session.task.wait()
     page._look_at_work()
-    assert "a.geojson, b.geojson, session.refs" in page._controls.written.text
+    assert "out: 2 files of 2 images, session.refs" in page._controls.written.text
     assert (folder / "out/b.geojson").exists()
     assert page._session.segment_all(page._images()).wait() is None
 
