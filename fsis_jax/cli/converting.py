@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fsis_jax.checkpoints.runs import load_run
 from fsis_jax.checkpoints.weights import WEIGHTS_SUFFIX, save_weights
 from fsis_jax.cli.parsing import Parser
+from fsis_jax.cli.streams import say
 from fsis_jax.conversion.convert import convert as convert_file
 from fsis_jax.conversion.convert import to_pytorch
 from fsis_jax.conversion.detectron.yaml_file import convert_yaml
@@ -46,14 +47,14 @@ def convert(arguments: Sequence[str]) -> None:
     if source.suffix in (".yaml", ".yml"):
         if options.to_pytorch is not None or options.kind != "auto" or options.resume or options.allow_missing:
             raise FsisError(f"{source}: a config, not weights; give --output FILE.py and no other option")
-        print(convert_yaml(source, user_path(options.output)))
+        say(convert_yaml(source, user_path(options.output)))
         return
     if options.to_pytorch is not None:
         file = user_path(options.to_pytorch)
-        print(f"{to_pytorch(source, file)} tensors written to {file}")
+        say(f"{to_pytorch(source, file)} tensors written to {file}")
         return
     output = user_path(options.output)
-    print(
+    say(
         convert_file(
             source, output, kind=options.kind, resume=options.resume, allow_missing=options.allow_missing
         ).report(output)
@@ -83,5 +84,5 @@ def export(arguments: Sequence[str]) -> None:
             f"such as {file.stem or 'cells'}{WEIGHTS_SUFFIX}"
         )
     save_weights(file, load_run(user_path(options.run)))
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-    print(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")
+    say(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    say(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from fsis_jax.cli.parsing import Parser
+from fsis_jax.cli.streams import say
 from fsis_jax.data.check import check, format_report
 from fsis_jax.data.merging import merge_folders
 from fsis_jax.synthetic.generate import generate
@@ -47,7 +48,7 @@ def data(arguments: Sequence[str]) -> None:
     options = data_parser().parse_args(arguments)
     if options.action == "check":
         report = check(options.root)
-        print(format_report(report))
+        say(format_report(report))
         if report.problems:
             sys.exit(1)
     elif options.action == "synthetic":
@@ -61,10 +62,10 @@ def data(arguments: Sequence[str]) -> None:
             crowded_categories=options.crowded_categories,
             flat_categories=options.flat_categories,
         )
-        print(made)
+        say(made)
     elif options.action == "merge":
-        print(merge_folders(options.roots, options.output, folds=options.folds))
+        say(merge_folders(options.roots, options.output, folds=options.folds))
     else:
         from fsis_jax.data.prepared import prepare  # tensorflow-datasets takes seconds to import
 
-        print(prepare(options.root, options.output))
+        say(prepare(options.root, options.output))

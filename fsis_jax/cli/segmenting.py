@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
 from fsis_jax.cli.references_given import NO_REFERENCE, add_references, load_model, read_examples
+from fsis_jax.cli.streams import say
 from fsis_jax.errors import FsisError, printable
 from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.example_cells import encode_examples
@@ -252,4 +253,4 @@ def references(arguments: Sequence[str]) -> None:
     encoded = encode_examples(load_model(options.checkpoint), examples)
     encoded.save(file)
     count = len(encoded.sides)
-    print(f"{count} reference{'s' * (count > 1)} written to {file}")
+    say(f"{count} reference{'s' * (count > 1)} written to {file}")

@@ -11,8 +11,15 @@ import stat
 import sys
 from typing import Any
 
+from fsis_jax.errors import printable
+
 _NAMES = ("stdin", "stdout", "stderr")
 """The standard streams by their file descriptors."""
+
+
+def say(text: object) -> None:
+    """Print lines in which names of a stranger's may stand."""
+    print("\n".join(map(printable, str(text).split("\n"))))
 
 
 def open_streams() -> None:

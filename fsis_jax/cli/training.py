@@ -17,10 +17,11 @@ from fsis_jax.checkpoints.runs import CHECKPOINTS
 from fsis_jax.checkpoints.weights import WEIGHTS_SUFFIX
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.cli.spelling import suggestion
+from fsis_jax.cli.streams import say
 from fsis_jax.config_check import check_config
 from fsis_jax.data.closed_set import class_ids
 from fsis_jax.data.from_config import open_split, seen_and_unseen
-from fsis_jax.errors import FsisError, printable
+from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.baselines import predict_otsu_watershed
 from fsis_jax.evaluation.mosaics import Mosaics
 from fsis_jax.evaluation.protocol import (
@@ -242,5 +243,5 @@ def _report(
     form: Callable[[dict[str, Any]], str],
 ) -> None:
     write_results(path, config, results, model=model)
-    print("\n".join(map(printable, form(results).splitlines())))
-    print(f"written to {path}")
+    say(form(results))
+    say(f"written to {path}")

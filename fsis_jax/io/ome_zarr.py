@@ -16,6 +16,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.io.chunks import ChunkCache, Chunks, check_chunk
 from fsis_jax.io.damage import CUT_OFF, damage_in
 from fsis_jax.io.image_file import ImageFile, Plane
+from fsis_jax.io.ome_attributes import check_attributes
 from fsis_jax.io.pixel_size import micrometres
 from fsis_jax.io.planes import Choice, Listed, Wanted, choose_plane, choose_series
 from fsis_jax.io.zarr_chunks import ChunkSizes
@@ -65,7 +66,11 @@ def _metadata(path: str) -> Mapping[str, Any]:
     if not isinstance(group, zarr.Group):
         raise FsisError(f"{path}: an array of Zarr without OME metadata: give the folder of the image around it")
     metadata: Mapping[str, Any] = group.attrs.asdict()
-    return metadata.get("ome", metadata)
+    found: Mapping[str, Any] = metadata.get("ome", metadata)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"ome {found!r:.100}")
+    check_attributes(found)
+    return found
 
 
 def _open(path: str, wanted: Wanted) -> ImageFile:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fsis_jax import cli
+from fsis_jax.cli.streams import say
 from fsis_jax.errors import FsisError, printable
 from fsis_jax.io.table import write_table
 
@@ -55,3 +56,8 @@ def test_too_little_memory_is_one_line(capsys):
         cli.run(fail, [])
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("fsis: error: too little memory: ")
+
+
+def test_lines_of_a_report_are_escaped_each(capsys):
+    say("a: 1\nb\x1b[2J\r: 2")
+    assert capsys.readouterr().out == "a: 1\nb\\x1b[2J\\r: 2\n"

@@ -297,3 +297,34 @@ def test_chunks_that_do_not_fit_into_memory_are_refused(tmp_path):
         FsisError, match=r"a\.zarr: compressed in parts of 40000 x 40000 \(3051 MiB\): save it in tiles"
     ):
         open_image(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", 5),
+        ("axes", 5),
+        ("axes", [None, None]),
+        ("axes", [{"name": None}, {"name": "x"}]),
+        ("datasets", []),
+        ("datasets", [None]),
+        ("datasets", [{"path": 1}]),
+        ("datasets", [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": ["a", 1]}]}]),
+        ("coordinateTransformations", {"type": "scale"}),
+        ("coordinateTransformations", [{"type": "scale", "scale": "1"}]),
+    ],
+)
+def test_metadata_of_other_types_are_damage(tmp_path, key, value):
+    path = _write(tmp_path / "a.zarr", _random((40, 40)), "yx", 2)
+    group = zarr.open_group(path, mode="r+")
+    image = dict(group.attrs["multiscales"][0]) | {key: value}
+    group.attrs["multiscales"] = [image]
+    with pytest.raises(FsisError, match=r"a\.zarr: damaged OME-Zarr \(.*\): copy or export the file again"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("unit", [{"a": 1}, 5, [], "parsec"])
+def test_a_unit_that_is_none_tells_no_size(tmp_path, unit):
+    path = _write(tmp_path / "a.zarr", _random((40, 40)), "yx", 2, unit=unit)
+    with open_image(path) as image:
+        assert image.pixel_size is None

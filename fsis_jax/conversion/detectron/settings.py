@@ -7,6 +7,7 @@ asked for, so that those that changed nothing can be named.
 import ast
 import math
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -137,13 +138,14 @@ def _checked(key: str, value: Any, path: pathlib.Path, *, renamed: bool) -> Valu
     wanted = type(default)
     if wanted is str:
         decoded = str(value)
-    elif wanted is float and type(decoded) is int:
+    elif wanted is float and type(decoded) is int and abs(decoded) <= sys.float_info.max:
         decoded = float(decoded)
     elif wanted is int and type(decoded) is float and decoded.is_integer():
         decoded = int(decoded)
     numbers = decoded if isinstance(decoded, tuple) else (decoded,)
     sound = wanted is str or all(
-        type(number) in ((bool,) if wanted is bool else (int, float)) and math.isfinite(number) for number in numbers
+        type(number) in ((bool,) if wanted is bool else (int, float)) and abs(number) <= sys.float_info.max
+        for number in numbers
     )
     if type(decoded) is not wanted or not sound:
         kind = {bool: "True or False", int: "a whole number", float: "a number", tuple: "numbers: (1, 2)"}[wanted]
