@@ -15,12 +15,9 @@ import jax.numpy as jnp
 from fsis_jax import ops
 from fsis_jax.models.box_head import RoiFeatures
 from fsis_jax.models.detector import Detector, Matched, Pyramid
-from fsis_jax.models.extent import Extent
 from fsis_jax.models.keypoint_head import decode_keypoints
 from fsis_jax.models.res5 import Res5
-
-_FULL_KINDS = 2
-"""Kinds that each propose as many boxes as one alone; more kinds share what these would, as they look at one image."""
+from fsis_jax.models.rpn import Proposals
 
 
 @jax.tree_util.register_dataclass
@@ -82,9 +79,9 @@ def detect(
 ) -> Detections:
     """Find and segment the cells like the references, or the instances of all classes of a closed-set detector.
 
-    With references of several kinds each image is read once and matched with every kind. The candidates of all kinds
-    are suppressed together; what is left is compared with every kind, scores as the likeliest, and gets the mask that
-    this kind's match gives.
+    With references of several kinds each image is read once and matched with every kind. Boxes are proposed for all
+    kinds together, refined for each and suppressed together; what is left is compared with every kind, scores as the
+    likeliest, and gets the mask that this kind's match gives.
 
     Args:
         model: the detector.
@@ -147,26 +144,22 @@ def _look(model: Detector, view: View, kinds: Sequence[Pyramid], original_sizes:
     """What a view shows, of the references of each kind."""
     extent = model.extent(view.image_sizes)
     pyramid = model.pyramid(view.images, extent)
-    share = min(_FULL_KINDS / len(kinds), 1.0)
-    return [_compare(model, view, pyramid, extent, references, original_sizes, share) for references in kinds]
-
-
-def _compare(
-    model: Detector,
-    view: View,
-    pyramid: Pyramid,
-    extent: Extent,
-    references: Pyramid,
-    original_sizes: jax.Array,
-    share: float,
-) -> _Seen:
-    matched = model.match(pyramid, references, extent)
+    each = model.match_kinds(pyramid, kinds, extent)
     limits = extent.sizes if model.config.clip_to_padding else view.image_sizes
-    proposals = model.proposals(matched, pyramid, extent, limits, train=False, share=share)
+    proposals = model.proposals(each[0], pyramid, extent, limits, train=False)
+    seen = [_compare(model, view, matched, proposals, original_sizes) for matched in each]
+    if not (model.config.shifted_mask_references and model.config.architecture == "fpn"):
+        return seen
+    shifted = [model.match_levels(pyramid, references, extent, shift=1) for references in kinds]
+    return [
+        dataclasses.replace(s, matched=dataclasses.replace(s.matched, matches=matches))
+        for s, matches in zip(seen, shifted, strict=True)
+    ]
+
+
+def _compare(model: Detector, view: View, matched: Matched, proposals: Proposals, original_sizes: jax.Array) -> _Seen:
     logits, deltas = model.classify(model.pool(matched, proposals.boxes, model.config.box_head.pooled))
     scores = jax.nn.softmax(logits)[..., 1:]
-    if model.config.shifted_mask_references and model.config.architecture == "fpn":
-        matched = dataclasses.replace(matched, matches=model.match_levels(pyramid, references, extent, shift=1))
     # In the legacy convention it matters where boxes are decoded and compared: in the original image.
     rois = proposals.boxes / jnp.reshape(view.scales, (-1, 1, 1))
     boxes = jax.vmap(lambda *image: _decode(model, *image))(rois, deltas, original_sizes)

@@ -9,7 +9,7 @@ read from the config here and nowhere else.
 """
 
 import dataclasses
-import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +115,22 @@ class Detector(nnx.Module):
 
         `references` is empty for a closed-set detector.
         """
-        matches = self.match_levels(pyramid, references, extent, training)
+        return self._search(pyramid, self.match_levels(pyramid, references, extent, training), extent)
+
+    def match_kinds(self, pyramid: Pyramid, kinds: Sequence[Pyramid], extent: Extent | None) -> list[Matched]:
+        """`match` with the references of each of several kinds, which are searched for together.
+
+        The RPN and the votes, the larger part of the work, see the mean of the kinds' matches.
+        """
+        each = [self.match_levels(pyramid, references, extent) for references in kinds]
+        if len(each) == 1:
+            return [self._search(pyramid, each[0], extent)]
+        rpn = {level: jnp.stack([matches[level].rpn for matches in each]).mean(0) for level in each[0]}
+        mean = {level: dataclasses.replace(match, rpn=rpn[level]) for level, match in each[0].items()}
+        searched = self._search(pyramid, mean, extent)
+        return [dataclasses.replace(searched, matches=matches) for matches in each]
+
+    def _search(self, pyramid: Pyramid, matches: dict[int, Match], extent: Extent | None) -> Matched:
         read = {level: matches[level].rpn if level in matches else x for level, x in _searched(pyramid).items()}
         outputs = {level: self.rpn(features) for level, features in read.items()}
         limits = None
@@ -166,16 +181,12 @@ class Detector(nnx.Module):
         image_sizes: jax.Array,
         *,
         train: bool,
-        share: float = 1.0,
     ) -> Proposals:
-        """The RPN's best boxes and the best votes, clipped to `image_sizes` (B, 2).
-
-        `share` is that of their usual numbers, for one of several kinds that look at the same image.
-        """
+        """The RPN's best boxes and the best votes, clipped to `image_sizes` (B, 2)."""
         rpn = self.config.rpn
         settings = ProposalSettings(
             pre_nms=rpn.train_pre_nms if train else rpn.test_pre_nms,
-            post_nms=math.ceil(share * (rpn.train_post_nms if train else rpn.test_post_nms)),
+            post_nms=rpn.train_post_nms if train else rpn.test_post_nms,
             nms_threshold=rpn.nms_threshold,
             min_size=rpn.min_size,
             offset=self.offset,
@@ -193,7 +204,7 @@ class Detector(nnx.Module):
             matched.votes,
             image_sizes,
             pre_nms=votes.pre_nms,
-            post_nms=math.ceil(share * votes.post_nms),
+            post_nms=votes.post_nms,
             nms_threshold=rpn.nms_threshold,
             min_size=rpn.min_size,
         )
