@@ -68,7 +68,7 @@ def read_result(folder: str | os.PathLike[str], name: str | None = None, *, mode
         boxes = [[float(row[side]) for side in ("x1", "y1", "x2", "y2")] for row in rows]
     except (KeyError, ValueError) as error:
         raise FsisError(f"{table}: not as `fsis segment` wrote it ({error}): run it again with --force") from error
-    kinds = tuple(row.get("kind", row.get("category", "")) for row in rows)
+    kinds = tuple(row.get("kind", "") for row in rows)
     return Result(line["name"], line["path"], line["pixel_size"], np.array(boxes).reshape(-1, 4), kinds)
 
 
