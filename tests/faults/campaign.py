@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from typing import TextIO
 
 import checkpoint_damage
 import kills
@@ -26,8 +27,8 @@ from fsis_jax.synthetic.generate import generate
 
 FAULTS = pathlib.Path(__file__).resolve().parent
 
-_SILENCE = 120
-"""Seconds without a line of a child that reads damaged files: it hangs where Python cannot end it."""
+_SILENCE, _START = 120, 900
+"""Seconds without a line of a child that reads damaged files: it hangs where Python cannot end it. To its first line."""
 _PER_CHILD = 500
 
 
@@ -69,18 +70,19 @@ def mutated(folder: pathlib.Path, count: int, end: float, seed: int) -> list[Tal
     while number < count and time.monotonic() < end:
         last = min(number + _PER_CHILD, count)
         command = [sys.executable, str(FAULTS / "fuzz.py"), str(folder / str(number)), *map(str, (seed, number, last))]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        threading.Thread(target=_forward, args=(child.stderr, errors := queue.Queue()), daemon=True).start()
         lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=_forward, args=(child, lines), daemon=True).start()
-        trying = None
+        threading.Thread(target=_forward, args=(child.stdout, lines), daemon=True).start()
+        trying, first = None, True
         while True:
             try:
-                line = lines.get(timeout=_SILENCE)
+                line = lines.get(timeout=_START if first else _SILENCE)
             except queue.Empty:
                 line = None
             if line is None:
                 break
-            content = json.loads(line)
+            content, first = json.loads(line), False
             if trying is None:
                 trying = content
                 tallies.setdefault(trying[1], Tally(f"damaged {trying[1]}"))
@@ -96,13 +98,13 @@ def mutated(folder: pathlib.Path, count: int, end: float, seed: int) -> list[Tal
             tallies[trying[1]].count("failed", f"{trying[2]}, number {trying[0]}: the process died or hangs")
             number = trying[0] + 1
         elif number == last - _PER_CHILD and trying is None:
-            raise RuntimeError(f"{' '.join(command)} tells nothing")
+            told = "".join(filter(None, errors.queue))
+            raise RuntimeError(f"{' '.join(command)} tells nothing: {told[-1000:]}")
     return list(tallies.values())
 
 
-def _forward(child: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> None:
-    assert child.stdout is not None
-    for line in child.stdout:
+def _forward(stream: TextIO, lines: "queue.Queue[str | None]") -> None:
+    for line in stream:
         lines.put(line)
     lines.put(None)
 

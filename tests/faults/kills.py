@@ -20,7 +20,7 @@ from outcome import Tally
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _MOST_IN_A_RUN = 5
-_PATIENCE = 1200
+_PATIENCE = 3600
 """Seconds after which a process that should have ended has failed."""
 
 

@@ -28,7 +28,8 @@ from fsis_jax.data.check import check
 from fsis_jax.inference.finished_images import FinishedImages
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.journal import Journal
-from fsis_jax.inference.references import References, load_references
+from fsis_jax.inference.references import References
+from fsis_jax.inference.references_file import load_references
 from fsis_jax.io.geojson import read_geojson_boxes
 from fsis_jax.io.rois import read_roi_boxes
 from fsis_jax.io.source import open_image

@@ -11,7 +11,7 @@ from fsis_jax.conversion.detectron.settings import read_settings
 from fsis_jax.conversion.torch_file import read_file
 from fsis_jax.data.coco_files import read_json
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.references import load_references
+from fsis_jax.inference.references_file import load_references
 from fsis_jax.io.finding import image_files
 from fsis_jax.io.geojson import read_geojson_boxes
 from fsis_jax.io.rois import read_roi_boxes
