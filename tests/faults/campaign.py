@@ -28,7 +28,7 @@ from fsis_jax.synthetic.generate import generate
 FAULTS = pathlib.Path(__file__).resolve().parent
 
 _SILENCE, _START = 120, 900
-"""Seconds without a line of a child that reads damaged files: it hangs where Python cannot end it. To its first line."""
+"""Seconds without a line of a child, and to its first one: it hangs where Python cannot end it."""
 _PER_CHILD = 500
 
 
