@@ -24,12 +24,15 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.interactive.saved import write_session
 from fsis_jax.interactive.state import Filters, Reference, Result, State, ellipse
+from fsis_jax.io.outlines import Box
 from fsis_jax.io.source import open_image
 from fsis_jax.pretrained import default_weights
 from fsis_jax.synthetic.appearances import APPEARANCES
 from fsis_jax.synthetic.drawing import draw
 
 SIZE = (1280, 800)
+SQUARE = (1060, 800)
+"""Of which the picture is square."""
 SIDE = 2048
 OUTLINES = 2000
 SLIDE = 20_000
@@ -55,22 +58,27 @@ def measure_app(arguments: Sequence[str]) -> None:
     """Run the parts that are wanted."""
     parser = Parser(prog="measure_app.py", description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas")
-    parser.add_argument("--image", help=f"of {SIDE}x{SIDE} pixels; default: one that is drawn")
+    parser.add_argument("--image", help=f"of {SIDE}x{SIDE} pixels, with --box; default: one that is drawn")
+    parser.add_argument("--box", help="X1,Y1,X2,Y2 around a cell of that image, in its upper left quarter")
     parser.add_argument("--checkpoint", default=default_weights(), help="the model")
     options = parser.parse_args(arguments)
     for name in options.only.split(","):
         with tempfile.TemporaryDirectory() as folder, chromium() as browser:
-            PARTS[name](browser, pathlib.Path(folder), options.checkpoint, options.image)
+            path, box = _drawn(pathlib.Path(folder))
+            if options.image and options.box:
+                x1, y1, x2, y2 = map(float, options.box.split(","))
+                path, box = str(pathlib.Path(options.image).absolute()), (x1, y1, x2, y2)
+            PARTS[name](browser, pathlib.Path(folder), options.checkpoint, Reference(path, box))
 
 
-def network(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, image: str | None) -> None:
+def network(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, shown: Reference) -> None:
     """From the first box on a warm page to what is seen, 1024x1024 pixels; and all of the image."""
-    path, box = _image(folder, image)
+    path, box = shown.image, shown.box
     with running_app(folder, [path, "--checkpoint", checkpoint], SECONDS) as (address, _):
-        tab = Tab(browser, address, SIZE)
+        tab = Tab(browser, address, SQUARE)
         tab.page.evaluate(
-            "() => { const p = fsisModel('picture'), w = p.inner_width / p.inner_height * 1024;"
-            "p.x_range.setv({start: 0, end: w}); p.y_range.setv({start: 1024, end: 0}) }"
+            "() => { const {inner_width, inner_height, x_range, y_range} = fsisModel('picture');"
+            "x_range.setv({start: 0, end: 1024}); y_range.setv({start: 1024 * inner_height / inner_width, end: 0}) }"
         )
         time.sleep(2)
         times = []
@@ -102,9 +110,9 @@ def network(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, im
             _tell(name, time.monotonic() - start, "s")
 
 
-def outlines(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, image: str | None) -> None:
+def outlines(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, shown: Reference) -> None:
     """A step of the slider, and a correction, with many outlines."""
-    path, box = _image(folder, image)
+    path, box = shown.image, shown.box
     side = SIDE // int(np.ceil(np.sqrt(OUTLINES)))
     places = [(x, y) for y in range(0, SIDE - side, side) for x in range(0, SIDE - side, side)][:OUTLINES]
     crops = tuple(ellipse((x + 4.0, y + 6.0, x + side - 3.0, y + side - 2.0)) for x, y in places)
@@ -135,7 +143,7 @@ def outlines(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, i
         _tell("correction", float(np.median(corrections)), "s")
 
 
-def slide(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, _: str | None) -> None:
+def slide(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, _: Reference) -> None:
     """Memory of the process while a slide of one resolution is moved about in."""
     drawn = draw(np.random.default_rng(0), [APPEARANCES["tissue_nuclei"]], 512, 512).pixels
     path, count = str(folder / "slide.tif"), -(-SLIDE // 512)
@@ -163,16 +171,15 @@ def slide(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, _: s
         _tell("memory of moving about in it", (_memory(process, "VmHWM") - before) / 1024, "MB")
 
 
-Part = Callable[[sync_api.Browser, pathlib.Path, str, str | None], None]
+Part = Callable[[sync_api.Browser, pathlib.Path, str, Reference], None]
 PARTS: dict[str, Part] = {"network": network, "outlines": outlines, "slide": slide}
 
 
-def _image(folder: pathlib.Path, given: str | None) -> tuple[str, tuple[float, float, float, float]]:
-    """A path, and a box around a cell near its upper left corner."""
+def _drawn(folder: pathlib.Path) -> tuple[str, Box]:
+    """An image, and a box around a cell in its upper left corner."""
     drawing = draw(np.random.default_rng(1), [APPEARANCES["fluo_textured"]], 512, 512)
-    path = given or str(folder / "image.png")
-    if given is None:
-        cv2.imwrite(path, np.tile(drawing.pixels, (SIDE // 512, SIDE // 512, 1))[..., ::-1])
+    path = str(folder / "image.png")
+    cv2.imwrite(path, np.tile(drawing.pixels, (SIDE // 512, SIDE // 512, 1))[..., ::-1])
     inner = [np.nonzero(mask) for mask in drawing.masks if not (mask[:20].any() or mask[:, :20].any())]
     ys, xs = max(inner, key=lambda where: len(where[0]))
     return path, (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
