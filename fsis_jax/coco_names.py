@@ -107,3 +107,22 @@ KEYPOINTS = (
     "right_ankle",
 )
 """A person's."""
+SKELETON = (
+    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10)),
+    *((1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+)
+"""Rows of `KEYPOINTS` that COCO joins by lines."""
+
+
+def class_names(count: int, *, people: bool) -> tuple[str, ...]:
+    """Names for the categories of a detector that tells their number alone: COCO's, a person's, or numbered ones.
+
+    Args:
+        count: without the background.
+        people: whether it finds keypoints, which COCO has of persons only.
+    """
+    if count == 1 and people:
+        return PERSON
+    if count == len(COCO_CLASSES):
+        return COCO_CLASSES
+    return tuple(f"category {index}" for index in range(1, count + 1))

@@ -103,6 +103,8 @@ def _model() -> ConfigDict:
     # How the heads see the references: "concat" (the original), "compare", "compare_bags" (see box_head.py), or "none":
     # they are blind to them.
     model.relation = "concat"
+    # What of red, green and blue (0 to 1) the network sees as 0: ImageNet's means, which Detectron's differ from a bit.
+    model.image_mean = (0.485, 0.456, 0.406)
     model.compute_dtype = "float32"
     # Keep only the inputs of residual blocks in training and compute the rest again for the gradient (gradient
     # checkpointing): less memory, a longer step.
@@ -274,6 +276,8 @@ def _optimizer() -> ConfigDict:
     optimizer.warmup_steps = 500
     optimizer.weight_decay = 1e-4
     optimizer.bias_rate = 2.0
+    # With "sgd", multiply the momentum by the change of the rate where that drops, as Detectron.pytorch does.
+    optimizer.scale_momentum = False
     # Gradient values are clipped to +-this after every backward pass.
     optimizer.clip_value = 0.4
     # Backward passes whose gradients are summed before one update.

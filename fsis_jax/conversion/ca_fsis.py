@@ -65,6 +65,7 @@ _IN_BLOCK = {
 _NORM_TENSORS = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 _TENSORS = {"weight": "kernel", "bias": "bias"}
 _NORM = re.compile(r"norm\d?$")
+_READS_POOLED = tuple(f"box_head/embedding/{layer}/kernel" for layer in ("fc1", "fc"))
 
 
 def our_name(name: str) -> str | None:
@@ -105,10 +106,11 @@ def to_ours(name: str, value: np.ndarray) -> tuple[str, np.ndarray] | None:
         KeyError: for a name that the original does not have.
     """
     ours = our_name(name)
-    return None if ours is None else (ours, _our_layout(ours, value))
+    return None if ours is None else (ours, our_layout(ours, value))
 
 
-def _our_layout(ours: str, value: np.ndarray) -> np.ndarray:
+def our_layout(ours: str, value: np.ndarray) -> np.ndarray:
+    """The tensor of PyTorch or Caffe2 that becomes our array of this flat name, in our layout."""
     if ours == "mask_head/upsample/kernel" and value.ndim == 4:  # (in, out, row, column)
         return value.transpose(0, 2, 3, 1).reshape(value.shape[0], -1)
     if _pools(ours, value.shape[-1:]):
@@ -139,7 +141,7 @@ def their_shape(ours: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _pools(ours: str, inputs: tuple[int, ...]) -> bool:
-    return ours == "box_head/embedding/fc1/kernel" and inputs[0] % POOLED**2 == 0
+    return ours in _READS_POOLED and inputs[0] % POOLED**2 == 0
 
 
 # -- the reverse --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from fsis_jax.config_check import check_config
 from fsis_jax.conversion import ca_fsis
 from fsis_jax.conversion.momentum import momentum_of, optimizer_arrays, sgd_state
 from fsis_jax.conversion.sources import KINDS, SourceWeights, read_source
-from fsis_jax.conversion.state_dict import is_alias, is_unused, state_dict_names
+from fsis_jax.conversion.state_dict import is_alias, is_unused
 from fsis_jax.conversion.torch_file import read_file
 from fsis_jax.conversion.torch_writer import write_file
 from fsis_jax.errors import FsisError
@@ -66,7 +66,8 @@ class Converted:
         elif self.step:
             lines.append(f"go on training with: --config {output / config_file.NAME} --workdir {output}")
         else:
-            lines.append(f"segment with: fsis segment IMAGE --references CROP --checkpoint {output} --output OUT")
+            shown = "" if model.classes else "--references CROP "
+            lines.append(f"segment with: fsis segment IMAGE {shown}--checkpoint {output} --output OUT")
         return "\n".join(lines)
 
 
@@ -83,7 +84,7 @@ def convert(
     Args:
         path: a .pth, .pth.tar or .pkl file.
         output: a new folder, or one without a checkpoint.
-        kind: "torchvision", "ca_fsis", "oneshot", "detectron", or "auto" to tell from the content.
+        kind: one of `KINDS`, or "auto" to tell from the content.
         resume: also convert the momentum and the step of CA_FSIS_Cell, so that training goes on.
         allow_missing: patterns (`Mask_Head.*`) of tensors that may be absent; the result is then only to train from.
 
@@ -99,13 +100,13 @@ def convert(
     missing = _check(source, allow_missing, path)
     arrays: dict[str, np.ndarray] = {}
     unused: dict[str, np.ndarray] = {}
+    names = _names(source)
     for name, value in source.tensors.items():
-        ours = ca_fsis.to_ours(name, value)
-        if ours is None:
+        if name not in names:
             if value.size:  # the storage library takes no empty array
                 unused[name] = value
         elif not is_alias(name):
-            arrays[ours[0]] = ours[1].astype(np.float32, copy=False)
+            arrays[names[name].name] = ca_fsis.our_layout(names[name].name, value).astype(np.float32, copy=False)
     items: dict[str, Mapping[str, np.ndarray]] = {"model": arrays}
     if source.whole and unused:
         items[UNUSED] = unused
@@ -161,7 +162,7 @@ def _whole_number(values: Mapping[str, Any], name: str, path: pathlib.Path) -> i
 
 def _check(source: SourceWeights, allow_missing: Sequence[str], path: pathlib.Path) -> list[str]:
     """The names of tensors that may be missing and are; raises for every other problem, all at once."""
-    expected = _expected(source)
+    expected = _names(source)
     absent: dict[bool, list[str]] = {True: [], False: []}
     for name in expected:
         theirs = source.name_in_file(name)
@@ -183,8 +184,8 @@ def _check(source: SourceWeights, allow_missing: Sequence[str], path: pathlib.Pa
         elif name not in expected:
             if not is_unused(name):
                 problems["unknown"].append(spelt)
-        elif value.shape != expected[name]:
-            problems["of another shape"].append(f"{spelt} {value.shape} instead of {expected[name]}")
+        elif value.shape != expected[name].shape:
+            problems["of another shape"].append(f"{spelt} {value.shape} instead of {expected[name].shape}")
         elif not np.issubdtype(value.dtype, np.floating) and value.dtype.name != "bfloat16":
             problems["no numbers of a network"].append(f"{spelt} ({value.dtype})")
         elif not np.isfinite(value).all():
@@ -199,25 +200,31 @@ def _check(source: SourceWeights, allow_missing: Sequence[str], path: pathlib.Pa
     return absent[True]
 
 
-def _expected(source: SourceWeights) -> dict[str, tuple[int, ...]]:
-    """CA_FSIS_Cell's name -> shape of every tensor that is used; of a partial source, of the modules in it."""
+@dataclasses.dataclass(frozen=True)
+class _Expected:
+    """A tensor that is read."""
+
+    name: str
+    """Of the array that it becomes."""
+    shape: tuple[int, ...]
+    """In the file."""
+
+
+def _names(source: SourceWeights) -> dict[str, _Expected]:
+    """Every tensor that is read, by its name in the family; of a partial source, those of the modules in it."""
     _graph, state = nnx.split(nnx.eval_shape(lambda: Detector(source.config.model, rngs=nnx.Rngs(0))))
     shapes = {"/".join(map(str, path)): variable.shape for path, variable in nnx.to_flat_state(state)}
-    modules = {_module(name) for name in _our_names(source.tensors)} | {"backbone"}
-    expected = {}
-    for name in state_dict_names(shapes):
-        ours = ca_fsis.our_name(name)
-        if ours is not None and (source.whole or _module(ours) in modules):
-            expected[name] = ca_fsis.their_shape(ours, shapes[ours])
-    return expected
-
-
-def _our_names(names: Iterable[str]) -> list[str]:
-    return [ours for name in names if (ours := ca_fsis.our_name(name)) is not None]
+    ours = source.our_names(shapes)
+    modules = {_module(ours[name]) for name in source.tensors if name in ours} | {"backbone"}
+    return {
+        name: _Expected(place, ca_fsis.their_shape(place, shapes[place]))
+        for name, place in ours.items()
+        if source.whole or _module(place) in modules
+    }
 
 
 def _module(name: str) -> str:
-    """The part of the detector to which an array belongs: Detectron has some of them."""
+    """The part of the detector to which an array belongs."""
     first, second = name.split("/")[:2]
     return f"{first}/{second.removesuffix('_bias')}" if first in ("box_head", "mask_head") else first
 

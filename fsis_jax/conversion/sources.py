@@ -1,13 +1,14 @@
-"""The files that are converted: what is in them, told from the content, under the names of CA_FSIS_Cell.
+"""The files that are converted: what is in them, told from the content, under the names of its family.
 
-The PyTorch project reads the same backbones by renaming their tensors to its own (utils/resnet_weights_helper.py), so
-its names are the common ones here, and `ca_fsis` leads from them to ours.
+The PyTorch project reads torchvision's backbones by renaming their tensors to its own (utils/resnet_weights_helper.py),
+so its names are common to these here, and `ca_fsis` leads from them to ours. Detectron's are another family:
+`detectron` leads from them, and from those of its PyTorch twin, to ours.
 """
 
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from ml_collections import ConfigDict
 from fsis_jax.config import base_config
 from fsis_jax.conversion import ca_fsis
 from fsis_jax.conversion.detectron import weights as detectron
+from fsis_jax.conversion.detectron.architecture import config_of_blobs, is_whole
+from fsis_jax.conversion.detectron.blobs import blob_names
+from fsis_jax.conversion.detectron.pytorch_names import renamed as renamed_to_blobs
+from fsis_jax.conversion.state_dict import state_dict_names
 from fsis_jax.errors import FsisError
 
 KINDS = {
@@ -23,6 +28,7 @@ KINDS = {
     "ca_fsis": "a detector of CA_FSIS_Cell",
     "oneshot": "the ResNet of One-Shot-Object-Detection",
     "detectron": "weights of Detectron",
+    "detectron_pytorch": "a detector of Detectron.pytorch",
 }
 
 BODY = "Conv_Body.conv_body"
@@ -36,7 +42,7 @@ class SourceWeights:
     kind: str
     """One of KINDS."""
     tensors: dict[str, np.ndarray]
-    """CA_FSIS_Cell's name -> tensor in PyTorch's layout, in the order of the file."""
+    """Name in the family -> tensor in PyTorch's layout, in the order of the file."""
     config: ConfigDict
     """The config of the model that the weights fit."""
     whole: bool
@@ -46,7 +52,9 @@ class SourceWeights:
     left_out: list[str]
     """Names in the file that are known and have no place in our model."""
     name_in_file: Callable[[str], str | None]
-    """CA_FSIS_Cell's name -> how the file spells it; None for what no such file has."""
+    """Name in the family -> how the file spells it; None for what no such file has."""
+    our_names: Callable[[Collection[str]], dict[str, str]]
+    """Our flat names of the model's arrays -> the family's name of each tensor that is read, and ours of it."""
     training: Mapping[str, Any]
     """What is stored beside the weights: "optimizer", "step", "batch_size" ..."""
 
@@ -91,7 +99,7 @@ def _find(content: Any) -> tuple[str, dict[Any, Any]] | None:
             continue
         names = {str(name).removeprefix("module.") for name in tensors}
         if any(name.startswith(("Conv_Body.", "Box_Head.", "RPN.")) for name in names):
-            return "ca_fsis", tensors
+            return "detectron_pytorch" if "Box_Outs.cls_score.weight" in names else "ca_fsis", tensors
         if "conv1_w" in names or "res2_0_branch2a_w" in names:
             return "detectron", tensors
         if any(name.startswith("layer1.0.") for name in names):
@@ -117,6 +125,7 @@ def _ca_fsis(tensors: dict[str, Any], content: dict[str, Any]) -> SourceWeights:
         unknown=[name for name in tensors if name not in known],
         left_out=[],
         name_in_file=lambda name: name,
+        our_names=_ca_fsis_names,
         training={key: value for key, value in content.items() if key != "model"},
     )
 
@@ -161,6 +170,7 @@ def _resnet(kind: str, tensors: dict[str, Any]) -> SourceWeights:
         unknown=unknown,
         left_out=left_out,
         name_in_file=_torchvision_name,
+        our_names=_ca_fsis_names,
         training={},
     )
 
@@ -170,28 +180,37 @@ def _torchvision_name(name: str) -> str:
     return rest if stage == "1" else f"layer{int(stage) - 1}.{rest}"
 
 
+def _ca_fsis_names(arrays: Collection[str]) -> dict[str, str]:
+    return {name: ours for name in state_dict_names(arrays) if (ours := ca_fsis.our_name(name)) is not None}
+
+
 def _detectron(tensors: dict[str, Any], content: dict[str, Any]) -> SourceWeights:
-    names = detectron.Names(tensors)
-    renamed: dict[str, Any] = {}
-    unknown: list[str] = []
-    left_out: list[str] = []
-    for name, value in tensors.items():
-        ours = names.ca_fsis(name)
-        if ours is not None:
-            renamed[ours] = value
-        else:
-            (left_out if detectron.is_left_out(name) else unknown).append(name)
-    unfit = detectron.unfit(_shapes(renamed))
-    left_out += [name for name in tensors if (names.ca_fsis(name) or "").rpartition(".")[0] in unfit]
-    renamed = {name: value for name, value in renamed.items() if name.rpartition(".")[0] not in unfit}
+    return _of_blobs("detectron", tensors, {detectron.full_name(name): name for name in tensors}, [])
+
+
+def _detectron_pytorch(tensors: dict[str, Any], content: dict[str, Any]) -> SourceWeights:
+    spelt, unread, unknown = renamed_to_blobs(tensors)
+    return _of_blobs("detectron_pytorch", tensors, spelt, unknown, left_out=unread)
+
+
+def _of_blobs(
+    kind: str, tensors: dict[str, Any], spelt: dict[str, str], unknown: list[str], *, left_out: Sequence[str] = ()
+) -> SourceWeights:
+    """Weights of Detectron: `spelt` has the names of its blobs in the file."""
+    config = config_of_blobs(_shapes({blob: tensors[name] for blob, name in spelt.items()}))
+    whole = is_whole(spelt)
+    ours = blob_names(config.model, heads=whole)
+    absent = [blob for blob in spelt if blob not in ours]
+    passed = [blob for blob in absent if detectron.is_left_out(blob, config.model.architecture)]
     return SourceWeights(
-        kind="detectron",
-        tensors=detectron.as_read_here(renamed),
-        config=detectron.model_config(_shapes(renamed)),
-        whole=False,
-        unknown=unknown,
-        left_out=left_out,
-        name_in_file=names.detectron,
+        kind=kind,
+        tensors=detectron.as_read_here({blob: tensors[name] for blob, name in spelt.items() if blob in ours}),
+        config=config,
+        whole=whole,
+        unknown=[*unknown, *(spelt[blob] for blob in absent if blob not in passed)],
+        left_out=[*left_out, *(spelt[blob] for blob in passed)],
+        name_in_file=lambda blob: spelt.get(blob, None if detectron.is_filled(blob) else blob),
+        our_names=lambda arrays: {blob: name for blob, name in ours.items() if name in arrays},
         training={},
     )
 
@@ -204,6 +223,7 @@ _READERS: dict[tuple[str, str], Callable[[dict[str, Any], dict[str, Any]], Sourc
     ("torchvision", "oneshot"): _torchvision,
     ("oneshot", "torchvision"): _oneshot,
     ("detectron", "detectron"): _detectron,
+    ("detectron_pytorch", "detectron_pytorch"): _detectron_pytorch,
 }
 """(asked for, recognised) -> reader."""
 

@@ -22,7 +22,7 @@ from fsis_jax.models.normalise import normalise
 def encode(graph: nnx.GraphDef, state: nnx.State, references: jax.Array) -> Pyramid:
     """(B, K, S, S, 3) uint8 -> {level: (B, h, w, C)}, the mean over the references."""
     model: Detector = nnx.merge(graph, state)
-    return model.encode_references(normalise(references))
+    return model.encode_references(normalise(references, mean=model.config.image_mean))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -36,7 +36,10 @@ def find(
     model: Detector = nnx.merge(graph, state)
     count = max([len(x) for x in references.values()], default=1)
     kinds = [{level: x[row : row + 1] for level, x in references.items()} for row in range(count)]
-    normalised = [dataclasses.replace(view, images=normalise(view.images, view.image_sizes)) for view in views]
+    mean = model.config.image_mean
+    normalised = [
+        dataclasses.replace(view, images=normalise(view.images, view.image_sizes, mean=mean)) for view in views
+    ]
     return detect(model, normalised, kinds, original_sizes=original_sizes)
 
 

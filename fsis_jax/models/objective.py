@@ -41,9 +41,10 @@ def training_losses(
     config, training = model.config, Training(axis_name)
     image_sizes = jnp.asarray(batch.image_sizes)
     extent = model.extent(image_sizes)
-    pyramid = model.pyramid(normalise(batch.images, image_sizes), extent)
+    normalised = functools.partial(normalise, mean=config.image_mean)
+    pyramid = model.pyramid(normalised(batch.images, image_sizes), extent)
     # A closed-set detector is shown none.
-    references = model.encode_references(normalise(batch.references)) if batch.references.shape[1] else {}
+    references = model.encode_references(normalised(batch.references)) if batch.references.shape[1] else {}
     matched = model.match(pyramid, references, extent, training)
     roles = assign_roles(
         jnp.asarray(batch.gt_boxes),
@@ -166,7 +167,7 @@ def _contrast_loss(
     What was a positive now is background, and the cells of the other category are the positives.
     """
     config = model.config
-    references = model.encode_references(normalise(batch.contrast_references))
+    references = model.encode_references(normalise(batch.contrast_references, mean=config.image_mean))
     matched = model.match(pyramid, references, extent, training)
     roles = assign_roles(
         jnp.asarray(batch.gt_boxes),

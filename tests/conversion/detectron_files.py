@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from fsis_jax.coco_names import COCO_CLASSES
+from fsis_jax.conversion.detectron.architecture import IMAGE_MEAN
 from fsis_jax.conversion.detectron.yaml_file import import_yaml
 
 DETECTOR = """
@@ -152,6 +153,7 @@ PLAIN = {
     "model.classes": COCO_CLASSES,
     "model.matching.kind": "none",
     "model.relation": "none",
+    "model.image_mean": IMAGE_MEAN,
     "model.backbone.padded_pool": True,
     "model.rpn.anchor_ratios": (0.5, 1.0, 2.0),
     "model.box_head.samples": 512,

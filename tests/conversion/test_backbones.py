@@ -3,6 +3,8 @@
 import dataclasses
 import pathlib
 
+import detectron_reference as reference
+import drawn_blobs
 import jax
 import narrow_weights
 import numpy as np
@@ -13,7 +15,7 @@ from flax import nnx
 from fsis_jax.checkpoints.runs import Checkpoints
 from fsis_jax.config import base_config
 from fsis_jax.conversion.convert import convert
-from fsis_jax.conversion.detectron.weights import PIXEL_MEANS, UNIT_VARIANCE
+from fsis_jax.conversion.detectron.weights import UNIT_VARIANCE
 from fsis_jax.conversion.torch_writer import write_file
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.segmenter import Segmenter
@@ -241,30 +243,45 @@ def _write_detectron(path, blobs, *, protocol=2):
 
 
 @pytest.mark.parametrize("protocol", [0, 2])
-def test_a_network_of_detectron_sees_the_same_picture(tmp_path, protocol):
+def test_a_backbone_of_detectron_sees_the_same_picture(tmp_path, protocol):
     """Blue, green, red less a mean through Detectron's stem, and normalised red, green, blue through ours."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: there is nothing to compare with")
-    tensors = narrow_resnet()
-    tensors["conv1.weight"] = tensors["conv1.weight"] / 50  # for values up to 255
-    _write_detectron(tmp_path / "R-50.pkl", detectron_blobs(tensors), protocol=protocol)
+    blobs = detectron_blobs(narrow_resnet())
+    blobs["conv1_w"] = blobs["conv1_w"] / 50  # for values up to 255
+    _write_detectron(tmp_path / "R-50.pkl", blobs, protocol=protocol)
     converted = convert(tmp_path / "R-50.pkl", tmp_path / "run")
     assert converted.source.kind == "detectron"
     assert "conv1_b" in converted.source.left_out
     assert not converted.whole
-    backbone = converted.source.config.model.backbone
+    config = converted.source.config
+    backbone = config.model.backbone
     assert (backbone.depth, backbone.width, backbone.stride_in_1x1, backbone.padded_pool) == (50, 8, True, True)
-    arrays = arrays_of(tmp_path / "run")
 
     image = np.random.default_rng(0).integers(0, 256, (1, 48, 64, 3)).astype(np.uint8)
-    model = _filled(converted.source.config, arrays).backbone
-    ours = np.asarray(model.stem_norm(model.stem(normalise(image))))
-    kernel = torch.from_numpy(tensors["conv1.weight"])
-    theirs = torch.from_numpy(image[..., ::-1] - np.array(PIXEL_MEANS[::-1])).float().permute(0, 3, 1, 2)
-    theirs = torch.nn.functional.conv2d(theirs, kernel, stride=2, padding=3).permute(0, 2, 3, 1).numpy()
-    theirs = theirs * tensors["bn1.weight"] + tensors["bn1.bias"]
-    inside = np.s_[:, 2:-2, 2:-2]  # the padding is another colour
-    np.testing.assert_allclose(ours[inside], theirs[inside], atol=1e-5 * np.abs(theirs).max())
-    np.testing.assert_allclose(ours, theirs, atol=0.05 * np.abs(theirs).max())
+    model = _filled(config, arrays_of(tmp_path / "run")).backbone
+    ours = np.asarray(model.stem_norm(model.stem(normalise(image, mean=config.model.image_mean))))
+    theirs = (image[..., ::-1] - reference.PIXEL_MEANS).transpose(0, 3, 1, 2)
+    theirs = reference.conv(theirs, blobs["conv1_w"], None, 2, 3).transpose(0, 2, 3, 1)
+    theirs = theirs * blobs["res_conv1_bn_s"] + blobs["res_conv1_bn_b"]
+    np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
+
+
+def test_a_backbone_with_group_norm(tmp_path, caplog):
+    drawing = drawn_blobs.Drawing(0, "gn")
+    drawing.backbone(50, 4)
+    _write_detectron(tmp_path / "R-50-GN.pkl", drawing.blobs)
+    converted = convert(tmp_path / "R-50-GN.pkl", tmp_path / "run")
+    assert not converted.whole
+    assert converted.source.left_out == ["pred_w", "pred_b"]
+    config = converted.source.config
+    assert (config.model.backbone.norm, config.model.backbone.stride_in_1x1) == ("group", False)
+    start = _initialise(tmp_path / "run", config)
+    np.testing.assert_array_equal(start.after["backbone/stem_norm/scale"], drawing.blobs["conv1_gn_s"])
+    blob = drawing.blobs["res5_2_branch2b_gn_b"]
+    np.testing.assert_array_equal(start.after["backbone/stages/3/2/norm2/bias"], blob)
+    assert caplog.text == ""
+    config.model.image_mean = base_config().model.image_mean
+    _initialise(tmp_path / "run", config)
+    assert "consider --config.model.image_mean=(0.48" in caplog.text
 
 
 def test_the_norms_of_detectron_scale_by_their_scale_exactly(tmp_path):
@@ -272,39 +289,16 @@ def test_the_norms_of_detectron_scale_by_their_scale_exactly(tmp_path):
     assert float(jax.lax.rsqrt(jax.numpy.float32(UNIT_VARIANCE) + EPSILON)) == 1
 
 
-def test_a_detector_of_detectron(tmp_path):
+def test_a_detector_of_detectron_starts_one_with_references(tmp_path, caplog):
     """Its pyramid, RPN and the layers of its heads that see no references are kept; its own classes are not."""
-    rng = np.random.default_rng(0)
-    blobs = detectron_blobs(narrow_resnet())
-    channels = {5: ("res5_2", 256), 4: ("res4_5", 128), 3: ("res3_3", 64), 2: ("res2_2", 32)}
-    shapes = {
-        **{
-            f"fpn_inner_{name}_sum{'' if level == 5 else '_lateral'}": (16, c, 1, 1)
-            for level, (name, c) in channels.items()
-        },
-        **{f"fpn_{name}_sum": (16, 16, 3, 3) for name, _ in channels.values()},
-        "conv_rpn_fpn2": (16, 16, 3, 3),
-        "rpn_cls_logits_fpn2": (3, 16, 1, 1),
-        "rpn_bbox_pred_fpn2": (12, 16, 1, 1),
-        "fc6": (32, 16 * 49),
-        "fc7": (32, 32),
-        "cls_score": (81, 32),
-        "bbox_pred": (324, 32),
-        **{f"_[mask]_fcn{i}": (16, 16, 3, 3) for i in (1, 2, 3, 4)},
-        "conv5_mask": (16, 16, 2, 2),
-        "mask_fcn_logits": (81, 16, 1, 1),
-    }
-    for name, shape in shapes.items():
-        blobs[f"{name}_w"] = rng.standard_normal(shape).astype(np.float32)
-        blobs[f"{name}_b"] = rng.standard_normal(shape[0]).astype(np.float32)
+    blobs = drawn_blobs.draw("Mask R-CNN FPN")
     path = tmp_path / "model_final.pkl"
     _write_detectron(path, blobs)
-    converted = convert(path, tmp_path / "run")
-    assert set(converted.source.left_out) >= {
-        f"{name}_{letter}" for name in ("cls_score", "bbox_pred", "mask_fcn_logits", "_[mask]_fcn1") for letter in "wb"
-    }
-    config = converted.source.config
-    assert config.model.rpn.anchor_ratios == (0.5, 1.0, 2.0)
+    convert(path, tmp_path / "run")
+    config = narrow_weights.narrow_config("fpn")
+    config.model.rpn.anchor_ratios = (0.5, 1.0, 2.0)
+    config.model.mask_head.channels = 16
+    config.model.backbone.padded_pool = True
     start = _initialise(tmp_path / "run", config)
     np.testing.assert_array_equal(start.after["fpn/lateral/3/bias"], blobs["fpn_inner_res5_2_sum_b"])
     np.testing.assert_array_equal(start.after["fpn/lateral/0/bias"], blobs["fpn_inner_res2_2_sum_lateral_b"])
@@ -312,11 +306,17 @@ def test_a_detector_of_detectron(tmp_path):
     np.testing.assert_array_equal(start.after["mask_head/convs/2/bias"], blobs["_[mask]_fcn4_b"])
     np.testing.assert_array_equal(start.after["box_head/embedding/fc2/kernel"], blobs["fc7_w"].T)
     same = {name for name in start.before if np.array_equal(start.before[name], start.after[name])}
-    layers = {"/".join(name.split("/")[:2]) for name in same if not name.startswith("matching/")}
-    assert layers == {
-        *(f"box_head/{part}" for part in ("class_pair", "class_out", "box_pair", "box_out")),
-        *(f"mask_head/{part}" for part in ("first", "out")),
+    fresh = {name for name in same if not name.startswith("matching/")}
+    assert {name for name in fresh if name.startswith("box_head/")} == {
+        f"box_head/{part}/{tensor}"
+        for part in ("class_pair", "class_out", "box_pair", "box_out")
+        for tensor in ("kernel", "bias")
     }
+    assert fresh - {name for name in fresh if name.startswith("box_head/")} == {
+        "mask_head/first/kernel",
+        *(f"mask_head/out/{tensor}" for tensor in ("kernel", "bias")),
+    }
+    assert "these parts start fresh: box_head/box_out, box_head/box_pair, box_head/class_out" in caplog.text
 
     del blobs["fc7_w"], blobs["res3_1_branch2b_bn_s"]
     _write_detectron(path, blobs)

@@ -220,7 +220,7 @@ _REASONS = {
     "the loss does not depend on it": "MRCNN.MEMORY_EFFICIENT_LOSS",
     "without KRCNN.USE_DECONV of no effect": "KRCNN.DECONV_DIM",
     "no batch is thrown away": "KRCNN.MIN_KEYPOINT_COUNT_FOR_VALID_MINIBATCH",
-    "the rate comes after the momentum here, which needs no correction": (
+    "the rate comes after the momentum here, as optimizer.scale_momentum tells": (
         "SOLVER.SCALE_MOMENTUM SOLVER.SCALE_MOMENTUM_THRESHOLD"
     ),
     "the rate is logged every config.training.log_every steps": "SOLVER.LOG_LR_CHANGE_THRESHOLD",
@@ -229,7 +229,7 @@ _REASONS = {
         "DATA_LOADER.MINIBATCH_QUEUE_SIZE DATA_LOADER.BLOBS_QUEUE_CAPACITY CLUSTER.ON_CLUSTER ROOT_DIR "
         "DOWNLOAD_CACHE MATLAB"
     ),
-    "images are normalised by ImageNet's mean and deviation; `fsis convert` fits the weights to that": "PIXEL_MEANS",
+    "images lose the means that Detectron's files have (model.image_mean)": "PIXEL_MEANS",
     "of Caffe2": "MODEL.EXECUTION_TYPE USE_NCCL MEMONGER MEMONGER_SHARE_ACTIVATIONS",
     "--workdir is the folder of a run": "OUTPUT_DIR",
     "every operation has its own": "EPS",

@@ -9,7 +9,8 @@ import itertools
 import math
 import re
 
-from fsis_jax.coco_names import COCO_CLASSES, PERSON
+from fsis_jax.coco_names import COCO_CLASSES, PERSON, class_names
+from fsis_jax.conversion.detectron.architecture import IMAGE_MEAN
 from fsis_jax.conversion.detectron.heads import ROI_METHODS, Values, box_head, detections, keypoint_head, mask_head
 from fsis_jax.conversion.detectron.settings import YamlSettings
 
@@ -74,6 +75,7 @@ def model_values(settings: YamlSettings, body: Body, notes: list[str]) -> Values
         "model.matching.kind": "none",
         "model.relation": "none",
         "model.roi_method": method,
+        "model.image_mean": IMAGE_MEAN,
         **_backbone(settings, body, notes),
         **_rpn(settings, body),
         **box_head(settings, body.architecture, body.norm),
@@ -132,12 +134,10 @@ def _classes(settings: YamlSettings, notes: list[str]) -> tuple[str, ...]:
         return PERSON if people else COCO_CLASSES
     if not 2 <= number <= _MOST_CLASSES:
         raise settings.error("MODEL.NUM_CLASSES", "give the number of categories and 1 for the background: 81 for COCO")
-    if number == 2 and people:
-        return PERSON
-    if number == len(COCO_CLASSES) + 1:
-        return COCO_CLASSES
-    notes.append("MODEL.NUM_CLASSES: tells no names; put those of your data set into model.classes, in its order")
-    return tuple(f"category {index}" for index in range(1, number))
+    names = class_names(number - 1, people=people)
+    if names not in (PERSON, COCO_CLASSES):
+        notes.append("MODEL.NUM_CLASSES: tells no names; put those of your data set into model.classes, in its order")
+    return names
 
 
 def _backbone(settings: YamlSettings, body: Body, notes: list[str]) -> Values:
