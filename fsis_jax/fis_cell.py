@@ -4,6 +4,9 @@ Follows `lib/datasets/dataset_catalog.py` of the PyTorch project: annotation fil
 file names of images are relative to it.
 """
 
+FOLDERS = ("fis_cell", "fss_cell")
+"""Names of the root folder: ours, and that of the PyTorch project."""
+
 CATEGORIES = {
     1: "BBBC039",
     2: "ClusterNuclei",

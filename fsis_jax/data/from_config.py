@@ -4,11 +4,13 @@ import collections
 import dataclasses
 import functools
 import logging
+import pathlib
 from collections.abc import Collection, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from fsis_jax import fis_cell
 from fsis_jax.data.closed_set import ClosedSetSampler, class_ids
 from fsis_jax.data.episodes import EpisodeSampler
 from fsis_jax.data.opening import open_source
@@ -70,7 +72,7 @@ def open_split(config: ConfigDict, split: str) -> Source:
     Raises:
         FsisError: the data cannot be used, or do not have the keypoints that the model has.
     """
-    root = user_path(config.data.root)
+    root = _data_root(config)
     if config.data.synthetic and not root.exists():
         _logger.info("making synthetic cells in %s", root)
         generate(root, seed=config.seed)
@@ -87,6 +89,17 @@ def open_split(config: ConfigDict, split: str) -> Source:
                 "--config.model.keypoint_head.kind=none"
             )
     return source
+
+
+def _data_root(config: ConfigDict) -> pathlib.Path:
+    """`config.data.root`; for a missing "fis_cell" the folder beside it that the PyTorch project calls "fss_cell"."""
+    root = user_path(config.data.root)
+    ours, theirs = fis_cell.FOLDERS
+    other = root.with_name(theirs)
+    if root.name == ours and not root.exists() and other.is_dir():
+        _logger.info("%s: no such folder; reading %s", root, other)
+        return other
+    return root
 
 
 def open_splits(config: ConfigDict) -> Splits:

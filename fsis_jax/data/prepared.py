@@ -1,7 +1,6 @@
 """A data set in array_record files, by tensorflow-datasets, without TensorFlow: made from a folder, and read back.
 
-A record holds the image file's own bytes and its checked annotations, so nothing is decoded or checked again, and
-thousands of small files become a few large ones. Records keep the order of the folder's source.
+`tfds.py` has the data sets themselves, which users of tensorflow-datasets make and load without us.
 """
 
 import contextlib
@@ -9,106 +8,22 @@ import io
 import json
 import os
 import pathlib
-import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fsis_jax.data.coco import CocoSource
-from fsis_jax.data.coco_files import annotation_files, check_same_categories, find_layout, stated_names
+from fsis_jax.data.coco_files import check_same_categories, find_layout, stated_names
+from fsis_jax.data.tfds import FisCell, FsisCoco, features
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import check_unused, write_failure
 from fsis_jax.io.damage import damage_in
-from fsis_jax.preprocess.records import Annotations, Record, Source
+from fsis_jax.preprocess.records import Annotations, Record
 
 _REMAKE = "make it again with `fsis data prepare`"
-
-
-def _features() -> tfds.features.FeaturesDict:
-    """What a record holds."""
-    features = tfds.features
-    return features.FeaturesDict(
-        {
-            # Ids are text, since they may be of any size.
-            # Any image format: features.Image would take 8-bit PNG and JPEG only, and decode them.
-            "encoded": features.Tensor(shape=(), dtype=np.object_),
-            "image_id": features.Text(),
-            "file_name": features.Text(),
-            "height": features.Tensor(shape=(), dtype=np.int64),
-            "width": features.Tensor(shape=(), dtype=np.int64),
-            "boxes": features.Tensor(shape=(None, 4), dtype=np.float32),
-            "classes": features.Tensor(shape=(None,), dtype=np.int64),
-            "crowd": features.Tensor(shape=(None,), dtype=np.bool_),
-            "areas": features.Tensor(shape=(None,), dtype=np.float32),
-            "annotation_ids": features.Tensor(shape=(None,), dtype=np.object_),
-            "rles": features.Tensor(shape=(None,), dtype=np.object_),
-            "keypoints": features.Tensor(shape=(None,), dtype=np.float32),
-        }
-    )
-
-
-class FsisCells(tfds.core.GeneratorBasedBuilder):
-    """Writes the records of given sources, one split each; `prepare` runs it."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, *, sources: Mapping[str, Source], data_dir: str | os.PathLike[str]) -> None:
-        self._sources = sources
-        super().__init__(data_dir=data_dir, file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Cells with instance masks, for fsis_jax.",
-            features=_features(),
-            # JSON has no whole numbers as keys, hence pairs.
-            metadata=tfds.core.MetadataDict(
-                {
-                    "categories": {
-                        split: [[category, name] for category, name in source.categories.items()]
-                        for split, source in self._sources.items()
-                    },
-                    "folds": {
-                        split: [[fold, list(ids)] for fold, ids in source.folds.items()]
-                        for split, source in self._sources.items()
-                    },
-                    "keypoint_names": {
-                        split: list(source.annotations[0].keypoint_names) for split, source in self._sources.items()
-                    },
-                }
-            ),
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        del dl_manager  # nothing to download
-        return {split: self._generate_examples(source) for split, source in self._sources.items()}
-
-    def _generate_examples(self, source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
-        for position in range(len(source)):
-            record = source[position]
-            annotations = record.annotations
-            yield (
-                position,
-                {
-                    "encoded": record.encoded,
-                    "image_id": str(annotations.image_id),
-                    "file_name": annotations.file_name,
-                    "height": annotations.height,
-                    "width": annotations.width,
-                    "boxes": annotations.boxes,
-                    "classes": annotations.classes,
-                    "crowd": annotations.crowd,
-                    "areas": annotations.areas,
-                    "annotation_ids": np.array([b"%d" % one for one in annotations.annotation_ids], dtype=object),
-                    "rles": np.array(annotations.rles, dtype=object),
-                    "keypoints": annotations.keypoints.ravel(),
-                },
-            )
 
 
 def prepare(root: str | os.PathLike[str], output: str | os.PathLike[str]) -> pathlib.Path:
@@ -120,19 +35,12 @@ def prepare(root: str | os.PathLike[str], output: str | os.PathLike[str]) -> pat
         FsisError: `root` cannot be used (see `CocoSource`), or `output` exists or cannot be written.
     """
     target = pathlib.Path(output)
-    if find_layout(root) == "prepared":
-        raise FsisError(f"{os.fspath(root)}: is a prepared data set already: give the folder with the images")
+    kind = FisCell if find_layout(root) == "fis_cell" else FsisCoco
     check_unused(target)
-    sources = {split: CocoSource(root, split) for split in annotation_files(root)}
-    for split, source in sources.items():
-        if not re.fullmatch(r"[A-Za-z]\w*", split):
-            raise FsisError(f"{source.file}: cannot be a split's name: rename it, letters, digits and _ only")
-        if len(source) == 0:
-            raise FsisError(f"{source.file}: lists no image: add some or remove the file")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         try:
-            builder = FsisCells(sources=sources, data_dir=temporary)
+            builder = kind(root=root, data_dir=temporary)
             # It prints the temporary folder as the result; its progress bars go to the other stream.
             with contextlib.redirect_stdout(io.StringIO()):
                 builder.download_and_prepare()
@@ -213,7 +121,7 @@ def _check_features(root: pathlib.Path) -> None:
     Data sets of earlier versions have numbers as `image_id` and `annotation_ids`, or no keypoints.
     """
     found = json.loads((root / "features.json").read_text())
-    ours = _features().to_json()
+    ours = features().to_json()
     if _python_classes(found) - _python_classes(ours):
         raise ValueError("features.json describes another kind of data")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from coco_folder import annotation, content, square, write_folder, write_json
 
+from fsis_jax.config import base_config
 from fsis_jax.data import prepared
 from fsis_jax.data.check import check
 from fsis_jax.data.coco import CocoSource
@@ -17,6 +18,7 @@ from fsis_jax.data.from_config import open_split, open_splits, training_batches
 from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
 from fsis_jax.recipes import compact_config
+from fsis_jax.synthetic.generate import generate
 
 
 def change(root: pathlib.Path, split: str, **changes: object) -> None:
@@ -273,3 +275,19 @@ def test_an_old_prepared_data_set_has_numbers_as_ids(root, tmp_path):
     example |= {"file_name": b"1.png", "annotation_ids": np.array([1]), "classes": np.array([1], np.int32)}
     found = prepared._annotations(example, ())
     assert (found.image_id, found.annotation_ids.tolist(), found.classes.dtype) == (1, [1], np.int64)
+
+
+def test_the_folder_is_found_under_the_name_that_the_pytorch_project_gives_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate(tmp_path / "data/fss_cell", layout="fis_cell", images_per_category=3, two_category_images=0)
+    monkeypatch.chdir(tmp_path)
+    config = base_config()
+    assert config.data.root == "data/fis_cell"
+    found = open_split(config, "test")
+    assert len(found) == len(CocoSource("data/fss_cell", "test")) > 0
+    generate(tmp_path / "data/fis_cell", layout="fis_cell", images_per_category=4, two_category_images=0)
+    assert len(open_split(config, "test")) == len(CocoSource("data/fis_cell", "test"))
+    config.data.root = "data/other"
+    with pytest.raises(FsisError, match="no such data folder"):
+        open_split(config, "test")

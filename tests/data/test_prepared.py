@@ -93,7 +93,7 @@ def test_failed_write_leaves_nothing(tmp_path: pathlib.Path, monkeypatch: pytest
     def full_disk(self: object) -> None:
         raise RuntimeError("write() failed: No space left on device")
 
-    monkeypatch.setattr(prepared.FsisCells, "download_and_prepare", full_disk)
+    monkeypatch.setattr(prepared.FsisCoco, "download_and_prepare", full_disk)
     with pytest.raises(FsisError, match="No space left on device"):
         prepared.prepare(folder, tmp_path / "prepared")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
