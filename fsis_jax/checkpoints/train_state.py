@@ -1,6 +1,7 @@
-"""The state of a training: all that a checkpoint keeps of it, and all that a step reads and changes."""
+"""The state of a training: all that a step reads and changes. A checkpoint keeps it, but for the schedule."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import optax
@@ -21,3 +22,5 @@ class TrainState:
     frozen: nnx.State
     """Parameters and statistics that are never changed."""
     optimizer: optax.OptState
+    schedule: Callable[[jax.Array], jax.Array]
+    """Update number -> rate, a tree of the config's values: no checkpoint keeps it, so that it can be changed."""

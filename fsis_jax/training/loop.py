@@ -1,19 +1,15 @@
 """The training loop, to be read from top to bottom."""
 
 import contextlib
-import io
 import json
 import logging
 import pathlib
-import sys
-import time
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from fsis_jax.batch import Batch
 from fsis_jax.checkpoints import config_file
@@ -31,6 +27,7 @@ from fsis_jax.training.debug import debug_run
 from fsis_jax.training.initialise import initialise_from
 from fsis_jax.training.metrics import MetricWriter
 from fsis_jax.training.parallel import DataParallel
+from fsis_jax.training.progress import Progress
 from fsis_jax.training.schedule import learning_rate, total_steps
 from fsis_jax.training.step import merged_model, new_state
 from fsis_jax.training.stopping import STATUS, Termination
@@ -112,45 +109,44 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
 
         state = parallel.put_state(state)
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, first_step=start)))
-        shown = sys.stderr or io.StringIO()  # a program with a window has none
+        writer.describe("config", json.dumps(config_file.plain_config(config), indent=1))
         progress = stack.enter_context(
-            tqdm(total=steps, initial=start, unit="step", file=shown, mininterval=1 if shown.isatty() else 30)
+            contextlib.closing(Progress(steps, first=start, canvases=config.data.train_canvases))
         )
 
         def validate_step(step: int, host_state: TrainState) -> None:
             segmenter = Segmenter(merged_model(graph, host_state), config)
-            validation = _validate(segmenter, splits, config, workdir / "overlays" / f"{step:06d}")
+            overlays = workdir / "overlays" / f"{step:06d}"
+            validation = _validate(segmenter, splits, config, overlays)
+            writer.show(step, overlays)
             writer.write(step, {f"validation/{name}": value for name, value in validation.items()})
             kind = "mask" if config.model.mask_head.kind != "none" else "box"
-            tqdm.write(
+            progress.say(
                 f"step {step}: validation {kind} AP50 {validation[f'{kind}_ap50']:.3f}, "
-                f"F1 {validation['f1']:.3f} at score {validation['min_score']:.2f}",
-                file=shown,
+                f"F1 {validation['f1']:.3f} at score {validation['min_score']:.2f}"
             )
             if checkpoints and config.training.save:
                 checkpoints.record_validation(step, validation)
 
         stopping = stack.enter_context(Termination())
         if to_validate:
-            with stopping.interruptible():
+            with stopping.interruptible(), progress.paused():
                 validate_step(start, jax.device_get(parallel.one(state)))
         pending: tuple[int, Any, Batch] | None = None
-        logged_at, logged_step = time.monotonic(), start
         for step in range(start + 1, steps + 1):
             batch = next(batches)
-            state, metrics = parallel.step(state, parallel.put_batch(batch))
+            with progress.stepping(batch.images.shape[1:3]):
+                state, metrics = parallel.step(state, parallel.put_batch(batch))
             if pending is not None:
                 _check_finite(*pending, splits.train)  # One step late, so that the device is never waited for.
             pending = (step, parallel.one(metrics), batch)
             progress.update()
             if step % config.training.log_every == 0 or step == steps:
                 values = _check_finite(*pending, splits.train)
-                now = time.monotonic()
-                values["images_per_second"] = config.training.batch_size * (step - logged_step) / (now - logged_at)
+                values["images_per_second"] = config.training.batch_size * progress.steps_per_second(step)
                 values["learning_rate"] = float(rate((step - 1) // config.optimizer.accumulate))
-                logged_at, logged_step = now, step
                 writer.write(step, values)
-                progress.set_postfix(loss=f"{values['loss/total']:.3f}", refresh=False)
+                progress.show_loss(values["loss/total"])
             due = step % config.training.checkpoint_every == 0 or step == steps
             if due or stopping.asked:
                 _check_finite(*pending, splits.train)
@@ -161,9 +157,8 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
                     _logger.warning("stopped by SIGTERM after step %d: the same command goes on", step)
                     raise SystemExit(STATUS)
                 if _validates(config, step, steps):
-                    with stopping.interruptible():
+                    with stopping.interruptible(), progress.paused():
                         validate_step(step, host_state)
-                    logged_at = time.monotonic()
         return jax.device_get(parallel.one(state))
 
 

@@ -1,14 +1,16 @@
-"""Where a run's numbers go: `workdir/metrics.jsonl`, TensorBoard event files, and the progress bar."""
+"""Where a run's numbers go: `workdir/metrics.jsonl` and TensorBoard's event files, which get pictures and texts too."""
 
 import contextlib
 import json
 import pathlib
+import struct
 import time
 from collections.abc import Iterator, Mapping
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import text
 
 from fsis_jax.io.atomic import write_failure
 
@@ -45,6 +47,25 @@ class MetricWriter:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
             self._board.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
+            self._board.flush()
+
+    def show(self, step: int, pictures: pathlib.Path) -> None:
+        """The pictures of a folder (PNG) in TensorBoard."""
+        shown = []
+        with self._disk_errors():
+            for path in sorted(pictures.glob("*.png")):
+                data = path.read_bytes()
+                width, height = struct.unpack(">II", data[16:24])  # where a PNG has them
+                image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+                shown.append(Summary.Value(tag=f"overlays/{path.stem}", image=image))
+            self._board.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=shown)))
+            self._board.flush()
+
+    def describe(self, name: str, content: str) -> None:
+        """A text in TensorBoard, as it stands."""
+        block = "\n".join(f"    {line}" for line in content.splitlines())  # code, in Markdown
+        with self._disk_errors():
+            self._board.write_event(Event(wall_time=time.time(), step=0, summary=text(name, block)))
             self._board.flush()
 
     def close(self) -> None:

@@ -4,9 +4,11 @@ The rate scales with the batch size; decay steps and length with the inverse of 
 size times accumulated passes); the warm-up is never rescaled.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
-import optax
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 
@@ -28,20 +30,43 @@ def base_rate(config: ConfigDict) -> float:
     return optimizer.learning_rate * config.training.batch_size / optimizer.reference_batch_size
 
 
-def learning_rate(config: ConfigDict) -> optax.Schedule:
-    """Update number -> rate: linear warm-up from a third, then steps or a cosine to zero."""
-    optimizer = config.optimizer
-    rate, length, warmup = base_rate(config), total_steps(config), optimizer.warmup_steps
-    boundaries = [scaled_steps(config, step) for step in optimizer.decay_steps]
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Update number -> rate: linear warm-up from a third, then steps or a cosine to zero.
 
-    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        step = jnp.asarray(step, jnp.float32)
-        progress = jnp.minimum(step / max(warmup, 1), 1.0)
-        factor = (1 - progress) / 3 + progress if warmup else jnp.float32(1.0)
-        if optimizer.schedule == "cosine":
-            factor *= 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / length, 1.0)))
+    Its values are arguments of a compiled step, not part of it, so that a longer run is the same program.
+    """
+
+    rate: jax.Array
+    """After warm-up, float32."""
+    warmup: jax.Array
+    """Updates of warm-up, float32, as are the following."""
+    length: jax.Array
+    """Updates of the run, which a cosine spans."""
+    boundaries: jax.Array
+    """(N,) updates from which the rate is a tenth of that before."""
+    cosine: bool = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, update: ArrayLike) -> jax.Array:
+        """The rate of the update of this number, the first is 0."""
+        update = jnp.asarray(update, jnp.float32)
+        progress = jnp.where(self.warmup > 0, jnp.minimum(update / jnp.maximum(self.warmup, 1), 1.0), 1.0)
+        factor = (1 - progress) / 3 + progress
+        if self.cosine:
+            factor *= 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(update / self.length, 1.0)))
         else:
-            factor *= 0.1 ** sum((step >= boundary).astype(jnp.float32) for boundary in boundaries)
-        return rate * factor
+            factor *= 0.1 ** (update >= self.boundaries).astype(jnp.float32).sum()
+        return self.rate * factor
 
-    return schedule
+
+def learning_rate(config: ConfigDict) -> Schedule:
+    """The schedule of a run."""
+    optimizer = config.optimizer
+    return Schedule(
+        rate=jnp.float32(base_rate(config)),
+        warmup=jnp.float32(optimizer.warmup_steps),
+        length=jnp.float32(total_steps(config)),
+        boundaries=jnp.array([scaled_steps(config, step) for step in optimizer.decay_steps], jnp.float32),
+        cosine=optimizer.schedule == "cosine",
+    )

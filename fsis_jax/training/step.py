@@ -19,6 +19,7 @@ from fsis_jax.models.detector import Detector
 from fsis_jax.models.layers import BatchStatistic
 from fsis_jax.models.objective import training_losses
 from fsis_jax.training.optimizer import make_optimizer, trainable
+from fsis_jax.training.schedule import learning_rate
 
 AXIS = "batch"
 
@@ -37,11 +38,12 @@ def new_state(config: ConfigDict, model: Detector) -> tuple[nnx.GraphDef, TrainS
         statistics=statistics,
         frozen=frozen,
         optimizer=optimizer.init(params),
+        schedule=learning_rate(config),
     )
     return graph, state, _make_step(graph, optimizer, config.seed)
 
 
-def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, seed: int) -> StepFunction:
+def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformationExtraArgs, seed: int) -> StepFunction:
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
@@ -54,7 +56,7 @@ def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, see
         gradients, (terms, counts, statistics) = jax.grad(loss, has_aux=True)(state.params)
         gradients = jax.lax.psum(gradients, AXIS)
         terms = jax.lax.psum(terms, AXIS)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params, schedule=state.schedule)
         metrics = {f"loss/{name}": value for name, value in terms.items()}
         metrics["loss/total"] = sum(terms.values(), jnp.float32(0))
         metrics["gradient_norm"] = optax.tree.norm(gradients)
@@ -65,6 +67,7 @@ def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, see
             statistics=statistics,
             frozen=state.frozen,
             optimizer=optimizer_state,
+            schedule=state.schedule,
         )
         return state, metrics
 

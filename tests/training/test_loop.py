@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from tensorboardX.proto.event_pb2 import Event
 from toy import ToyDetector, toy  # noqa: F401 (a fixture)
 
 import fsis_jax.training.loop
 from fsis_jax.checkpoints.config_file import config_of
 from fsis_jax.checkpoints.runs import open_run
 from fsis_jax.errors import FsisError
+from fsis_jax.io.writers import write_png
 from fsis_jax.synthetic.generate import generate
 from fsis_jax.training.loop import train_and_evaluate
 from fsis_jax.training.parallel import DataParallel
@@ -55,6 +57,30 @@ def test_a_run_writes_its_config_metrics_events_and_checkpoint(config, tmp_path)
     assert keys <= set(_lines(tmp_path)[0])
     assert [path.stat().st_size > 500 for path in (tmp_path / "tensorboard").iterdir()] == [True]
     assert not list(tmp_path.rglob("*tmp*"))
+
+
+def test_tensorboard_shows_the_config_and_overlays(config, tmp_path, monkeypatch):
+    def validate(*_, overlays, **__):
+        write_png(overlays / "a.png", np.zeros((6, 9, 3), np.uint8))
+        return {"mask_ap50": 0.5, "f1": 0.5, "min_score": 0.25}
+
+    monkeypatch.setattr(fsis_jax.training.loop, "validate", validate)
+    train_and_evaluate(config, tmp_path)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    values = [value for event in _events(events) for value in event.summary.value]
+    (described,) = [value for value in values if value.tag.startswith("config")]
+    assert '"batch_size": 4' in described.tensor.string_val[0].decode()
+    images = [value for value in values if value.HasField("image")]
+    assert [(value.tag, value.image.width, value.image.height) for value in images] == [("overlays/a", 9, 6)] * 4
+
+
+def _events(path):
+    """The records of an event file: a length of 8 bytes, 4 of check sum, the event, 4 of check sum."""
+    data = path.read_bytes()
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        yield Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
 
 
 def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path, monkeypatch):

@@ -98,6 +98,34 @@ def test_accumulated_gradients_are_summed_and_clipped_after_each_pass():
             np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("scaled", [True, False])
+def test_momentum_is_scaled_with_a_rate_that_drops(scaled):
+    """Against the rule of Detectron.pytorch's utils/net.py (update_learning_rate, _CorrectMomentum) in numpy."""
+    rng = np.random.default_rng(4)
+    params = _params(rng)
+    config = _config(scale_momentum=scaled, warmup_steps=2, decay_steps=(4, 6), learning_rate=RATE)
+    optimizer = make_optimizer(config, params)
+    state = optimizer.init(params)
+    expected = _flat(params)
+    momenta = dict.fromkeys(expected, 0.0)
+    before = 0.0
+    factors = [1 / 3, 2 / 3, 1, 1, 0.1, 0.1, 0.01, 0.01]
+    for factor in factors:
+        rate = RATE * factor
+        if scaled and before > 1e-7 and max(rate / before, before / rate) > 1.1:
+            momenta = {name: value * (rate / before) for name, value in momenta.items()}
+        gradients = _gradients(rng, params)
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        for name, value in expected.items():
+            gradient = np.clip(_flat(gradients)[name], -0.4, 0.4) + (0 if name in UNDECAYED else 0.1) * value
+            momenta[name] = 0.9 * momenta[name] + gradient
+            expected[name] = value - rate * (2 if "bias" in name else 1) * momenta[name]
+        for name, value in _flat(params).items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        before = rate
+
+
 def test_the_rate_counts_updates_not_passes():
     optimizer = accumulate(optax.scale_by_schedule(lambda count: count.astype(jnp.float32)), 2, clip_value=10.0)
     params = jnp.ones(())
