@@ -24,6 +24,7 @@ from fsis_jax.data.from_config import open_split, seen_and_unseen
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.baselines import predict_otsu_watershed
 from fsis_jax.evaluation.mosaics import Mosaics
+from fsis_jax.evaluation.outcomes import save_overlays
 from fsis_jax.evaluation.protocol import (
     format_kinds,
     format_selectivity,
@@ -32,7 +33,6 @@ from fsis_jax.evaluation.protocol import (
     run_kinds,
     run_protocol,
     run_selectivity,
-    save_overlays,
     write_results,
 )
 from fsis_jax.evaluation.scores import score, summarise
@@ -149,7 +149,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     folder = workdir / "evaluation"
     if settings.otsu:
         predictions = predict_otsu_watershed(targets, categories, max_images=settings.max_images)
-        save_overlays(folder / f"otsu-{split}", targets, predictions, settings.overlays)
+        save_overlays(folder / f"otsu-{split}", targets, predictions, categories, settings.overlays)
         results = summarise([score(targets, predictions, categories)])
         _report(folder / f"otsu-{split}.json", config, None, results, format_table)
         return

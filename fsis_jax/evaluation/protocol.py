@@ -15,15 +15,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fsis_jax.evaluation import keypoint_ap
-from fsis_jax.evaluation.closed_set import EVERY, by_category, predict_closed_set
+from fsis_jax.evaluation.closed_set import by_category, predict_closed_set
 from fsis_jax.evaluation.coco_ap import best_f1_score, coco_evaluate
 from fsis_jax.evaluation.kinds import measure_kinds
-from fsis_jax.evaluation.predictions import Model, Prediction, predict, read_target
+from fsis_jax.evaluation.outcomes import save_overlays, write_detections
+from fsis_jax.evaluation.predictions import Model, predict
 from fsis_jax.evaluation.scores import COCO_AREAS, families_of, predictions_to_coco, score, summarise
 from fsis_jax.evaluation.selectivity import measure_selectivity
 from fsis_jax.io.atomic import atomic_write
-from fsis_jax.io.decoding import to_rgb8
-from fsis_jax.io.writers import write_overlay
 from fsis_jax.preprocess.records import ReferencesFrom, Source
 
 TABLE = (
@@ -51,7 +50,7 @@ def run_protocol(
     seed: int,
     overlays: pathlib.Path,
 ) -> dict[str, Any]:
-    """One test: `predict` and `score` for every repeat; pictures of the first.
+    """One test: `predict` and `score` for every repeat; pictures and detections of the first.
 
     Args:
         model: what is tested.
@@ -62,7 +61,7 @@ def run_protocol(
         references: where they come from.
         settings: `config.eval`, for repeats, images per category and pictures.
         seed: of the draws of references.
-        overlays: folder for the pictures.
+        overlays: folder for the pictures, and for what was found (`write_detections`).
 
     Returns:
         As `summarise` of `score`.
@@ -83,7 +82,8 @@ def run_protocol(
         )
         results.append(score(targets, predictions, categories, families=families_of(model.config.model)))
         if repeat == 0:
-            save_overlays(overlays, targets, predictions, settings.overlays)
+            write_detections(overlays, targets, predictions, families_of(model.config.model))
+            save_overlays(overlays, targets, predictions, categories, settings.overlays)
     return summarise(results)
 
 
@@ -92,9 +92,10 @@ def run_closed_set(
 ) -> dict[str, Any]:
     """One test of a closed-set detector, as `run_protocol`; small and large are what COCO calls so."""
     found = predict_closed_set(model, targets, categories, max_images=settings.max_images, progress="testing")
-    save_overlays(overlays, targets, found, settings.overlays)
+    save_overlays(overlays, targets, found, categories, settings.overlays)
     parted = by_category(targets, found, categories)
     families = families_of(model.config.model)
+    write_detections(overlays, targets, parted, families)
     return summarise([score(targets, parted, categories, families=families, area_splits=COCO_AREAS)])
 
 
@@ -250,21 +251,5 @@ def validate(
     kind = "segm" if "mask" in families else "bbox"
     min_score, f1 = best_f1_score(targets.annotations, found, iou_type=kind, **counted)
     chosen = [dataclasses.replace(p, instances=dataclasses.replace(p.instances, min_score=min_score)) for p in shown]
-    save_overlays(overlays, targets, chosen, overlay_count)
+    save_overlays(overlays, targets, chosen, categories, overlay_count)
     return {**result, "f1": f1, "min_score": min_score}
-
-
-def save_overlays(folder: pathlib.Path, targets: Source, predictions: Sequence[Prediction], count: int) -> None:
-    """Write `count` of the predictions, evenly spread, as pictures."""
-    for row in np.unique(np.linspace(0, len(predictions) - 1, min(count, len(predictions))).astype(int)):
-        prediction = predictions[row]
-        image = to_rgb8(read_target(targets, prediction.target), stretch=True)
-        name = pathlib.Path(targets.annotations[prediction.target].file_name).stem
-        if prediction.category != EVERY:
-            name += f"-{prediction.category}"
-        write_overlay(
-            folder / f"{name}.png",
-            image,
-            prediction.instances.without_overlaps(),
-            references=list(prediction.references),
-        )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask
 
-from fsis_jax.coco_names import KEYPOINTS
+from fsis_jax.coco_names import KEYPOINTS, SKELETON
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import cropped_mask
 from fsis_jax.inference.cropped_mask import CroppedMask, Size
@@ -139,16 +139,14 @@ class Instances:
         rows = np.flatnonzero(valid)
         rows = rows[np.argsort(-np.asarray(scores, np.float32)[rows], kind="stable")]
         boxes = np.asarray(boxes, np.float32)[rows]
-        whole = np.ones((len(valid), 1, 1)) if mask_probs is None else np.asarray(mask_probs)
-        probabilities = whole[rows].astype(np.float32)
+        whole = np.ones((len(valid), 1, 1), np.float32) if mask_probs is None else np.asarray(mask_probs, np.float32)
         by_pixel = legacy and mask_probs is not None
         pasted = cropped_mask.paste_whole_pixels if by_pixel else functools.partial(cropped_mask.paste, offset=offset)
         crops = tuple(
-            pasted(mask, box, size, mask_threshold) for mask, box in zip(probabilities, boxes.tolist(), strict=True)
+            pasted(mask, box, size, mask_threshold) for mask, box in zip(whole[rows], boxes.tolist(), strict=True)
         )
         boxes = boxes + np.array([0, 0, offset, offset], np.float32)
-        height, width = size
-        clipped = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+        clipped = np.clip(boxes, 0, np.array([size[1], size[0]] * 2, np.float32))
         told: dict[str, Any] = {name: np.asarray(x)[rows] for name, x in of_each.items() if x is not None}
         return cls(
             clipped,
@@ -211,8 +209,8 @@ class Instances:
     ) -> "Instances":
         scores = np.ones(len(crops), np.float32) if scores is None else np.asarray(scores, np.float32)
         order = np.argsort(-scores, kind="stable")
-        ordered = tuple(crops[i] for i in order)
-        return cls(np.asarray(boxes, np.float32)[order], scores[order], ordered, (size[0], size[1]), category)
+        boxes = np.asarray(boxes, np.float32)[order]
+        return cls(boxes, scores[order], tuple(crops[i] for i in order), (size[0], size[1]), category)
 
     def areas(self) -> np.ndarray:
         """(N,) int64, pixels of each mask."""
@@ -232,8 +230,7 @@ class Instances:
         if self.classes is None or name not in self.names:
             known = ", ".join(self.names) or "no categories, as they were found by references"
             raise FsisError(f"no category {name!r} among the instances; they have: {known}")
-        chosen = self.select(self.classes == self.names.index(name))
-        return dataclasses.replace(chosen, category=name)
+        return dataclasses.replace(self.select(self.classes == self.names.index(name)), category=name)
 
     @property
     def categories(self) -> tuple[str | None, ...]:
@@ -250,8 +247,12 @@ class Instances:
     @property
     def keypoint_names(self) -> tuple[str, ...]:
         """COCO's for seventeen keypoints, as in `ops.oks_sigmas`; () for others, of which only the number is known."""
-        count = 0 if self.keypoints is None else self.keypoints.shape[1]
-        return KEYPOINTS if count == len(KEYPOINTS) else ()
+        return KEYPOINTS if self.keypoints is not None and self.keypoints.shape[1] == len(KEYPOINTS) else ()
+
+    @property
+    def skeleton(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of keypoints that are joined by a line; () where their names are not known."""
+        return SKELETON if self.keypoint_names else ()
 
     def by_scores(self, scores: np.ndarray) -> "Instances":
         """The same with other scores (N,), in their order."""
@@ -308,8 +309,7 @@ class Instances:
             for other in placed.near(row):
                 if self.may_share(row, other):
                     continue
-                views = free.shared(kept[other])
-                if views is not None:
+                if (views := free.shared(kept[other])) is not None:
                     views[0][views[1]] = False
             left, area = np.count_nonzero(free.mask), np.count_nonzero(crop.mask)
             if area and left >= (1 - share) * area:

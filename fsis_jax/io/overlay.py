@@ -1,11 +1,13 @@
-"""Pictures of a result: instances outlined on the image, the references beside it.
+"""Pictures of a result: instances outlined on the image with their keypoints, the references beside it.
 
 Small images are enlarged first, so that an outline of two pixels does not cover a cell of ten. Cells have the colour
 of their kind, which a legend names; without kinds, neighbours get colours that are easily told apart. A dark rim keeps
 every colour visible on bright and on dark images.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import cv2
@@ -30,8 +32,36 @@ class Segmented(Named, Protocol):
 
     @property
     def masks(self) -> Sequence[Mask]: ...
+    @property
+    def keypoints(self) -> np.ndarray | None: ...
+    @property
+    def skeleton(self) -> Sequence[tuple[int, int]]: ...
 
 
+Judgement = Literal["hit", "missed", "false"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """N instances in the colours of what became of them: those that were found, and behind them the missed ones."""
+
+    masks: Sequence[Mask]
+    scores: np.ndarray
+    """(N,)."""
+    judgements: Sequence[Judgement]
+    names: Sequence[str]
+    """Of the category of each that was found; () where there is but one."""
+    keypoints: np.ndarray | None
+    """(M, P, 3) of the M that were found."""
+    skeleton: Sequence[tuple[int, int]]
+
+
+JUDGED: Mapping[Judgement, tuple[int, int, int]] = {
+    "hit": (74, 222, 128),
+    "missed": (255, 221, 74),
+    "false": (255, 99, 99),
+}
+"""Colours of pictures of a test."""
 _LEAST_SIDE = 800
 """Images are enlarged by whole factors until their longer side has this many pixels."""
 _LARGEST_FACTOR = 8
@@ -49,7 +79,7 @@ _SWATCH = 10
 
 def draw_overlay(
     image: np.ndarray,
-    instances: Segmented,
+    instances: Segmented | Judged,
     *,
     references: Sequence[np.ndarray] = (),
     text: Literal["number", "score"] | None = "number",
@@ -59,6 +89,7 @@ def draw_overlay(
 
     Args:
         image: (H, W, 3) uint8, already stretched (`to_rgb8(..., stretch=True)`): dark cells stay dark otherwise.
+        instances: neighbours in different colours; or judged ones in those of `JUDGED`, with a legend that counts them.
         references: crops (h, w, 3) uint8, of which the first ten are shown in a column on the left.
         text: written on every cell that has room for it: its number (from 1, the id in `Instances.labels` if these
             are `Instances.without_overlaps`), its score, or nothing. After it, room permitting, the name of its class.
@@ -68,8 +99,8 @@ def draw_overlay(
     factor = min(max(-(-_LEAST_SIDE // max(image.shape[:2])), 1), _LARGEST_FACTOR)
     size = (image.shape[1] * factor, image.shape[0] * factor)
     picture = image if factor == 1 else cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-    rows = kind_rows(instances)
-    colours = _colours(instances.masks) if rows is None else [kind_colour(row) for row in rows.tolist()]
+    judged = instances.judgements if isinstance(instances, Judged) else None
+    colours, legend = _meant_colours(instances)
     zoom = factor * scale
     outlines = [_outline(mask, zoom) for mask in instances.masks]
     fills = picture.copy()
@@ -83,16 +114,42 @@ def draw_overlay(
     picture = _mix(picture, rims, 0.7)
     for contours, colour in zip(outlines, colours, strict=True):
         cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
+    if instances.keypoints is not None:
+        for points, colour in zip(instances.keypoints, colours, strict=judged is None):
+            _draw_pose(picture, points[:, :2] * zoom, instances.skeleton, colour, thickness)
     if text is not None:
         for row, (mask, score) in enumerate(zip(instances.masks, instances.scores.tolist(), strict=True)):
+            if judged is not None and judged[row] == "missed":
+                break
             told = str(row + 1) if text == "number" else f"{score:.2f}"
-            named = [] if instances.classes is None else [f"{told} {instances.names[instances.classes[row]]}"]
-            _write(picture, mask, zoom, [*named, told])
-    kinds = {} if rows is None else counts(instances)
-    legend = [(name, count, kind_colour(instances.names.index(name))) for name, count in kinds.items()]
+            name = _name(instances, row)
+            _write(picture, mask, zoom, [told] if name is None else [f"{told} {name}", told])
     if legend or len(references):
         return _beside(_strip(legend, references, picture.shape[0]), picture)
     return picture
+
+
+def _name(instances: Segmented | Judged, row: int) -> str | None:
+    """The category of an instance, where there are several."""
+    if isinstance(instances, Judged):
+        return instances.names[row] if instances.names else None
+    return None if instances.classes is None else instances.names[instances.classes[row]]
+
+
+def _meant_colours(
+    instances: Segmented | Judged,
+) -> tuple[list[tuple[int, int, int]], list[tuple[str, int, tuple[int, int, int]]]]:
+    """The colour of each instance, and what colours mean: a name, the number of instances, the colour."""
+    if isinstance(instances, Judged):
+        number = Counter(instances.judgements)
+        legend = [(str(name), number[name], colour) for name, colour in JUDGED.items()]
+        return [JUDGED[judgement] for judgement in instances.judgements], legend
+    rows = kind_rows(instances)
+    if rows is None:
+        return _colours(instances.masks), []
+    kinds = counts(instances).items()
+    legend = [(name, count, kind_colour(instances.names.index(name))) for name, count in kinds]
+    return [kind_colour(row) for row in rows.tolist()], legend
 
 
 def _outline(mask: Mask, zoom: float) -> Sequence[np.ndarray]:
@@ -105,6 +162,23 @@ def _outline(mask: Mask, zoom: float) -> Sequence[np.ndarray]:
     inside = cv2.resize(cover, (width, height), interpolation=interpolation) > 0.5
     offset = (round((mask.x - 1) * zoom), round((mask.y - 1) * zoom))
     return cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=offset)[0]
+
+
+def _draw_pose(
+    picture: np.ndarray,
+    points: np.ndarray,
+    skeleton: Sequence[tuple[int, int]],
+    colour: tuple[int, int, int],
+    thickness: int,
+) -> None:
+    """Points (P, 2) in pixels of the picture, and lines between those that the skeleton joins."""
+    places = [(round(x - 0.5), round(y - 0.5)) for x, y in points.tolist()]
+    for width, ink in ((thickness + 2, (0, 0, 0)), (thickness, colour)):
+        for start, end in skeleton:
+            cv2.line(picture, places[start], places[end], ink, width, cv2.LINE_AA)
+    for place in places:
+        cv2.circle(picture, place, thickness + 2, (0, 0, 0), cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(picture, place, thickness + 1, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
 
 
 def _colours(masks: Sequence[Mask]) -> list[tuple[int, int, int]]:

@@ -12,7 +12,7 @@ import tifffile
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import atomic_write
 from fsis_jax.io.kinds import counts
-from fsis_jax.io.overlay import Segmented, draw_overlay
+from fsis_jax.io.overlay import Judged, Segmented, draw_overlay
 
 Path = str | os.PathLike[str]
 _TILE = 512
@@ -112,7 +112,8 @@ def write_coco(path: Path, results: Mapping[str, Result]) -> None:
         height, width = result.size
         check_coco(file_name, (height, width))
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
-        keypoints = {"keypoints": list(result.keypoint_names)} if result.keypoint_names else {}
+        keypoints = {"keypoints": list(result.keypoint_names), "skeleton": (np.array(result.skeleton) + 1).tolist()}
+        keypoints = keypoints if result.keypoint_names else {}
         names = [name or "cell" for name in result.categories]
         for name in [*(() if result.kind_scores is None else counts(result)), *names]:
             new = {"id": len(categories) + 1, "name": name, "supercategory": "cell", **keypoints}
@@ -128,7 +129,7 @@ def write_coco(path: Path, results: Mapping[str, Result]) -> None:
 def write_overlay(
     path: Path,
     image: np.ndarray,
-    instances: Segmented,
+    instances: Segmented | Judged,
     references: Sequence[np.ndarray] = (),
     *,
     text: Literal["number", "score"] | None = "number",

@@ -96,7 +96,8 @@ def test_the_right_answer_scores_1_and_pictures_show_whole_images(source, tmp_pa
     for family in ("mask", "box", "mask_box"):
         assert results["mean"][family]["AP"] == pytest.approx(1), family
         assert set(results["mean"][family]["categories"]) == set(NAMES)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["10.png", "11.png", "12.png", "13.png"]
+    files = ["detections-bbox.json", "detections-segm.json", "images.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10.png", "11.png", "12.png", "13.png", *files]
     lines = format_table(results).splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["category", "mask"],

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from fsis_jax.data.from_config import held_out
 from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
-from fsis_jax.evaluation import protocol
+from fsis_jax.evaluation import outcomes
 from fsis_jax.evaluation.baselines import otsu_watershed, predict_otsu_watershed
 from fsis_jax.evaluation.predictions import Prediction, predict, segment_targets
 from fsis_jax.evaluation.protocol import (
@@ -332,7 +332,7 @@ def test_validation_chooses_the_score_that_parts_right_from_wrong(sources, tmp_p
 def test_overlays_show_only_what_scores_enough(sources, tmp_path, monkeypatch):
     targets, train = sources
     written = []
-    monkeypatch.setattr(protocol, "write_overlay", lambda path, image, instances, **_: written.append(instances))
+    monkeypatch.setattr(outcomes, "write_overlay", lambda path, image, instances, **_: written.append(instances))
     validate(
         Oracle(targets, train),
         targets,

@@ -1,5 +1,7 @@
 """What can be told of a picture without looking at it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -112,3 +114,27 @@ def test_of_many_references_the_first_ten_are_shown() -> None:
     none = Instances.none((300, 300))
     ten = draw_overlay(image, none, references=[crop] * 10)
     assert draw_overlay(image, none, references=[crop] * 200).shape == ten.shape
+
+
+def test_keypoints_are_drawn_with_the_lines_that_join_them() -> None:
+    size = (120, 200)
+    image = np.full((*size, 3), 128, np.uint8)
+    plain = _instances([_disc(10, 20, 40)], size)
+    points = np.zeros((1, 17, 3), np.float32)
+    points[0, :, 0], points[0, :, 1] = 60.5 + 2 * np.arange(17), 50.5
+    points[0, 5] = (30.5, 40.5, 0.7)  # the left shoulder
+    points[0, 7] = (30.5, 80.5, 0.7)  # the left elbow
+    posed = dataclasses.replace(plain, keypoints=points)
+    before, after = (draw_overlay(image, found, text=None).astype(int) for found in (plain, posed))
+    factor = before.shape[0] // size[0]
+    changed = np.abs(after - before).max(2) > 40
+    place = slice(40 * factor, 41 * factor), slice(30 * factor, 31 * factor)
+    assert after[place].min(2).max() > 240  # a white dot
+    arm = changed[60 * factor, 25 * factor : 36 * factor]
+    assert arm.any()
+    assert np.ptp(np.flatnonzero(arm)) <= 6
+    assert not changed[:, 100 * factor :].any()
+    five = dataclasses.replace(plain, keypoints=points[:, :5])
+    assert five.skeleton == ()
+    dots = np.abs(draw_overlay(image, five, text=None).astype(int) - before).max(2) > 40
+    assert 0 < dots.sum() < 5 * (2 * 5) ** 2
