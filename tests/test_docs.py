@@ -20,8 +20,9 @@ PAGES = [
 ]
 SECTIONS = "data|model|optimizer|training|eval"
 MANUALS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOREIGN = {"--seen"}
-"""Options of the PyTorch project that parity.md names."""
+_THERE = [line.split(" | ")[0] for line in (ROOT / "docs/from_pytorch.md").read_text().splitlines() if line[:1] == "|"]
+FOREIGN = {"--seen", *re.findall(r"`(--[a-z][\w-]*)", "\n".join(_THERE))}
+"""Options of the PyTorch project that parity.md and from_pytorch.md name."""
 
 
 def _parametrize(pages: list[pathlib.Path]) -> pytest.MarkDecorator:
