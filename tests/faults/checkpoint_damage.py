@@ -11,7 +11,7 @@ import numpy as np
 from mutations import one_flipped
 from outcome import Tally
 
-from fsis_jax.checkpoints.runs import open_run
+from fsis_jax.checkpoints.runs import Checkpoints
 from fsis_jax.errors import FsisError
 
 Files = list[pathlib.Path]
@@ -101,7 +101,8 @@ def _opened(run: pathlib.Path, damaged_step: pathlib.Path, what: str) -> tuple[s
     logger = logging.getLogger("fsis_jax")
     logger.addHandler(lines)
     try:
-        checkpoints, step = open_run(run)
+        checkpoints = Checkpoints(run, read_only=True)
+        step = checkpoints.latest_sound()  # from which training goes on
         checkpoints.close()
     except FsisError as error:
         return "failed", f"{what}: no step is taken ({error})"
@@ -109,8 +110,8 @@ def _opened(run: pathlib.Path, damaged_step: pathlib.Path, what: str) -> tuple[s
         return "failed", f"{what}: {type(error).__name__} {error}"
     finally:
         logger.removeHandler(lines)
-    if step == int(damaged_step.name):
-        return "failed", f"{what}: taken as sound"
+    if step is None or step == int(damaged_step.name):
+        return "failed", f"{what}: {step} is taken as sound"
     told = [text for text in lines.texts if str(damaged_step) in text and "\n" not in text]
     return ("refused", "") if told else ("failed", f"{what}: not named")
 
