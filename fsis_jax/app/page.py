@@ -74,7 +74,7 @@ class Page:
         """What is called when somebody uses the widgets."""
         controls, session = self._controls, self._session
         for widget in (controls.image, controls.place):
-            widget.on_change("value", lambda attr, old, new: self._chose(new))
+            widget.on_change("value", lambda attr, old, new: self._choose(new))
         controls.asked.on_change("value", lambda attr, old, new: self._guarded(self._do)(new))
         controls.tool.js_on_change("active", self._picture.drag_js(f"n == {EXAMPLE} || n == {ADD}"))
         controls.tool.on_change("active", lambda attr, old, new: self._tell(HINTS[new]))
@@ -118,6 +118,12 @@ class Page:
             self._open(about)
         elif verb == "forget" and about.isdecimal():
             self._session.remove_reference(int(about))
+
+    def _choose(self, path: str) -> None:
+        """Say so before an image is opened: of a slide without coarser levels all is read."""
+        if path not in ("", self._path):
+            self._tell(f"{short(path)}: it is opened ...")
+            self._document.add_timeout_callback(lambda: self._chose(path), _PAUSE)
 
     def _chose(self, path: str) -> None:
         if path not in ("", self._path):
