@@ -1,6 +1,6 @@
-"""Make docs/command_line.md, and the pictures of docs/analysts.md with the quickstart's model on images drawn here.
+"""Make docs/command_line.md, and the pictures of README.md and docs/analysts.md on images drawn here.
 
-python scripts/make_docs.py [--checkpoint runs/quickstart]
+python scripts/make_docs.py [--checkpoint W]
 """
 
 import pathlib
@@ -15,13 +15,16 @@ from PIL import Image, ImageDraw, ImageFont
 from fsis_jax.cli import run
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tile_plan import plan_tiles
 from fsis_jax.io.atomic import atomic_write
+from fsis_jax.io.decoding import to_rgb8
 from fsis_jax.io.overlay import draw_overlay
 from fsis_jax.preprocess.transform_config import transform_config
 from fsis_jax.synthetic.appearances import APPEARANCES
 from fsis_jax.synthetic.drawing import Drawing, draw
+from fsis_jax.synthetic.sample import KINDS, draw_sample
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
 FONT = ImageFont.load_default(size=20)
@@ -33,11 +36,11 @@ Box = tuple[int, int, int, int]
 def make_docs(arguments: Sequence[str]) -> None:
     """Write the page, which needs no model, then the pictures."""
     parser = Parser(prog="make_docs.py", description=__doc__)
-    parser.add_argument("--checkpoint", default="runs/quickstart", help="the --workdir of the quickstart")
+    parser.add_argument("--checkpoint", metavar="W", help="the model, and its default, as for `fsis segment`")
     options = parser.parse_args(arguments)
     with atomic_write(DOCS / "command_line.md") as file:
         file.write(command_line().encode())
-    segmenter = Segmenter.from_checkpoint(options.checkpoint)
+    segmenter = Segmenter.from_pretrained(options.checkpoint)
     _save("reference.png", _one_reference(segmenter))
     _save("two_kinds.png", _two_kinds(segmenter))
     _save("tiles.png", _tiles(segmenter))
@@ -49,22 +52,22 @@ def _one_reference(segmenter: Segmenter) -> Image.Image:
     box = _example(drawing, 0)
     found = _segment(segmenter, drawing.pixels, box)
     return _beside(
-        _panel(drawing.pixels, box, "Shown: a box around one cell"),
-        _panel(drawing.pixels, None, f"Found: {len(found)} cells", found),
+        _panel(drawing.pixels, [("reference", box)], "Shown: a box around one cell"),
+        _panel(drawing.pixels, [], f"Found: {len(found)} cells", found),
     )
 
 
 def _two_kinds(segmenter: Segmenter) -> Image.Image:
-    """One image, segmented with a reference of each of its two kinds of cell."""
-    drawing = _drawing(2, "phase_rings", "bacteria_rods")
-    boxes = [_example(drawing, kind) for kind in (0, 1)]
-    found = [_segment(segmenter, drawing.pixels, box) for box in boxes]
-    names = ("a round cell", "a rod")
+    """An image with boxes around examples of its two kinds of cell, and what is found of both at once."""
+    sample = draw_sample(2)
+    boxes = {kind: sample.examples(kind, 3) for kind in KINDS}
+    panel = References.of_kinds({kind: _encoded(segmenter, sample.image, of_kind) for kind, of_kind in boxes.items()})
+    found = segmenter.segment(sample.image, panel)
+    image = to_rgb8(sample.image, stretch=True)
+    counts = ", ".join(f"{found.kinds.count(kind)} {kind}" for kind in KINDS)
+    shown = [(kind, box) for kind, of_kind in boxes.items() for box in of_kind]
     return _beside(
-        *(
-            _panel(drawing.pixels, box, f"Shown: {name}. Found: {len(cells)}", cells)
-            for box, name, cells in zip(boxes, names, found, strict=True)
-        )
+        _panel(image, shown, "Shown: boxes around three of each kind"), _panel(image, [], f"Found: {counts}", found)
     )
 
 
@@ -135,26 +138,36 @@ def _box(mask: np.ndarray) -> Box:
 
 
 def _segment(segmenter: Segmenter, image: np.ndarray, box: Box) -> Instances:
-    x1, y1, x2, y2 = box
-    return segmenter.segment(image, [image[y1:y2, x1:x2]])
+    return segmenter.segment(image, _encoded(segmenter, image, [box]))
 
 
-def _panel(image: np.ndarray, box: Box | None, caption: str, found: Instances | None = None) -> Image.Image:
-    """An image at twice its size, with what was found and a box."""
+def _encoded(segmenter: Segmenter, image: np.ndarray, boxes: Sequence[Box]) -> References:
+    """References of boxes in an image, as `fsis segment --reference` has them."""
+    sides = np.array([(y2 - y1, x2 - x1) for x1, y1, x2, y2 in boxes], np.float32)
+    crops = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in boxes]
+    return segmenter.encode_references(crops, stretches=[segmenter.stretch_of(image, sides)] * len(boxes))
+
+
+def _panel(
+    image: np.ndarray, boxes: Sequence[tuple[str, Box]], caption: str, found: Instances | None = None
+) -> Image.Image:
+    """An image at twice its size, with what was found, and boxes with their names."""
     picture = draw_overlay(image, found or Instances.none(image.shape[:2]), text=None)
     drawn = Image.fromarray(picture)
-    if box is not None:
-        _mark(ImageDraw.Draw(drawn), box, picture.shape[0] // image.shape[0])
+    for name, box in boxes:
+        _mark(ImageDraw.Draw(drawn), box, name, picture.shape[0] // image.shape[0])
     drawn = drawn.resize((drawn.width * 3 // 4, drawn.height * 3 // 4), Image.Resampling.LANCZOS)
     return _captioned(drawn, caption)
 
 
-def _mark(pen: ImageDraw.ImageDraw, box: Box, zoom: int = 1) -> None:
-    """A box around a reference, and the word beside it."""
+def _mark(pen: ImageDraw.ImageDraw, box: Box, name: str = "reference", zoom: int = 1) -> None:
+    """A box around a reference, and a word beside it."""
     x1, y1, x2, y2 = (value * zoom + grow for value, grow in zip(box, (-4, -4, 3, 3), strict=True))
     pen.rectangle((x1 - 2, y1 - 2, x2 + 2, y2 + 2), outline=(0, 0, 0), width=6)
     pen.rectangle((x1, y1, x2, y2), outline=BOX, width=3)
-    pen.text((x2 + 8, y1 - 4), "reference", fill=BOX, font=FONT, stroke_width=3, stroke_fill=(0, 0, 0))
+    at_right = x2 + 12 + pen.textlength(name, FONT) > pen.im.size[0]
+    place, anchor = ((x1 - 8, y1 - 4), "ra") if at_right else ((x2 + 8, y1 - 4), "la")
+    pen.text(place, name, fill=BOX, font=FONT, anchor=anchor, stroke_width=3, stroke_fill=(0, 0, 0))
 
 
 def _captioned(picture: Image.Image, caption: str) -> Image.Image:

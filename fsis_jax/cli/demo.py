@@ -1,10 +1,11 @@
-"""`fsis demo`: a drawn image with two kinds of cell, segmented once with examples of each. It needs no data.
+"""`fsis demo`: a drawn image with two kinds of cell, segmented with examples of each. It needs no data.
 
-Everything is done as `fsis segment` does it, and the command lines that do the same are printed. The folder has the
-image, the examples, and for each kind a folder of results; `demo.txt`, which says all that was printed, also tells a
-later run that the folder is a demo's.
+Everything is done as `fsis segment` does it, and the command line that does the same is printed. The folder has the
+image, the examples, and a folder of results; `demo.txt`, which says all that was printed, also tells a later run that
+the folder is a demo's.
 """
 
+import csv
 import dataclasses
 import logging
 import os
@@ -17,7 +18,7 @@ import numpy as np
 
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.errors import FsisError
-from fsis_jax.evaluation.instance_metrics import Matching, match
+from fsis_jax.evaluation.instance_metrics import match
 from fsis_jax.inference.example_cells import crop_example, encode_examples
 from fsis_jax.inference.output_settings import Outcome
 from fsis_jax.inference.segment_files import segment_files
@@ -32,19 +33,8 @@ from fsis_jax.synthetic.sample import KINDS, draw_sample
 
 _logger = logging.getLogger(__name__)
 _REPORT = "demo.txt"
-_TITLE = "fsis demo: a drawn image with two kinds of cell, segmented once with examples of each"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Segmented:
-    """The image, segmented with the examples of one kind."""
-
-    shown: Sequence[str]
-    """Files of the examples."""
-    outcome: Outcome
-    matching: Matching
-    area: str
-    """Mean of what was found, if anything was."""
+_RESULTS = "results"
+_TITLE = "fsis demo: a drawn image with two kinds of cell, segmented with examples of each"
 
 
 def demo_parser() -> Parser:
@@ -70,18 +60,29 @@ def demo(arguments: Sequence[str]) -> None:
     sample = draw_sample(0)
     image = str(folder / "sample.png")
     write_png(image, sample.image)
-    results = {}
-    for kind, shown in _write_examples(folder).items():
-        references = encode_examples(segmenter, [crop_example(path, open_image) for path in shown])
-        (outcome,) = segment_files(segmenter, [image], references, folder / kind)
-        if outcome.error:
-            raise FsisError(outcome.error)
-        found = read_image(outcome.files["labels"])
-        area = f"{np.count_nonzero(found) / outcome.cells:.0f} px" if outcome.cells else "-"
-        results[kind] = _Segmented(shown, outcome, match(sample.labels[kind], found), area)
-    report = "\n".join([_TITLE, "", _table(results), "", _next(image, results, options.checkpoint)])
+    shown = _write_examples(folder)
+    examples = [
+        dataclasses.replace(crop_example(path, open_image), kind=kind)
+        for kind, paths in shown.items()
+        for path in paths
+    ]
+    references = encode_examples(segmenter, examples)
+    (outcome,) = segment_files(segmenter, [image], references, folder / _RESULTS)
+    if outcome.error:
+        raise FsisError(outcome.error)
+    rows = [_row(kind, len(shown[kind]), labels, sample.labels[kind]) for kind, labels in _found(outcome).items()]
+    report = "\n".join([_TITLE, "", _COLUMNS, *rows, "", _next(image, shown, outcome, options.checkpoint)])
     _write_report(folder, report)
     print(report)
+
+
+def _found(outcome: Outcome) -> dict[str, np.ndarray]:
+    """Kind -> (H, W) label image of what was found of it."""
+    labels = read_image(outcome.files["labels"])
+    with open(outcome.files["table"], encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    own = {kind: [int(row["label"]) for row in rows if row["kind"] == kind] for kind in KINDS}
+    return {kind: np.where(np.isin(labels, numbers), labels, 0) for kind, numbers in own.items()}
 
 
 def _demo_folder(output: str) -> pathlib.Path:
@@ -119,37 +120,38 @@ def _write_examples(folder: pathlib.Path) -> dict[str, list[str]]:
     return files
 
 
-def _table(results: Mapping[str, _Segmented]) -> str:
-    lines = [f"{'kind':14}{'shown':>7}{'in the image':>14}{'found':>8}{'missed':>8}{'false':>7}{'mean area':>12}"]
-    for kind, result in results.items():
-        counts = result.matching
-        there = counts.true_positives + counts.false_negatives
-        lines.append(
-            f"{kind:14}{len(result.shown):7}{there:14}{counts.true_positives:8}{counts.false_negatives:8}"
-            f"{counts.false_positives:7}{result.area:>12}"
-        )
-    return "\n".join(lines)
+_COLUMNS = f"{'kind':14}{'shown':>7}{'in the image':>14}{'found':>8}{'missed':>8}{'false':>7}{'mean area':>12}"
 
 
-def _next(image: str, results: Mapping[str, _Segmented], checkpoint: str | None) -> str:
+def _row(kind: str, shown: int, found: np.ndarray, truth: np.ndarray) -> str:
+    """A line of the table: label images (H, W) of what was found of a kind and of what is there."""
+    counts = match(truth, found)
+    there = counts.true_positives + counts.false_negatives
+    outlines = counts.true_positives + counts.false_positives
+    area = f"{np.count_nonzero(found) / outlines:.0f} px" if outlines else "-"
+    return (
+        f"{kind:14}{shown:7}{there:14}{counts.true_positives:8}{counts.false_negatives:8}"
+        f"{counts.false_positives:7}{area:>12}"
+    )
+
+
+def _next(image: str, shown: Mapping[str, Sequence[str]], outcome: Outcome, checkpoint: str | None) -> str:
     """What the numbers mean, where the pictures are, and what to type."""
     model = ["--checkpoint", checkpoint] if checkpoint else []
-    commands = [
-        shlex.join(["fsis", "segment", image, "--references", *result.shown, *model, "--output", folder])
-        for result in results.values()
-        for folder in [os.path.dirname(result.outcome.files["labels"])]
-    ]
+    kinds = [word for kind, (first, *others) in shown.items() for word in ("--kind", f"{kind}={first}", *others)]
+    output = os.path.dirname(outcome.files["labels"])
+    command = shlex.join(["fsis", "segment", image, *kinds, *model, "--output", output])
     yours = " ".join(["fsis segment IMAGE --reference IMAGE:X1,Y1,X2,Y2", *map(shlex.quote, model), "--output OUT"])
     return "\n".join(
         [
-            "found: cells of the kind shown that an outline covers (IoU of at least 0.5); false: all other outlines.",
+            "found: cells of the kind that an outline of it covers (IoU of at least 0.5); false: its other outlines.",
             "The cells are drawn: this shows that all works, not how well the model does on yours.",
             "",
-            "The pictures:",
-            *(f"  {result.outcome.files['overlay']}" for result in results.values()),
+            "The picture:",
+            f"  {outcome.files['overlay']}",
             "",
             "The same by `fsis segment`:",
-            *(f"  {command}" for command in commands),
+            f"  {command}",
             "",
             "Your own image, with a box around one of its cells, in pixels; --reference may be given again:",
             f"  {yours}",

@@ -23,27 +23,28 @@ def test_files_table_and_commands(fsis, desk):
     assert outcome.status == 0, outcome.stderr
     folder = desk / "fsis-demo"
     crops = {f"{kind}-{number}.png" for kind in KINDS for number in (1, 2, 3)}
-    assert {path.name for path in folder.iterdir()} == {"sample.png", "demo.txt", *crops, *KINDS}
+    assert {path.name for path in folder.iterdir()} == {"sample.png", "demo.txt", "results", *crops}
     sample = draw_sample(0)
     np.testing.assert_array_equal(read_image(folder / "sample.png"), sample.image)
     lines = outcome.stdout.splitlines()
     start = lines.index("") + 2  # after the names of the columns
     rows = lines[start : start + len(KINDS)]
+    outlines = 0
     for row, kind in zip(rows, KINDS, strict=True):
         shown, there, found, missed, false = map(int, row.removeprefix(kind).split()[:5])
         assert (shown, there) == (3, sample.labels[kind].max())
         assert found + missed == there
-        assert found + false == read_image(folder / kind / "sample-labels.tif").max()
-        assert {"sample-overlay.png", "sample-table.csv"} < {path.name for path in (folder / kind).iterdir()}
-        assert f"  fsis-demo/{kind}/sample-overlay.png" in lines
+        outlines += found + false
+    results = folder / "results"
+    assert outlines == read_image(results / "sample-labels.tif").max()
+    assert {"sample-overlay.png", "sample-table.csv", "summary.csv"} < {path.name for path in results.iterdir()}
+    assert "  fsis-demo/results/sample-overlay.png" in lines
     assert (folder / "demo.txt").read_text() == outcome.stdout
 
-    commands = [shlex.split(line) for line in lines if line.startswith("  fsis segment fsis-demo")]
-    assert len(commands) == len(KINDS)
-    for kind, (_, *command) in zip(KINDS, commands, strict=True):
-        stamp = (folder / kind / "sample-labels.tif").stat().st_mtime_ns
-        assert fsis(*command).status == 0
-        assert (folder / kind / "sample-labels.tif").stat().st_mtime_ns == stamp  # nothing was left to do
+    ((_, *command),) = [shlex.split(line) for line in lines if line.startswith("  fsis segment fsis-demo")]
+    stamp = (results / "sample-labels.tif").stat().st_mtime_ns
+    assert fsis(*command).status == 0
+    assert (results / "sample-labels.tif").stat().st_mtime_ns == stamp  # nothing was left to do
 
     again = fsis("demo", "--checkpoint", "W")
     assert (again.status, again.stdout) == (0, outcome.stdout)
