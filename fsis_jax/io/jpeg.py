@@ -9,15 +9,11 @@ import dataclasses
 import logging
 
 import numpy as np
+import simplejpeg
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.damage import CUT_OFF, one_line
 from fsis_jax.io.image_file import check_size
-
-try:
-    import simplejpeg
-except ImportError:  # in an environment that was made before it was asked for
-    simplejpeg = None
 
 _logger = logging.getLogger(__name__)
 
@@ -78,9 +74,6 @@ def decode_jpeg(data: bytes, name: str, most_pixels: int) -> np.ndarray | None:
     scans = data.count(b"\xff\xda", frame.scan)  # in the data of a scan 0 follows 255
     if scans * frame.height * frame.width > _MOST_SCANNED:
         raise FsisError(f"{name}: a JPEG of {frame.width}x{frame.height} pixels in {scans} scans: save it as PNG")
-    if simplejpeg is None:
-        _logger.warning(f"{name}: damage inside a JPEG is not looked for: pip install simplejpeg")
-        return None
     if not frame.common:
         return None
     try:
@@ -112,7 +105,7 @@ def check_part(data: bytes, tables: bytes | None, header: bytes | None, height: 
     # Parts at the border may be whole, and whole ones be padded to blocks.
     if frame.height * frame.width > 4 * (height + 16) * (width + 16):
         raise ValueError(f"a part of {width} x {height} pixels that declares {frame.width} x {frame.height}")
-    if frame.common and header is None and simplejpeg is not None:
+    if frame.common and header is None:
         _check_whole(whole)
 
 

@@ -139,7 +139,7 @@ def test_a_name_that_is_too_long_for_its_results(fsis, desk):
     name = f"{'x' * 250}.png"
     (desk / "good.png").rename(desk / name)
     error = fsis(*GOOD.replace("good.png", name).split()).error
-    assert "x-labels.tif: cannot be written (File name too long): shorten the name of the image or of" in error
+    assert "x.partial: cannot be written (File name too long): shorten the name of the image or of" in error
     assert [path.name for path in (desk / "out").iterdir()] == [".tiles"]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fsis_jax.checkpoints import weights
 from fsis_jax.data import prepared
-from fsis_jax.inference import references
+from fsis_jax.inference import references, references_file
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.pretrained import DEFAULT_NAME, shipped_file
 
@@ -94,10 +94,10 @@ def test_no_references_are_damaged_where_jax_fails(tmp_path, monkeypatch, fails)
     array = jax.numpy.zeros((1, 2, 2, 4), jax.numpy.bfloat16)
     found = references.References({3: array}, np.ones((1, 2), np.float32), np.zeros((1, 8, 8, 3), np.uint8), model="m")
     found.save(tmp_path / "x.refs")
-    assert references.load_references(tmp_path / "x.refs").features[3].dtype == array.dtype
-    monkeypatch.setattr(references.jnp, "asarray", fails)
+    assert references_file.load_references(tmp_path / "x.refs").features[3].dtype == array.dtype
+    monkeypatch.setattr(references_file.jnp, "asarray", fails)
     with pytest.raises(Exception, match="ours"):
-        references.load_references(tmp_path / "x.refs")
+        references_file.load_references(tmp_path / "x.refs")
 
 
 def test_no_prepared_data_are_damaged_where_a_library_is_missing(tiny_data, tmp_path, monkeypatch):

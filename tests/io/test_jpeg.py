@@ -12,8 +12,6 @@ from fsis_jax.errors import FsisError
 from fsis_jax.io.decoding import decode_image
 from fsis_jax.io.source import open_image
 
-simplejpeg = pytest.importorskip("simplejpeg")
-
 _COLOURS = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8), (0, 0), 2)
 
 
