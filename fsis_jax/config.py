@@ -60,7 +60,8 @@ def _data() -> ConfigDict:
     data.reference_source = "other"
     # Least mask area of a reference, pixels of the stored image.
     data.min_reference_area = 20.0
-    # Share of the training images that is kept for validation. 0 validates on the training images themselves.
+    # Share of the training images that is kept for validation, and three at least of nine or more. 0 validates on the
+    # training images themselves.
     data.validation_fraction = 0.1
     # Canvas shapes (height, width). Training uses `train_canvases`; evaluation and segmentation `test_canvases`.
     data.train_canvases = ((608, 800), (608, 1024), (800, 608), (1024, 608), (608, 608))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from fsis_jax.cli.app import app_parser
 from fsis_jax.cli.converting import convert_parser, export_parser
+from fsis_jax.cli.corrections import corrections_parser
 from fsis_jax.cli.datasets import data_parser
 from fsis_jax.cli.demo import demo_parser
 from fsis_jax.cli.parsing import Parser
@@ -21,6 +22,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "segment": segment_parser,
     "references": references_parser,
     "refine": refine_parser,
+    "corrections": corrections_parser,
     "train": lambda: config_parser("train"),
     "evaluate": lambda: config_parser("evaluate"),
     "convert": convert_parser,

@@ -1,4 +1,4 @@
-"""The command line: `fsis demo | app | train | evaluate | segment | references | refine | convert | export | data ...`.
+"""The command line: `fsis demo | app | train | evaluate | segment | references | refine | corrections | ... | data`.
 
 Thin: parse, call, print. Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
@@ -27,6 +27,7 @@ COMMANDS = {
     "segment": "segmenting",
     "references": "segmenting",
     "refine": "refining",
+    "corrections": "corrections",
     "convert": "converting",
     "export": "converting",
     "data": "datasets",

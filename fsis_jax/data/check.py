@@ -91,6 +91,8 @@ def format_report(report: Report) -> str:
     ]
     count = len(report.problems)
     lines.append(f"{report.root}: {count or 'no'} problem{'' if count == 1 else 's'}")
+    if "test" not in splits:
+        lines.append(f"{report.root}: to train on; no split 'test', which `fsis evaluate` needs")
     told = [line.rstrip() for line in lines] + [str(problem) for problem in report.problems]
     return "\n".join(map(printable, told))
 
@@ -101,11 +103,11 @@ _Contents = tuple[dict[str, tuple[Annotations, ...]], dict[int, str], list[Probl
 
 def _read_folder(root: str | os.PathLike[str]) -> _Contents:
     files = annotation_files(root)
-    problems = [
-        Problem(os.fspath(root), None, f"no annotations of a split '{split}'", "add its file")
-        for split in ("train", "test")
-        if split not in files
-    ]
+    problems = (
+        []
+        if "train" in files
+        else [Problem(os.fspath(root), None, "no annotations of a split 'train'", "add its file")]
+    )
     annotations: dict[str, tuple[Annotations, ...]] = {}
     categories: dict[int, str] = {}
     seen: dict[pathlib.Path, str] = {}

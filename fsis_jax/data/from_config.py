@@ -24,6 +24,8 @@ from fsis_jax.synthetic.generate import generate
 
 DEBUG_TRAIN, DEBUG_VALIDATION = 8, 4
 """Images of a run with `config.debug`."""
+LEAST_VALIDATION = 3
+"""Images that validate, whatever the share, but for no more than a third of all: one tells little."""
 
 _logger = logging.getLogger(__name__)
 
@@ -125,8 +127,9 @@ def open_splits(config: ConfigDict) -> Splits:
         which = "one of config.model.classes" if plain else f"a category outside fold {config.data.fold}"
         raise FsisError(f"{config.data.root}: no training image shows {which}")
     fraction = config.data.validation_fraction
+    count = max(round(fraction * len(usable)), min(LEAST_VALIDATION, len(usable) // 3)) if fraction else 0
     order = np.random.default_rng((config.seed, len(usable))).permutation(usable).tolist()
-    validation = _set_apart(source, order, round(fraction * len(usable)), seen)
+    validation = _set_apart(source, order, count, seen)
     train = sorted(set(usable) - set(validation))
     if not validation:
         _logger.info("validating on the %d training images themselves", len(usable))

@@ -33,6 +33,12 @@ class CroppedMask(NamedTuple):
         height, width = self.mask.shape
         return self.x, self.y, self.x + width, self.y + height
 
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """(x1, y1, x2, y2) around the pixels of the mask, of which there is one at least."""
+        ys, xs = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
+        return self.x + int(xs[0]), self.y + int(ys[0]), self.x + int(xs[-1]) + 1, self.y + int(ys[-1]) + 1
+
     def shared(self, other: "CroppedMask") -> tuple[np.ndarray, np.ndarray] | None:
         """Views of the two masks where both lie; None where their extents do not meet."""
         y1, y2 = max(self.y, other.y), min(self.y + self.mask.shape[0], other.y + other.mask.shape[0])

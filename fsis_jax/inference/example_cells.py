@@ -143,7 +143,9 @@ def label_examples(labels: str, path: str, opener: Opener) -> list[Example]:
                 f"{labels}: a label image of shape {mask.shape} for {path} with {size}: "
                 "give labels of this very image, or name their image by --reference-image"
             )
-        boxes = _label_boxes(mask, labels)
+        boxes = list(label_boxes(mask, labels).values())
+    if not boxes:
+        raise FsisError(f"{labels}: no label: give a label image with 1 ... n in the example cells")
     return boxed_examples(path, boxes, opener, source=labels)
 
 
@@ -231,8 +233,12 @@ def _stretches(segmenter: Segmenter, examples: Sequence[Example], *, always: boo
     return [None if example.source is None else found.get(example.source.args[0]) for example in examples]
 
 
-def _label_boxes(labels: Image, name: str) -> list[Box]:
-    """The box of each label, by ascending label, from bands of rows."""
+def label_boxes(labels: Image, name: str) -> dict[int, tuple[int, int, int, int]]:
+    """Label -> its box, by ascending label, from bands of rows of a label image (H, W).
+
+    Raises:
+        FsisError: no whole numbers, or labels that are none of cells. `name` opens the message.
+    """
     found: dict[int, tuple[int, int, int, int]] = {}
     areas: collections.Counter[int] = collections.Counter()
     height, width = labels.shape
@@ -252,7 +258,7 @@ def _label_boxes(labels: Image, name: str) -> list[Box]:
             box = found.get(label, (x1, y1, x2, y2))
             found[label] = (min(box[0], x1), min(box[1], y1), max(box[2], x2), max(box[3], y2))
     if not found:
-        raise FsisError(f"{name}: no label: give a label image with 1 ... n in the example cells")
+        return {}
     if min(found) < 0:
         raise FsisError(f"{name}: label {min(found)}: save whole numbers, 0 = background, 1 ... n the cells")
     filled = [areas[label] / ((x2 - x1) * (y2 - y1)) for label, (x1, y1, x2, y2) in found.items()]
@@ -263,4 +269,4 @@ def _label_boxes(labels: Image, name: str) -> list[Box]:
         parts = cv2.connectedComponents((np.asarray(labels[y1:y2, x1:x2]) != 0).astype(np.uint8))[0] - 1
         if parts > 1:
             raise FsisError(f"{name}: one label in {parts} separate parts: give each cell a number of its own")
-    return [(float(x1), float(y1), float(x2), float(y2)) for _, (x1, y1, x2, y2) in sorted(found.items())]
+    return dict(sorted(found.items()))

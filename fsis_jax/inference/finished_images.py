@@ -9,7 +9,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fsis_jax.errors import FsisError
@@ -92,6 +92,36 @@ class FinishedImages:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise write_failure(self._path, error) from error
+
+
+def results_in(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """Name of an image -> its line, of all that are finished in a folder.
+
+    Raises:
+        FsisError: there are none.
+        OutputError: the record cannot be read.
+    """
+    lines = {name: line for name, line in FinishedImages(pathlib.Path(folder)).lines.items() if line["key"]}
+    if not lines:
+        raise FsisError(f"{folder}: no results: give the --output of `fsis segment`")
+    return lines
+
+
+def result_of(folder: str | os.PathLike[str], lines: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """The line of an image among those of a folder.
+
+    Raises:
+        FsisError: there is none.
+    """
+    if name not in lines:
+        raise FsisError(f"{folder}: no results of {name!r}; there are {some_of(lines)}")
+    return lines[name]
+
+
+def some_of(names: Iterable[str]) -> str:
+    """The first of some names, for a message."""
+    known = sorted(names)
+    return ", ".join(known[:5]) + ", ..." * (len(known) > 5)
 
 
 def digest(values: list[Any]) -> str:

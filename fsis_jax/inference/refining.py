@@ -6,13 +6,12 @@
 import csv
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.finished_images import FinishedImages
+from fsis_jax.inference.finished_images import result_of, results_in, some_of
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.traits import measure
@@ -48,15 +47,10 @@ def read_result(folder: str | os.PathLike[str], name: str | None = None, *, mode
     Raises:
         FsisError: no such image or several, without a table, or of another model.
     """
-    lines = {key: line for key, line in FinishedImages(pathlib.Path(folder)).lines.items() if line["key"]}
-    known = ", ".join(sorted(lines)[:5]) + ", ..." * (len(lines) > 5)
-    if not lines:
-        raise FsisError(f"{folder}: no results: give the --output of `fsis segment`")
+    lines = results_in(folder)
     if name is None and len(lines) > 1:
-        raise FsisError(f"{folder}: results of {len(lines)} images ({known}): name one by --image")
-    line = lines.get(name if name is not None else next(iter(lines)))
-    if line is None:
-        raise FsisError(f"{folder}: no results of {name!r}; there are {known}")
+        raise FsisError(f"{folder}: results of {len(lines)} images ({some_of(lines)}): name one by --image")
+    line = result_of(folder, lines, next(iter(lines)) if name is None else name)
     if line.get("model") != model:
         raise FsisError(f"{folder}: the results of {line['name']} are of another model than the references")
     table = line["files"].get("table", "")

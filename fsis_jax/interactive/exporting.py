@@ -2,13 +2,13 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.training_data import CorrectedImage, write_training_data
 from fsis_jax.interactive.command import segment_command, short_path
 from fsis_jax.interactive.session import Session
 from fsis_jax.interactive.task import Task
-from fsis_jax.interactive.training_data import write_training_data
 from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
 
 REFERENCES_FILE = "session.refs"
@@ -94,9 +94,15 @@ def export_training_data(session: Session) -> Task:
     if not corrected:
         raise FsisError("nothing was corrected yet: mark what is wrong or right, or add what was missed")
 
+    def images_of(task: Task) -> Iterator[CorrectedImage]:
+        for number, (path, result) in enumerate(corrected.items()):
+            task.advance(number, len(corrected))
+            with session.open(path) as image:
+                yield CorrectedImage(image, result.counted(session.filters).without_overlaps(), result.part)
+
     def work(task: Task) -> str:
         folder = session.output / TRAINING_FOLDER
-        images, cells = write_training_data(folder, session.open, corrected, session.filters, task.advance)
+        images, cells = write_training_data(folder, images_of(task))
         return f"{short_path(str(folder))}: {cells} cells in {images} images, to train on (--config.data.root)"
 
     return session.begin("writing training data", work)

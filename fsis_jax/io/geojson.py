@@ -1,4 +1,4 @@
-"""GeoJSON (RFC 7946): instances for QuPath, and boxes of cells that were drawn there.
+"""GeoJSON (RFC 7946): instances for QuPath, and boxes or outlines of cells that were drawn there.
 
 QuPath (v0.4 and later) imports each feature as an object. Coordinates are pixels of the full-resolution image, as
 `outlines` gives them: exactly the mask.
@@ -15,7 +15,7 @@ import numpy as np
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import atomic_write, open_file, read_failure
 from fsis_jax.io.kinds import kind_colour, probabilities
-from fsis_jax.io.outlines import Box, box_around, outlines
+from fsis_jax.io.outlines import Box, Figure, box_around, outlines
 from fsis_jax.io.writers import Result
 
 _COLOUR = (74, 222, 128)
@@ -52,17 +52,39 @@ def read_geojson_boxes(path: str | os.PathLike[str]) -> list[tuple[Box, str]]:
     Raises:
         FsisError: no such file, not GeoJSON, no features, or a feature (counted from 1) that has no box.
     """
+    boxes = [(box_around(_points(geometry, where), where), kind) for geometry, kind, where in _geometries(path)]
+    if not boxes:
+        raise FsisError(f"{os.fspath(path)}: an empty list of features: outline at least one cell")
+    return boxes
+
+
+def read_geojson_figures(path: str | os.PathLike[str]) -> list[tuple[list[Figure], str]]:
+    """The polygons of each feature, for `outlines.fill`, and the name of its class, as `read_geojson_boxes`.
+
+    There may be none.
+
+    Raises:
+        FsisError: as there, or a geometry that is no polygon, nor of polygons.
+    """
+    return [(_figures(geometry, where), kind) for geometry, kind, where in _geometries(path)]
+
+
+def _geometries(path: str | os.PathLike[str]) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """The geometry of each feature, its class, and where it is."""
     name = os.fspath(path)
     content = _read_json(name)
     if isinstance(content, dict):
         content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(content, list):
         raise FsisError(f"{name}: no GeoJSON features: {_EXPORT}")
-    if not content:
-        raise FsisError(f"{name}: an empty list of features: outline at least one cell")
-    return [
-        (_box(feature, f"{name}: feature {number}"), _class_of(feature)) for number, feature in enumerate(content, 1)
-    ]
+    for number, feature in enumerate(content, 1):
+        where = f"{name}: feature {number}"
+        if not isinstance(feature, dict) or feature.get("type") != "Feature":
+            raise FsisError(f"{where}: not a GeoJSON feature: {_EXPORT}")
+        geometry = feature.get("geometry")
+        if not isinstance(geometry, dict):
+            raise FsisError(f"{where}: no geometry: outline a cell")
+        yield geometry, _class_of(feature), where
 
 
 def _features(file_name: str, result: Result) -> Iterator[dict[str, Any]]:
@@ -113,13 +135,34 @@ def _read_json(name: str) -> Any:
         raise FsisError(f"{name}: not JSON ({error}): {_EXPORT}") from error
 
 
-def _box(feature: Any, where: str) -> Box:
-    if not isinstance(feature, dict) or feature.get("type") != "Feature":
-        raise FsisError(f"{where}: not a GeoJSON feature: {_EXPORT}")
-    geometry = feature.get("geometry")
-    if not isinstance(geometry, dict):
-        raise FsisError(f"{where}: no geometry: outline a cell")
-    return box_around(_points(geometry, where), where)
+def _figures(geometry: dict[str, Any], where: str) -> list[Figure]:
+    """The polygons of a geometry, each with its holes."""
+    figures: list[Figure] = []
+    left: list[Any] = [geometry]
+    while left:
+        item = left.pop()
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind == "GeometryCollection":
+            left += _list({"coordinates": item.get("geometries")}, where)
+        elif kind == "MultiPolygon":
+            left += [{"type": "Polygon", "coordinates": rings} for rings in _list(item, where)]
+        elif kind == "Polygon":
+            figures.append([_points({"coordinates": ring}, where) for ring in _list(item, where)])
+        else:
+            raise FsisError(f"{where}: a geometry of type {kind!r} has no area: outline the cell by a polygon")
+    rings = [ring for figure in figures for ring in figure]
+    box_around(np.concatenate(rings or [np.zeros((0, 2))]), where)
+    if min(map(len, rings)) < 3:
+        raise FsisError(f"{where}: a ring of less than three points: {_EXPORT}")
+    return figures
+
+
+def _list(geometry: dict[str, Any], where: str) -> list[Any]:
+    """The parts of a polygon, or of several."""
+    parts = geometry.get("coordinates")
+    if not isinstance(parts, list):
+        raise FsisError(f"{where}: coordinates that are no points (x, y): {_EXPORT}")
+    return parts
 
 
 def _class_of(feature: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Outlines: masks to polygons that follow the sides of their pixels, and the boxes around outlines.
+"""Outlines: masks to polygons that follow the sides of their pixels, and back; and the boxes around outlines.
 
 Pixel (row y, column x) covers [x, x + 1] x [y, y + 1]; points are (x, y). Foreground is 4-connected: pixels that only
 meet in a corner belong to different polygons. The polygons are simple features (OGC 06-103r4, 6.1.11): rings are
@@ -10,7 +10,7 @@ first and the last point of its horizontal sides, and in order along a column th
 foreground pixels meet in a corner only, that corner is there twice, once for each of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -20,6 +20,8 @@ from fsis_jax.errors import FsisError
 
 Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2)."""
+Figure = Sequence[np.ndarray]
+"""Rings (n, 2) of points (x, y); inside is what an odd number of them goes around."""
 
 
 class Polygon(NamedTuple):
@@ -77,6 +79,48 @@ def box_around(points: np.ndarray, where: str) -> Box:
     if not (x1 < x2 and y1 < y2):
         raise FsisError(f"{where}: no extent in x or in y ({x1:g}, {y1:g} to {x2:g}, {y2:g}): outline a cell")
     return float(x1), float(y1), float(x2), float(y2)
+
+
+def fill(figures: Sequence[Figure], size: tuple[int, int]) -> tuple[np.ndarray, int, int]:
+    """The mask of what lies inside of any of some figures: of those of `outlines` the mask that they are of.
+
+    A pixel is inside if its centre is; a centre on a side is if the figure lies right of the side, or below it.
+
+    Args:
+        figures: with one point at least.
+        size: height and width of the image, at whose border figures are cut off.
+
+    Returns:
+        (h, w) bool, which may be empty, and the row and the column of its first pixel.
+    """
+    points = np.concatenate([np.asarray(ring, np.float64) for figure in figures for ring in figure])
+    limits = size[1], size[0]
+    x1, y1 = np.clip(np.floor(points.min(axis=0)), 0, limits).astype(int).tolist()
+    x2, y2 = np.clip(np.ceil(points.max(axis=0)), 0, limits).astype(int).tolist()
+    mask = np.zeros((y2 - y1, x2 - x1), bool)
+    if mask.size:
+        for figure in figures:
+            mask |= _inside([np.asarray(ring, np.float64) - (x1, y1) for ring in figure], mask.shape)
+    return mask, y1, x1
+
+
+def _inside(rings: Figure, shape: tuple[int, ...]) -> np.ndarray:
+    """(h, w) bool, the pixels with their centre inside."""
+    height, width = shape
+    flips = np.zeros((height, width + 1), np.uint8)  # how often inside and outside change places before a pixel
+    for ring in rings:
+        (x, y), (to_x, to_y) = ring.T, np.roll(ring, -1, axis=0).T
+        # Rows with their centre between the ends of each side, of which the upper one counts as between.
+        first = np.clip(np.ceil(np.minimum(y, to_y) - 0.5), 0, height).astype(np.int64)
+        last = np.clip(np.ceil(np.maximum(y, to_y) - 0.5), 0, height).astype(np.int64)
+        counts = last - first
+        side = np.repeat(np.arange(len(ring)), counts)
+        row = np.arange(len(side)) - np.repeat(np.cumsum(counts) - counts - first, counts)
+        share = (row + 0.5 - y[side]) / (to_y - y)[side]
+        crossing = x[side] + share * (to_x - x)[side]
+        column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
+        np.bitwise_xor.at(flips, (row, column), np.uint8(1))
+    return np.bitwise_xor.accumulate(flips, axis=1)[:, :-1].astype(bool)
 
 
 def _cycles(following: list[int]) -> Iterator[list[int]]:

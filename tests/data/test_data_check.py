@@ -99,8 +99,12 @@ def test_image_in_both_splits(tmp_path: pathlib.Path) -> None:
 
 def test_missing_split_and_folder(tmp_path: pathlib.Path) -> None:
     root = write_folder(tmp_path / "data", [annotation(1)])
-    (root / "annotations/test.json").unlink()
-    assert ["split 'test'" in problem.what for problem in check(root).problems] == [True]
+    (root / "annotations/test.json").rename(tmp_path / "test.json")
+    report = check(root)
+    assert report.problems == ()
+    assert format_report(report).endswith("to train on; no split 'test', which `fsis evaluate` needs")
+    (root / "annotations/train.json").rename(root / "annotations/test.json")
+    assert ["split 'train'" in problem.what for problem in check(root).problems] == [True]
     with pytest.raises(FsisError, match="no such data folder"):
         check(tmp_path / "nowhere")
 

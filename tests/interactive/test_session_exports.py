@@ -8,9 +8,9 @@ import tifffile
 
 from fsis_jax.data.coco import CocoSource
 from fsis_jax.errors import FsisError
+from fsis_jax.inference import training_data
 from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
-from fsis_jax.interactive import training_data
 from fsis_jax.interactive.exporting import export_images, export_training_data
 from fsis_jax.interactive.state import Filters, Result, State, ellipse
 

@@ -13,7 +13,8 @@ import shapely.geometry
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import CroppedMask, Instances
-from fsis_jax.io.geojson import read_geojson_boxes, write_geojson
+from fsis_jax.io.geojson import read_geojson_boxes, read_geojson_figures, write_geojson
+from fsis_jax.io.outlines import fill
 
 SIZE = (50_000, 60_000)
 DISC = np.hypot(*np.mgrid[-7:8, -7:8]) < 7.5
@@ -54,6 +55,18 @@ def test_the_masks_come_back(tmp_path: pathlib.Path) -> None:
             assert polygon.exterior.is_ccw
             assert not any(hole.is_ccw for hole in polygon.interiors)
     assert len(content["features"][1]["geometry"]["coordinates"]) == 2  # shell and hole
+
+
+def test_a_label_image_comes_back_by_its_outlines(tmp_path: pathlib.Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 9, (12, 15)), np.ones((4, 3), int)) * (rng.random((48, 45)) < 0.9)
+    write_geojson(tmp_path / "a.geojson", Instances.from_labels(labels))
+    again = np.zeros_like(labels)
+    for label, (figures, kind) in enumerate(read_geojson_figures(tmp_path / "a.geojson"), start=1):
+        assert kind == "cell"
+        mask, y, x = fill(figures, labels.shape)
+        again[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = label
+    np.testing.assert_array_equal(again, labels)
 
 
 def test_what_qupath_reads(tmp_path: pathlib.Path) -> None:
@@ -168,6 +181,37 @@ def test_a_feature_without_a_box_is_named(tmp_path: pathlib.Path, geometry: Any,
     with pytest.raises(FsisError) as caught:
         read_geojson_boxes(path)
     assert str(caught.value).startswith(f"{path}: feature 2: {message}")
+
+
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        (OTHER, "a geometry of type 'LineString' has no area: "),
+        (
+            {"type": "GeometryCollection", "geometries": [SQUARE, OTHER]},
+            "a geometry of type 'LineString' has no area: ",
+        ),
+        ({"type": "GeometryCollection", "geometries": []}, "an empty shape: "),
+        ({"type": "GeometryCollection"}, "coordinates that are no points (x, y): "),
+        ({"type": "Polygon"}, "coordinates that are no points (x, y): "),
+        ({"type": "Polygon", "coordinates": [1, 2]}, "coordinates that are no points (x, y): "),
+        ({"type": "MultiPolygon", "coordinates": SQUARE["coordinates"]}, "a ring of less than three points: "),
+        ({"type": "MultiPolygon", "coordinates": [[]]}, "an empty shape: "),
+        ({"type": "Polygon", "coordinates": [[[0, 0], [float("nan"), 2], [3, 3]]]}, "a coordinate is not finite: "),
+        ({}, "a geometry of type None has no area: "),
+    ],
+)
+def test_a_feature_without_an_area_is_named(tmp_path: pathlib.Path, geometry: Any, message: str) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps([_feature(SQUARE), _feature(geometry)]))
+    with pytest.raises(FsisError) as caught:
+        read_geojson_figures(path)
+    assert str(caught.value).startswith(f"{path}: feature 2: {message}")
+
+
+def test_no_cell_is_left(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    assert read_geojson_figures(tmp_path / "a.geojson") == []
 
 
 def test_no_such_file(tmp_path: pathlib.Path) -> None:

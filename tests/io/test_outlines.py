@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.outlines import Polygon, box_around, outlines
+from fsis_jax.io.outlines import Polygon, box_around, fill, outlines
 
 
 def _mask(*rows: str) -> np.ndarray:
@@ -47,6 +47,12 @@ def _check(mask: np.ndarray, y: int, x: int) -> None:
     assert whole.area == np.count_nonzero(mask)
     rows, columns = np.mgrid[y - 1 : y + mask.shape[0] + 1, x - 1 : x + mask.shape[1] + 1]
     np.testing.assert_array_equal(shapely.contains_xy(whole, columns + 0.5, rows + 0.5), np.pad(mask, 1))
+    if mask.any():
+        filled, top, left = fill([(p.shell, *p.holes) for p in polygons], (50_000, 50_000))
+        ys, xs = np.nonzero(mask)
+        inside = mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+        assert (top, left) == (y + ys.min(), x + xs.min())
+        np.testing.assert_array_equal(filled, inside)
 
 
 def test_a_pixel_and_a_step() -> None:
@@ -103,6 +109,31 @@ def test_noise(density: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):
         _check(rng.random((30, 25)) < density, 100, 200)
+
+
+def test_filling_is_by_centres_of_pixels_and_ends_at_the_border() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        angles = np.sort(rng.uniform(0, 2 * np.pi, 12))
+        radii = rng.uniform(3, 14, 12)
+        ring = np.stack([radii * np.cos(angles) + 8.3, radii * np.sin(angles) + 5.7], axis=1)
+        hole = (ring - ring.mean(axis=0)) / 3 + ring.mean(axis=0)
+        filled, top, left = fill([[ring, hole]], (12, 16))
+        rows, columns = np.mgrid[:12, :16] + 0.5
+        expected = shapely.contains_xy(shapely.Polygon(ring), columns, rows)
+        expected ^= shapely.contains_xy(shapely.Polygon(hole), columns, rows)
+        image = np.zeros((12, 16), bool)
+        image[top : top + filled.shape[0], left : left + filled.shape[1]] = filled
+        np.testing.assert_array_equal(image, expected)
+
+
+def test_figures_are_joined_and_what_lies_outside_is_empty() -> None:
+    square = np.array([[0, 0], [4, 0], [4, 4], [0, 4]])
+    mask, y, x = fill([[square], [square + 2]], (10, 10))
+    assert (y, x, mask.sum()) == (0, 0, 28)
+    assert not fill([[square + 100]], (10, 10))[0].size
+    assert not fill([[square - 100]], (10, 10))[0].size
+    assert not fill([[square * 0.1]], (10, 10))[0].any()
 
 
 def test_box_around() -> None:

@@ -12,7 +12,8 @@ from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import CroppedMask, Instances
-from fsis_jax.io.rois import read_roi_boxes, write_rois
+from fsis_jax.io.outlines import fill
+from fsis_jax.io.rois import read_roi_boxes, read_roi_figures, write_rois
 
 DISC = np.hypot(*np.mgrid[-7:8, -7:8]) < 7.5
 RING = DISC & ~np.pad(np.ones((4, 4), bool), ((5, 6), (6, 5)))
@@ -46,6 +47,10 @@ def test_the_masks_come_back(tmp_path: pathlib.Path, mask: np.ndarray, place: in
     height, width = mask.shape
     boxes = [(3, place, 3 + width, place + height), (place, 12, place + width, 12 + height)]
     assert [box for box, _ in read_roi_boxes(tmp_path / "a.zip")] == boxes
+    for crop, (figures, group) in zip(crops, read_roi_figures(tmp_path / "a.zip"), strict=True):
+        filled, y, x = fill(figures, (200_000, 200_000))
+        assert (y, x, group) == (crop.y, crop.x, "")
+        np.testing.assert_array_equal(filled, mask)
 
 
 def test_names_and_header(tmp_path: pathlib.Path) -> None:
@@ -104,6 +109,46 @@ def _composite(*numbers: float) -> ImagejRoi:
 def test_boxes_of_one_roi(tmp_path: pathlib.Path, roi: ImagejRoi, box: tuple[float, ...]) -> None:
     roi.tofile(tmp_path / "a.roi")
     assert [box for box, _ in read_roi_boxes(str(tmp_path / "a.roi"))] == [box]
+
+
+@pytest.mark.parametrize(
+    ("roi", "area"),
+    [
+        (ImagejRoi(roitype=ROI_TYPE.RECT, left=3, top=4, right=9, bottom=8), 24),
+        (ImagejRoi(roitype=ROI_TYPE.OVAL, left=10, top=4, right=50, bottom=34), np.pi * 20 * 15),
+        (ImagejRoi.frompoints([[1, 2], [41, 2], [41, 12], [1, 12]]), 400),
+        (_composite(0, 10, 10, 1, 30, 10, 1, 30, 30, 1, 10, 30, 4, 0, 15, 15, 1, 15, 20, 1, 20, 20, 1, 20, 15, 4), 375),
+        # A parabola, 2/3 of its box; and two cubic curves, each 3/5 of the box of their control points.
+        (_composite(0, 10, 10, 2, 40, 70, 70, 10, 4), 60 * 30 * 2 / 3),
+        (_composite(0, 10, 50, 3, 10, 77.6, 50, 77.6, 50, 50, 3, 50, 22.4, 10, 22.4, 10, 50, 4), 2 * 40 * 27.6 * 3 / 5),
+    ],
+    ids=range(6),
+)
+def test_areas(tmp_path: pathlib.Path, roi: ImagejRoi, area: float) -> None:
+    roi.tofile(tmp_path / "a.roi")
+    ((figures, _),) = read_roi_figures(tmp_path / "a.roi")
+    assert np.count_nonzero(fill(figures, (100, 100))[0]) == pytest.approx(area, rel=0.01)
+
+
+def test_lines_have_no_area(tmp_path: pathlib.Path) -> None:
+    line = ImagejRoi.frompoints([[1, 2], [4, 2], [3, 6]])
+    for kind in (ROI_TYPE.POLYLINE, ROI_TYPE.FREELINE, ROI_TYPE.ANGLE):
+        line.roitype = kind
+        line.tofile(tmp_path / "a.roi")
+        with pytest.raises(FsisError, match=rf"a\.roi: a {kind.name.lower()} has no area: outline the cell"):
+            read_roi_figures(tmp_path / "a.roi")
+
+
+def test_a_group_is_called_as_most_of_it_is(tmp_path: pathlib.Path) -> None:
+    rois = {}
+    told = [(1, "living")] * 3 + [(2, "dead")] * 3 + [(1, "dead"), (3, "dead"), (0, "dead"), (1, ""), (0, ""), (4, "")]
+    for number, (group, category) in enumerate(told):
+        roi = ImagejRoi.frombytes(SQUARE)
+        roi.group, roi.properties = group, {"category": category} if category else {}
+        rois[f"{number:02}.roi"] = roi.tobytes()
+    names = [name for _, name in read_roi_boxes(_zip(tmp_path / "a.zip", rois))]
+    assert names == ["living"] * 3 + ["dead"] * 3 + ["living", "group 3", "dead", "living", "", "group 4"]
+    assert [name for _, name in read_roi_figures(tmp_path / "a.zip")] == names
 
 
 def _zip(path: pathlib.Path, entries: Mapping[str, bytes]) -> pathlib.Path:

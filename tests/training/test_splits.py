@@ -1,5 +1,9 @@
 """Which training images validate."""
 
+import json
+
+import cv2
+import numpy as np
 import pytest
 import tiny
 
@@ -43,6 +47,25 @@ def test_without_a_share_the_training_images_validate(config):
     config.data.validation_fraction = 0.0
     splits = open_splits(config)
     assert _ids(splits.train) == _ids(splits.validation)
+
+
+@pytest.mark.parametrize(("images", "expected"), [(10, 3), (9, 3), (6, 2), (3, 1)])
+def test_few_images_are_not_validated_on_one(images, expected, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "annotations").mkdir()
+    rows = [{"id": number, "file_name": f"{number}.png", "height": 9, "width": 9} for number in range(images)]
+    for row in rows:
+        cv2.imwrite(str(tmp_path / "images" / row["file_name"]), np.zeros((9, 9), np.uint8))
+    cell = {"category_id": 1, "iscrowd": 0, "bbox": [1, 1, 6, 6], "segmentation": [[1, 1, 7, 1, 7, 7, 1, 7]]}
+    cells = [{"id": row["id"], "image_id": row["id"], **cell} for row in rows]
+    content = {"images": rows, "annotations": cells, "categories": [{"id": 1, "name": "cell"}]}
+    (tmp_path / "annotations/train.json").write_text(json.dumps(content))
+    config = tiny.get_config()
+    config.data.root = str(tmp_path)
+    config.data.validation_fraction = 0.1
+    splits = open_splits(config)
+    assert len(splits.validation) == expected
+    assert len(splits.train) == images - expected
 
 
 def test_images_with_held_out_categories_only_are_left_out(config):

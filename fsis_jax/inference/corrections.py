@@ -1,0 +1,71 @@
+"""Which files say what the cells of an image are: results in a folder as they are now, or files that are named."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.finished_images import fingerprints, result_of, results_in
+
+_READ = ("geojson", "rois", "labels")
+"""Kinds of results that tell all cells, the best first: classes and holes, groups, pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """An image and the file with its cells."""
+
+    image: str
+    """Path."""
+    file: str
+    corrected: bool
+    """Whether the file is another one than was written as the image's result."""
+
+
+def corrections_in(
+    folder: str | os.PathLike[str], names: Sequence[str], given: Mapping[str, str], *, plane: Sequence[str]
+) -> list[Correction]:
+    """Of images of a folder of results.
+
+    An image's own result is the one that was changed since it was written, else GeoJSON, ROIs or the label image.
+
+    Args:
+        names: of images, as their results have them; none: all.
+        given: name -> another file for it.
+        plane: of the images that is opened, as `plane_parts` names it.
+
+    Raises:
+        FsisError: no such image, results of another plane, none that tells all cells, or several that were changed.
+    """
+    lines = results_in(folder)
+    chosen = {name: result_of(folder, lines, name) for name in (*names, *given)} if names else lines
+    found = []
+    for name in given:
+        result_of(folder, lines, name)
+    for name, line in chosen.items():
+        of_plane = line.get("plane", list(plane))
+        if of_plane != list(plane):
+            told = "of its plane " + ",".join(of_plane) if of_plane else "of a file's only plane"
+            raise FsisError(f"{folder}: the results of {name} are {told}: choose it by --channel, --page and --series")
+        file = given.get(name)
+        changed = _changed(line)
+        if file is None and len(changed) > 1:
+            raise FsisError(f"{folder}: {' and '.join(changed)} were changed: name one by --corrected {name}=FILE")
+        own = [*changed, *_there(line).values()]
+        if file is None and not own:
+            raise FsisError(f"{folder}: no outlines or labels of {name}: run `fsis segment` again with --save geojson")
+        found.append(Correction(line["path"], file or own[0], file is not None or bool(changed)))
+    return found
+
+
+def _there(line: Mapping[str, Any]) -> dict[str, str]:
+    """Kind -> file of the results that tell all cells."""
+    files = {kind: line["files"].get(kind, "") for kind in _READ}
+    return {kind: file for kind, file in files.items() if os.path.isfile(file)}
+
+
+def _changed(line: Mapping[str, Any]) -> list[str]:
+    """Files that are not as they were written."""
+    files, written = _there(line), line.get("written", {})
+    return [files[kind] for kind, print_ in fingerprints(files).items() if written.get(kind, print_) != print_]
