@@ -22,7 +22,7 @@ from fsis_jax.inference.job import Job
 from fsis_jax.inference.references import References
 from fsis_jax.preprocess.records import Source
 
-CORRECTIONS = (0, 5, 10, 20)
+CORRECTIONS = (5, 10, 20)
 """Corrections of each kind, and of what is none of them."""
 _TRAINING_IMAGES = 16
 """That corrections are drawn from, at most, evenly spread."""
@@ -115,7 +115,7 @@ def measure_kinds(
         truths = [dataclasses.replace(f, candidates=_told(f)) for f in found]
         for row, name in enumerate(names):
             rows[name]["F1 told"] = _scores(truths, row)["F1"]
-        for count, order in [(count, rng.permutation(1 << 20)) for count in CORRECTIONS[1:]]:
+        for count, order in [(count, rng.permutation(1 << 20)) for count in CORRECTIONS]:
             panel = _corrections(corrected, len(group), count, order)
             again = [dataclasses.replace(f, candidates=_refined(f, *panel).rescored(f.candidates)) for f in found]
             for row, name in enumerate(names):

@@ -14,7 +14,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.finished_images import result_of, results_in, some_of
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.traits import measure
+from fsis_jax.inference.traits import measure, touched
 from fsis_jax.io.geojson import read_geojson_boxes
 from fsis_jax.io.intensity import Image
 from fsis_jax.preprocess.windows import Window
@@ -71,11 +71,9 @@ def traits_of(
 ) -> np.ndarray:
     """(n, T) the traits of boxes (n, 4) in an image, as `Instances.traits` of what is found with the references."""
     plan = segmenter.plan(image, references, pixel_size=pixel_size)
-    height, width = plan.size
     found = []
     for x1, y1, x2, y2 in boxes.tolist():
-        left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
-        right, bottom = min(max(int(np.ceil(x2)), left + 1), width), min(max(int(np.ceil(y2)), top + 1), height)
+        left, top, right, bottom = touched((x1, y1, x2, y2), plan.size)
         part = plan.shown(Window(left, top, right, bottom))
         found.append(measure(part, np.array([[x1 - left, y1 - top, x2 - left, y2 - top]]))[0])
     traits = np.array(found, np.float32).reshape(len(boxes), -1)
@@ -105,9 +103,7 @@ def corrected(result: Result, outlines: str, kinds: Sequence[str]) -> tuple[list
     right: dict[int, str] = {}
     left = set(range(len(result.boxes)))
     for number, (box, name) in enumerate(drawn, start=1):
-        kind = name or (kinds[0] if len(kinds) == 1 else "")
-        if len(kinds) == 1 and name in ("", "cell"):
-            kind = kinds[0]
+        kind = kinds[0] if len(kinds) == 1 and name in ("", "cell") else name
         if kind not in kinds:
             raise FsisError(f"{outlines}: feature {number}: {name or 'no class'} is none of {', '.join(kinds)}")
         shared = _iou(np.array(box), result.boxes)

@@ -11,6 +11,7 @@ image as its stretch gives it. So they need no mask, which a reference does not 
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,11 +42,9 @@ def measure(pixels8: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         (n, T) float32; colours are differences from the mean of the three, 0 of a grey image.
     """
     found = np.zeros((len(boxes), len(TRAITS)), np.float32)
-    height, width = pixels8.shape[:2]
     for row, (x1, y1, x2, y2) in enumerate(np.asarray(boxes, np.float64).tolist()):
         found[row, :2] = 0.5 * np.log(max((x2 - x1) * (y2 - y1), 1.0)), abs(np.log((x2 - x1 + 1e-3) / (y2 - y1 + 1e-3)))
-        left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
-        right, bottom = min(max(int(np.ceil(x2)), left + 1), width), min(max(int(np.ceil(y2)), top + 1), height)
+        left, top, right, bottom = touched((x1, y1, x2, y2), pixels8.shape[:2])
         part = pixels8[top:bottom, left:right].astype(np.float32) / 255
         inside = _ellipse(bottom - top, right - left)
         cell, rest = part[inside], part[~inside]
@@ -54,6 +53,15 @@ def measure(pixels8: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         if cell.ndim == 2:
             found[row, 5:] = cell.mean(0) - found[row, 2]
     return found
+
+
+def touched(box: Sequence[float], size: Sequence[int]) -> tuple[int, int, int, int]:
+    """x1, y1, x2, y2 of the pixels that a box touches in an image of a size (height, width); at least one."""
+    x1, y1, x2, y2 = box
+    height, width = size
+    left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
+    right, bottom = min(max(int(np.ceil(x2)), left + 1), width), min(max(int(np.ceil(y2)), top + 1), height)
+    return left, top, right, bottom
 
 
 @functools.lru_cache(maxsize=512)

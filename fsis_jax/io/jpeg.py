@@ -6,7 +6,6 @@ single flipped bits.
 """
 
 import dataclasses
-import logging
 
 import numpy as np
 import simplejpeg
@@ -14,8 +13,6 @@ import simplejpeg
 from fsis_jax.errors import FsisError
 from fsis_jax.io.damage import CUT_OFF, one_line
 from fsis_jax.io.image_file import check_size
-
-_logger = logging.getLogger(__name__)
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Second bytes of the markers that a size follows."""
