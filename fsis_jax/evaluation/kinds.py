@@ -16,7 +16,7 @@ import pycocotools.mask
 from fsis_jax.data.episodes import evaluation_references
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.coco_ap import coco_evaluate
-from fsis_jax.evaluation.predictions import Model, read_target, reference_of, shown
+from fsis_jax.evaluation.predictions import Model, read_target, reference_of, shown, spread
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.references import References
@@ -100,12 +100,12 @@ def measure_kinds(
     result: dict[str, Any] = {"kinds": {}, "confusion": {}}
     for group in kind_groups(targets, categories):
         several = [t for t in range(len(targets)) if len(shown(targets, t) & {*group}) > 1]
-        chosen = _spread(several, max_images)
+        chosen = spread(several, max_images)
         names = [targets.categories[kind] for kind in group]
         draws: dict[str, Any] = {"shots": shots, "repeat": repeat, "seed": seed}
         found = _segment(model, targets, train, chosen, group, names, **draws)
         alone = [_segment(model, targets, train, chosen, group, names, only=row, **draws) for row in range(len(group))]
-        examples = _spread([t for t in range(len(train)) if len(shown(train, t) & {*group}) > 1], _TRAINING_IMAGES)
+        examples = spread([t for t in range(len(train)) if len(shown(train, t) & {*group}) > 1], _TRAINING_IMAGES)
         corrected = _segment(model, train, train, examples, group, names, **draws)
         rng = np.random.default_rng((seed, _STREAM, repeat))
         rows = {name: _scores(found, row) for row, name in enumerate(names)}
@@ -144,12 +144,6 @@ def kind_groups(source: Source, categories: Sequence[int]) -> list[list[int]]:
     if not groups:
         raise FsisError("no test image shows two of the kinds: set config.eval.kinds to False, or config.eval.mosaics")
     return sorted(sorted(group) for group in groups)
-
-
-def _spread(values: Sequence[int], count: int) -> list[int]:
-    if not count or len(values) <= count:
-        return list(values)
-    return [values[row] for row in np.linspace(0, len(values) - 1, count).astype(int)]
 
 
 def _segment(

@@ -111,14 +111,19 @@ def pairs_to_test(source: Source, categories: Sequence[int], max_images: int) ->
     chosen: set[int] = set()
     for category in categories:
         showing = [target for target in range(len(source)) if category in shown(source, target)]
-        if max_images and len(showing) > max_images:
-            showing = [showing[row] for row in np.linspace(0, len(showing) - 1, max_images).astype(int)]
-        chosen.update(showing)
+        chosen.update(spread(showing, max_images))
     if not chosen:
         raise FsisError(f"no image shows a cell of the categories {sorted(categories)}; check eval.split and data.fold")
     return [
         (target, category) for target in sorted(chosen) for category in sorted(shown(source, target) & {*categories})
     ]
+
+
+def spread(values: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the values, evenly spread; 0 takes all."""
+    if not count or len(values) <= count:
+        return list(values)
+    return [values[row] for row in np.linspace(0, len(values) - 1, count).astype(int)]
 
 
 def shown(source: Source, target: int) -> set[int]:

@@ -1,7 +1,10 @@
-"""Which of many rectangles lie near each other, without looking at all pairs: squares of the plane list theirs."""
+"""Which of many rectangles lie near each other, without looking at all pairs: squares of the plane list theirs.
+
+And how much of one rectangle each of some others shares.
+"""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -33,3 +36,12 @@ class Neighbours:
         x1, y1, x2, y2 = self._extents[row]
         side = self._side
         return itertools.product(range(y1 // side, y2 // side + 1), range(x1 // side, x2 // side + 1))
+
+
+def box_ious(box: Sequence[float], boxes: np.ndarray) -> np.ndarray:
+    """(n,) float64: intersection over union of one box (x1, y1, x2, y2) with each of (n, 4)."""
+    one, others = np.asarray(box, np.float64), np.asarray(boxes, np.float64)
+    low, high = np.maximum(one[:2], others[:, :2]), np.minimum(one[2:], others[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (one[2:] - one[:2]).prod()
+    return np.asarray(shared / np.maximum(areas - shared, 1e-9))

@@ -12,6 +12,7 @@ import numpy as np
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.finished_images import result_of, results_in, some_of
+from fsis_jax.inference.neighbours import box_ious
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.traits import measure, touched
@@ -106,7 +107,7 @@ def corrected(result: Result, outlines: str, kinds: Sequence[str]) -> tuple[list
         kind = kinds[0] if len(kinds) == 1 and name in ("", "cell") else name
         if kind not in kinds:
             raise FsisError(f"{outlines}: feature {number}: {name or 'no class'} is none of {', '.join(kinds)}")
-        shared = _iou(np.array(box), result.boxes)
+        shared = box_ious(box, result.boxes)
         row = int(shared.argmax()) if len(shared) else -1
         if row < 0 or shared[row] < _SAME:
             right[len(result.boxes) + len(missed)] = kind
@@ -116,11 +117,3 @@ def corrected(result: Result, outlines: str, kinds: Sequence[str]) -> tuple[list
         if result.kinds[row] and result.kinds[row] != kind:
             right[row] = kind
     return sorted(left), right, np.array(missed, np.float64).reshape(-1, 4)
-
-
-def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(n,) of one box with each of (n, 4)."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return np.asarray(shared / np.maximum(areas - shared, 1e-9))

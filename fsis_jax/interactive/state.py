@@ -15,6 +15,7 @@ import numpy as np
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.cropped_mask import CroppedMask, Size
 from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.neighbours import box_ious
 from fsis_jax.io.outlines import Box
 
 Verdict = Literal["right", "wrong", "deleted"]
@@ -109,7 +110,7 @@ class Result:
 
     def likest(self, box: Box) -> int | None:
         """The row of `found` whose box is most like this one, if any is."""
-        overlaps = _iou(np.array([box], np.float64), self.found.boxes)[0]
+        overlaps = box_ious(box, self.found.boxes)
         best = int(np.argmax(overlaps)) if len(overlaps) else None
         return best if best is not None and overlaps[best] >= _SAME else None
 
@@ -160,12 +161,3 @@ def ellipse(box: Box) -> CroppedMask:
 def _holds(crop: CroppedMask, x: float, y: float) -> bool:
     x1, y1, x2, y2 = crop.extent
     return x1 <= x < x2 and y1 <= y < y2 and bool(crop.mask[int(y) - y1, int(x) - x1])
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(n, m) of boxes (n, 4) and (m, 4)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (first, second)]
-    return np.asarray(shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9))

@@ -6,16 +6,10 @@ import tifffile
 from PIL import Image
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.outputs import write_outputs
 from fsis_jax.io.source import open_image
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
-@pytest.fixture(scope="module")
-def segmenter(tiny_run, quick_compile):
-    return Segmenter.from_checkpoint(tiny_run.workdir)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.references import References
 from fsis_jax.inference.references_file import load_references
-from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tidying import Tidying
 from fsis_jax.inference.tile_plan import size_groups
 from fsis_jax.inference.tiling import Tile, merge_tiles
@@ -20,11 +19,6 @@ from fsis_jax.inference.traits import TRAITS
 from fsis_jax.preprocess.windows import Window
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
-@pytest.fixture(scope="module")
-def segmenter(tiny_run, quick_compile):
-    return Segmenter.from_checkpoint(tiny_run.workdir)
 
 
 @pytest.fixture(scope="module")

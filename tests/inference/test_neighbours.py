@@ -1,10 +1,11 @@
 """Rectangles by place, compared with all pairs."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsis_jax.inference.neighbours import Neighbours
+from fsis_jax.inference.neighbours import Neighbours, box_ious
 
 
 @given(st.integers(0, 60), st.integers(0, 2**32 - 1), st.sampled_from([20, 300]))
@@ -30,3 +31,9 @@ def test_what_is_far_away_is_not_looked_at():
     for row in range(50):
         near.add(row)
     assert near.near(20) == [20]
+
+
+def test_what_a_box_shares_with_others():
+    others = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [1, 1, 3, 3], [2, 0, 4, 2], [0, 0, 0, 0]], np.float32)
+    assert box_ious((0, 0, 2, 2), others).tolist() == pytest.approx([1, 1 / 3, 1 / 7, 0, 0])
+    assert box_ious((0, 0, 2, 2), np.zeros((0, 4))).shape == (0,)

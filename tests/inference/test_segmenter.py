@@ -25,11 +25,6 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 @pytest.fixture(scope="module")
-def segmenter(tiny_run, quick_compile):
-    return Segmenter.from_checkpoint(tiny_run.workdir)
-
-
-@pytest.fixture(scope="module")
 def image():
     """(60, 80) uint8 that uses the whole range, so that stretching by its percentiles changes little."""
     rng = np.random.default_rng(0)

@@ -16,14 +16,13 @@ from fsis_jax.inference import segment_files as files
 from fsis_jax.inference.lock import acquire
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segment_files import segment_files
-from fsis_jax.inference.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 @pytest.fixture(scope="module")
-def segmenter(tiny_run, quick_compile):
-    return Segmenter.from_checkpoint(tiny_run.workdir).with_options(min_score=0.0)
+def segmenter(segmenter):
+    return segmenter.with_options(min_score=0.0)
 
 
 @pytest.fixture
