@@ -142,6 +142,8 @@ RULES: dict[str, Rule] = {
     "data.transform.mask_size": whole(2),
     "data.transform.max_instances": COUNT,
     "data.transform.min_visible": SHARE,
+    "data.transform.anywhere": SHARE,
+    "data.transform.copies": COUNT_OR_NONE,
     "data.transform.scale_jitter": number(1),
     "data.transform.reference_context": number(1),
     "data.transform.flip": SHARE,

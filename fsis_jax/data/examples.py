@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsis_jax.data.closed_set import class_numbers
+from fsis_jax.data.copies import paste_copies
 from fsis_jax.data.episodes import Episode, ReferenceBox
 from fsis_jax.errors import FsisError
 from fsis_jax.io.decoding import decode_image
@@ -196,7 +197,7 @@ def _crop(
 ) -> _Crop:
     """What of a target fits into `size` (height, width) and the bounds of the aspect ratio.
 
-    It is about a cell of the `wanted` category (None: any).
+    It is about a cell of the `wanted` category (None: any), unless it is drawn to lie anywhere.
     """
     record = cache.annotations[target]
     whole = (record.height, record.width)
@@ -204,16 +205,27 @@ def _crop(
     extent = [s if round(s * scale) <= c else max(1, int(c / scale)) for s, c in zip(shown, size, strict=True)]
     learnt = ~record.crowd & np.isin(record.classes, trainable)
     about = np.flatnonzero(learnt if wanted is None else learnt & (record.classes == wanted))
-    anchor = record.boxes[rng.choice(about)] if len(about) else None
+    anywhere = config.anywhere > 0 and rng.random() < config.anywhere
+    anchor = record.boxes[rng.choice(about)] if len(about) and not anywhere else None
     window = random_window(rng, whole, (extent[0], extent[1]), anchor)
     window = limit_window(window, record.boxes, limit, anchor=anchor, name=record.file_name)
 
     stored = cache.stretched(target)[window.y0 : window.y1, window.x0 : window.x1]
+    instances = visible_instances(record, window, config.mask_size)
+    if config.copies and not record.keypoint_names:
+        stored, instances = paste_copies(
+            rng,
+            stored,
+            record,
+            window,
+            instances,
+            learnt[instances.rows] & (instances.visible == 1),
+            count=int(rng.integers(1 + max(0, min(config.copies, limit - len(instances.rows))))),
+            mask_size=config.mask_size,
+        )
     image = jitter_intensity(rng, tone(resize(stored, scale, antialias=config.antialias)), config)
     height, width = image.shape[:2]
     orientation = random_orientation(rng, config, (height, width), size)
-
-    instances = visible_instances(record, window, config.mask_size)
     boxes = (instances.boxes - np.array([window.x0, window.y0] * 2, np.float32)) * np.float32(scale)
     boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
     narrow = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) < 1

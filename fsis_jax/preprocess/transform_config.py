@@ -54,6 +54,10 @@ class TransformConfig:
     """An instance of which a crop shows a smaller share is ignored in training."""
 
     # augmentation
+    anywhere: float = 0.0
+    """Probability that what is shown of a target lies anywhere in it, and not about one of its cells."""
+    copies: int = 0
+    """Of the cells in a crop, up to so many are copied to where they just touch another (`data/copies.py`)."""
     aspect_bounds: tuple[float, float] | tuple[()] = ()
     """Least and largest width over height of what a target shows (`aspect.py`), with scale "shortest_side"."""
     scale_jitter: float = 1.0

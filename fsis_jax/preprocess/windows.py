@@ -123,7 +123,7 @@ def visible_instances(annotations: Annotations, window: Window, mask_size: int) 
             share = float(part.sum(dtype=np.int64) / mask.sum(dtype=np.int64))
             tight = (left + xs[0], top + ys[0], left + xs[-1] + 1, top + ys[-1] + 1)
             box = np.concatenate([np.maximum(box[:2], tight[:2]), np.minimum(box[2:], tight[2:])])
-            grid = _coverage(mask, (x0, y0), box.tolist(), mask_size)
+            grid = coverage(mask, (x0, y0), box.tolist(), mask_size)
         rows.append(row)
         boxes.append(box)
         visible.append(share)
@@ -157,12 +157,12 @@ def _run_ends(counts: bytes) -> np.ndarray:
 def _whole(
     counts: bytes, height: int, pixels: tuple[int, int, int, int], box: tuple[float, ...], cells: int
 ) -> np.ndarray:
-    """`_coverage` of an instance that no window cuts; its pixels lie in x0 <= x < x1, y0 <= y < y1."""
+    """`coverage` of an instance that no window cuts; its pixels lie in x0 <= x < x1, y0 <= y < y1."""
     x0, y0, x1, y1 = pixels
-    return _coverage(decode_columns(counts, height, x0, x1)[y0:y1], (x0, y0), box, cells)
+    return coverage(decode_columns(counts, height, x0, x1)[y0:y1], (x0, y0), box, cells)
 
 
-def _coverage(mask: np.ndarray, origin: tuple[int, int], box: Sequence[float], cells: int) -> np.ndarray:
+def coverage(mask: np.ndarray, origin: tuple[int, int], box: Sequence[float], cells: int) -> np.ndarray:
     """(cells, cells) uint8: how far `mask`, whose first pixel is `origin` (x, y), covers a grid laid over `box`."""
     across = _weights(box[0], box[2], cells, origin[0], mask.shape[1])
     down = _weights(box[1], box[3], cells, origin[1], mask.shape[0])
