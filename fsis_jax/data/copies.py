@@ -108,7 +108,7 @@ def _turned(rng: np.random.Generator, image: np.ndarray, piece: _Piece) -> tuple
 def _beside(
     rng: np.random.Generator, occupied: np.ndarray, mask: np.ndarray, neighbour: _Piece
 ) -> tuple[int, int] | None:
-    """First pixel (y, x) of a mask that leaves a neighbour in a random direction where it is free of all cells.
+    """First pixel (y, x) of a mask that leaves a neighbour in a random direction where it has just left all cells.
 
     It keeps a pixel from the window's border. None: there is no such place.
     """
@@ -116,11 +116,14 @@ def _beside(
     angle = rng.uniform(0, 2 * math.pi)
     y = neighbour.y + (neighbour.mask.shape[0] - height) / 2
     x = neighbour.x + (neighbour.mask.shape[1] - width) / 2
+    overlapped = False
     for distance in range(1 + sum(mask.shape) + sum(neighbour.mask.shape)):
         top, left = round(y + distance * math.sin(angle)), round(x + distance * math.cos(angle))
         inside = 1 <= top < occupied.shape[0] - height and 1 <= left < occupied.shape[1] - width
-        if inside and not (occupied[top : top + height, left : left + width] & mask).any():
+        overlaps = inside and bool((occupied[top : top + height, left : left + width] & mask).any())
+        if inside and overlapped and not overlaps:
             return top, left
+        overlapped = overlaps
     return None
 
 

@@ -75,9 +75,10 @@ def test_a_whole_target_is_scaled_to_its_references(source):
     assert widths.max() == pytest.approx(32, abs=0.1)
 
 
+@pytest.mark.parametrize("copies", [0, 3])
 @pytest.mark.parametrize("seed", range(6))
-def test_masks_lie_on_the_bright_discs_whatever_the_crop_and_the_turn(source, seed):
-    config = dataclasses.replace(CONFIG, flip=0.5, rot90=True, scale_jitter=2.0, mask_size=28)
+def test_masks_lie_on_the_bright_discs_whatever_the_crop_and_the_turn(source, seed, copies):
+    config = dataclasses.replace(CONFIG, flip=0.5, rot90=True, scale_jitter=2.0, mask_size=28, copies=copies)
     example = _example(source, _present(source, 1, 3), config, canvas=(160, 160), seed=seed)
     bright = example["images"][..., 0] > 128
     height, width = example["image_sizes"]
@@ -89,6 +90,24 @@ def test_masks_lie_on_the_bright_discs_whatever_the_crop_and_the_turn(source, se
     assert (example["gt_boxes"][valid][:, 2:] <= [width, height]).all()
     assert (example["gt_boxes"][~valid] == 0).all()
     assert (example["gt_matches"] & ~example["gt_ignore"]).any()
+
+
+def test_copies_are_instances_of_their_kind_and_leave_room_for_no_more_than_fit(source):
+    counts = set()
+    for seed in range(12):
+        example = _example(source, _present(source, 0, 2), dataclasses.replace(CONFIG, copies=9), seed=seed)
+        counts.add(int(example["gt_valid"].sum()))
+        np.testing.assert_array_equal(example["gt_matches"], example["gt_valid"])
+    assert max(counts) == CONFIG.max_instances
+    assert len(counts) > 2
+
+
+def test_a_crop_that_lies_anywhere_may_show_no_cell(source):
+    crop = {"canvas": (64, 64), "config": dataclasses.replace(CONFIG, anywhere=1.0)}
+    present = [_example(source, _present(source, 1, 3), **crop, seed=seed)["reference_present"] for seed in range(20)]
+    assert set(map(bool, present)) == {True, False}
+    about = {"canvas": (64, 64)}
+    assert all(_example(source, _present(source, 1, 3), **about, seed=seed)["reference_present"] for seed in range(20))
 
 
 def test_kinds_decide_what_matches(source):
