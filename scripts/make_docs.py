@@ -61,7 +61,7 @@ def _two_kinds(segmenter: Segmenter) -> Image.Image:
     """An image with boxes around examples of its two kinds of cell, and what is found of both at once."""
     sample = draw_sample(2)
     boxes = {kind: sample.examples(kind, 3) for kind in KINDS}
-    panel = References.of_kinds({kind: _encoded(segmenter, sample.image, of_kind) for kind, of_kind in boxes.items()})
+    panel = References.of_kinds({kind: segmenter.encode_boxes(sample.image, of) for kind, of in boxes.items()})
     found = segmenter.segment(sample.image, panel)
     image = to_rgb8(sample.image, stretch=True)
     counts = ", ".join(f"{found.kinds.count(kind)} {kind}" for kind in KINDS)
@@ -138,14 +138,7 @@ def _box(mask: np.ndarray) -> Box:
 
 
 def _segment(segmenter: Segmenter, image: np.ndarray, box: Box) -> Instances:
-    return segmenter.segment(image, _encoded(segmenter, image, [box]))
-
-
-def _encoded(segmenter: Segmenter, image: np.ndarray, boxes: Sequence[Box]) -> References:
-    """References of boxes in an image, as `fsis segment --reference` has them."""
-    sides = np.array([(y2 - y1, x2 - x1) for x1, y1, x2, y2 in boxes], np.float32)
-    crops = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in boxes]
-    return segmenter.encode_references(crops, stretches=[segmenter.stretch_of(image, sides)] * len(boxes))
+    return segmenter.segment(image, segmenter.encode_boxes(image, [box]))
 
 
 def _panel(

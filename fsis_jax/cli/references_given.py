@@ -73,8 +73,8 @@ def add_references(parser: Parser) -> None:
     group.add_argument(
         "--reference-outlines",
         metavar="FILE",
-        help="GeoJSON of QuPath, or ROIs of ImageJ (.zip, .roi): each outline is a reference; classes of QuPath and "
-        "groups of ROIs, where there are several, are kinds",
+        help="GeoJSON of QuPath, ROIs of ImageJ (.zip, .roi) or a COCO file: each outline is a reference; classes of "
+        "QuPath, groups of ROIs and categories of COCO, where there are several, are kinds",
     )
     group.add_argument(
         "--reference-image",

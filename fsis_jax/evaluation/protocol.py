@@ -185,7 +185,10 @@ def format_selectivity(results: dict[str, Any]) -> str:
 
 
 def format_kinds(results: dict[str, Any]) -> str:
-    """Mean and standard deviation over the repeats: a row for each kind, and one of counts for each kind of cell."""
+    """Mean and standard deviation over the repeats: a row for each kind, and one of counts for each kind of cell.
+
+    Then of each kind the reliability of its probabilities, a row for each bin that has instances in every repeat.
+    """
     mean, sd = results["mean"], results["sd"]
     columns = [*next(iter(mean["kinds"].values()))]
     rows = [["kind", *columns]]
@@ -194,7 +197,15 @@ def format_kinds(results: dict[str, Any]) -> str:
     lines = [
         f"{name}: " + ", ".join(f"{c:.1f} {k}" for k, c in found.items()) for name, found in mean["confusion"].items()
     ]
-    return _aligned(rows) + "\nfound, of the cells that are\n" + "\n".join(lines)
+    bins = [["kind", "told", "instances", "probability", "right"]]
+    for name, table in mean["reliability"].items():
+        for told, row in table.items():
+            if not np.isnan(row["right"]):
+                spread = sd["reliability"][name][told]
+                shares = [_cell(row[c], spread[c]) for c in ("probability", "right")]
+                bins.append([name, told, f"{row['instances']:.1f}", *shares])
+    reliable = ["are the probabilities the shares that are right?", _aligned(bins)]
+    return "\n".join([_aligned(rows), "found, of the cells that are", *lines, *reliable])
 
 
 def _cell(mean: float, sd: float) -> str:

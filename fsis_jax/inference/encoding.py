@@ -1,17 +1,24 @@
 """From crops of example cells to the features that the detector compares with."""
 
+import logging
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
+from fsis_jax.errors import FsisError
 from fsis_jax.inference.causes import check_crop
 from fsis_jax.inference.programs import Network
 from fsis_jax.inference.references import References
 from fsis_jax.inference.traits import measure
-from fsis_jax.io.intensity import Stretch
+from fsis_jax.io.intensity import Image, Stretch
+from fsis_jax.io.outlines import Box
 from fsis_jax.preprocess.transform_config import TransformConfig
-from fsis_jax.preprocess.transforms import reference_image, to_8bit
+from fsis_jax.preprocess.transforms import cut_reference, reference_image, to_8bit
+
+_logger = logging.getLogger(__name__)
+_MOST_OF_IMAGE = 0.8
+"""Share of the image's sides that a reference may have without a warning."""
 
 
 def encode_crops(
@@ -58,6 +65,37 @@ def encode_crops(
     rows = np.zeros(len(crops), np.int32)
     traits = _traits(crops, known, stretches, transform)
     return References(features, known, images, pixel_size, model, owners=rows, traits=traits, trait_kinds=rows)
+
+
+def cut_boxes(image: Image, boxes: Sequence[Box], names: Sequence[str], where: str) -> list[np.ndarray]:
+    """The pixels that each box touches, a warning of each that is nearly as large as its image.
+
+    Args:
+        names: of the boxes, and `where` of their image: for messages.
+
+    Raises:
+        FsisError: a box that has sides of less than 2 pixels or is not inside the image.
+    """
+    height, width = image.shape[:2]
+    for (x1, y1, x2, y2), name in zip(boxes, names, strict=True):
+        if not (x1 < x2 and y1 < y2):
+            raise FsisError(f"{name}: a box without an area: give x1,y1,x2,y2 with x1 < x2 and y1 < y2")
+        if min(x2 - x1, y2 - y1) < 2:
+            raise FsisError(
+                f"{name}: a box of {x2 - x1:g}x{y2 - y1:g} pixels shows no cell: give one around a cell, in pixels "
+                f"of {where}"
+            )
+        if not (x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height):
+            place = f"{x1:g},{y1:g},{x2:g},{y2:g}"
+            raise FsisError(
+                f"{name}: the box {place} is not inside the image of {width}x{height} pixels: give pixels of {where}"
+            )
+        if x2 - x1 > _MOST_OF_IMAGE * width and y2 - y1 > _MOST_OF_IMAGE * height:
+            _logger.warning(
+                f"{name}: the box is nearly as large as its image of {width}x{height} pixels: cells of that size "
+                "will be looked for; give a box around one cell"
+            )
+    return [cut_reference(image, box) for box in boxes]
 
 
 def _traits(

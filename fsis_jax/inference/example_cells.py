@@ -1,4 +1,4 @@
-"""Example cells, as people have them: crops, boxes in an image, label images, outlines drawn in QuPath or ImageJ.
+"""Example cells, as people have them: crops, boxes in an image, label images, outlines of QuPath, ImageJ or COCO.
 
 Each becomes a crop with what lies around the cell inside its box, and the size of the cell in pixels of the image that
 it comes from. `Example.pixel_size` relates that to images of other magnification.
@@ -17,14 +17,16 @@ import cv2
 import numpy as np
 
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.cropped_mask import Size
+from fsis_jax.inference.encoding import cut_boxes
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.io.coco_boxes import is_coco, read_coco_boxes
 from fsis_jax.io.geojson import read_geojson_boxes
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.intensity import Image, Stretch
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.rois import read_roi_boxes
-from fsis_jax.preprocess.transforms import cut_reference
 
 
 class Opener(Protocol):
@@ -37,8 +39,6 @@ _logger = logging.getLogger(__name__)
 _ROWS = 1024
 _SCATTERED = 0.05
 """Share of its box that a label fills at least, for more than half of the labels."""
-_MOST_OF_IMAGE = 0.8
-"""Share of the image's sides that a reference may have without a warning."""
 _BOX = re.compile(r"(?P<image>.+):(?P<box>[^:]*,[^:]*)", re.DOTALL)
 
 
@@ -100,33 +100,16 @@ def boxed_examples(path: str, boxes: Sequence[Box], opener: Opener, *, source: s
     Raises:
         FsisError: the image cannot be read, or a box has sides of less than 2 pixels or is not inside it.
     """
-    examples, source_image = [], functools.partial(opener, path)
+    source_image = functools.partial(opener, path)
+    names = [
+        f"{source}: cell {number}" if source else f"{path}:{','.join(f'{value:g}' for value in box)}"
+        for number, box in enumerate(boxes, start=1)
+    ]
     with source_image() as image:
-        height, width = image.shape[:2]
-        for number, box in enumerate(boxes, start=1):
-            name = f"{source}: cell {number}" if source else f"{path}:{','.join(f'{value:g}' for value in box)}"
-            x1, y1, x2, y2 = box
-            if not (x1 < x2 and y1 < y2):
-                raise FsisError(f"{name}: a box without an area: give x1,y1,x2,y2 with x1 < x2 and y1 < y2")
-            if min(x2 - x1, y2 - y1) < 2:
-                raise FsisError(
-                    f"{name}: a box of {x2 - x1:g}x{y2 - y1:g} pixels shows no cell: give one around a cell, in pixels "
-                    f"of {path}"
-                )
-            if not (x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height):
-                place = ",".join(f"{value:g}" for value in box)
-                raise FsisError(
-                    f"{name}: the box {place} is not inside the image of {width}x{height} pixels: give pixels of {path}"
-                )
-            if x2 - x1 > _MOST_OF_IMAGE * width and y2 - y1 > _MOST_OF_IMAGE * height:
-                _logger.warning(
-                    f"{name}: the box is nearly as large as its image of {width}x{height} pixels: cells of that size "
-                    "will be looked for; give a box around one cell"
-                )
-            examples.append(
-                Example(name, cut_reference(image, box), (y2 - y1, x2 - x1), image.pixel_size, source_image)
-            )
-    return examples
+        return [
+            Example(name, crop, (y2 - y1, x2 - x1), image.pixel_size, source_image)
+            for name, crop, (x1, y1, x2, y2) in zip(names, cut_boxes(image, boxes, names, path), boxes, strict=True)
+        ]
 
 
 def label_examples(labels: str, path: str, opener: Opener) -> list[Example]:
@@ -150,18 +133,17 @@ def label_examples(labels: str, path: str, opener: Opener) -> list[Example]:
 
 
 def outlined_examples(outlines: str, path: str, opener: Opener) -> list[Example]:
-    """Each outline of a GeoJSON file or of ImageJ ROIs is one cell of the image at `path`.
+    """Each outline of a GeoJSON file, of ImageJ ROIs or of a COCO file is one cell of the image at `path`.
 
-    An outline may reach over the image's border by a pixel, as they are drawn by hand. Classes of GeoJSON and groups
-    of ROIs are kinds, where there are several.
+    An outline may reach over the image's border by a pixel, as they are drawn by hand. Classes of GeoJSON, groups of
+    ROIs and categories of COCO are kinds, where there are several.
 
     Raises:
         FsisError: a file that cannot be read, or an outline outside the image.
     """
-    is_roi = pathlib.Path(outlines).suffix.lower() in (".zip", ".roi")
-    boxes, kinds = zip(*(read_roi_boxes(outlines) if is_roi else read_geojson_boxes(outlines)), strict=True)
     with opener(path) as image:
         height, width = image.shape[:2]
+    boxes, kinds = zip(*_outlined(outlines, path, (height, width)), strict=True)
     limits = np.array([width, height, width, height], float)
     drawn = np.array(boxes)
     near = np.all((drawn >= -1) & (drawn <= limits + 1), axis=1)
@@ -175,6 +157,13 @@ def outlined_examples(outlines: str, path: str, opener: Opener) -> list[Example]
             "give each a class, or none"
         )
     return [dataclasses.replace(example, kind=kind) for example, kind in zip(examples, kinds, strict=True)]
+
+
+def _outlined(outlines: str, path: str, size: Size) -> list[tuple[Box, str]]:
+    """The box of each outline, and its class."""
+    if pathlib.Path(outlines).suffix.lower() in (".zip", ".roi"):
+        return read_roi_boxes(outlines)
+    return read_coco_boxes(outlines, path, size) if is_coco(outlines) else read_geojson_boxes(outlines)
 
 
 def encode_examples(segmenter: Segmenter, examples: Sequence[Example], category: str | None = None) -> References:

@@ -1,18 +1,18 @@
 """The public Python interface: show one to five crops of a cell, segment every cell like it in any image.
 
     segmenter = Segmenter.from_pretrained()
-    references = segmenter.encode_references([crop])
+    references = segmenter.encode_boxes(image, [(120, 80, 164, 131)])
     instances = segmenter.segment(image, references)
 
-References are encoded once and reused for any number of images and tiles. A closed-set detector
-(`config.model.classes`) takes none: `segmenter.segment(image)` finds the instances of all its categories. A large image
-is read in tiles (`tiling.py`). Host and device work at the same time, over tiles and images: the device is given one
-batch ahead (JAX returns at once), and the host reads, resizes and pastes meanwhile. Several devices take turns.
+References, boxes in an image or crops (`encoder.py`), are encoded once and reused for any number of images and tiles. A
+closed-set detector (`config.model.classes`) takes none: `segmenter.segment(image)` finds the instances of all its
+categories. A large image is read in tiles (`tiling.py`). Host and device work at the same time, over tiles and images:
+the device is given one batch ahead (JAX returns at once), and the host reads, resizes and pastes meanwhile. Several
+devices take turns.
 """
 
 import collections
 import copy
-import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -25,21 +25,19 @@ from fsis_jax.checkpoints.learnt import Learnt
 from fsis_jax.checkpoints.weights import Trained, find_weights, load_weights
 from fsis_jax.inference.augmentation import Variant
 from fsis_jax.inference.causes import warn_of_sizes
-from fsis_jax.inference.encoding import encode_crops
+from fsis_jax.inference.encoder import Encoder
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J, Job, TileBatch, Work
 from fsis_jax.inference.pasting import nothing_found, paste_tile
 from fsis_jax.inference.programs import Network
-from fsis_jax.inference.references import NO_REFERENCES, References, check_encoded, shown_to_closed_set
+from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
 from fsis_jax.inference.tile_plan import TilePlan, plan_each_size, plan_tiles
 from fsis_jax.inference.tiling import Tile
 from fsis_jax.io.atomic import user_path
-from fsis_jax.io.given import ImageLike, as_crops, as_image, known_pixel_size
-from fsis_jax.io.intensity import Image, Stretch
+from fsis_jax.io.given import ImageLike, as_image, known_pixel_size
 from fsis_jax.models.detection import Detections
 from fsis_jax.models.detector import Detector
-from fsis_jax.preprocess.transform_config import transform_config
 from fsis_jax.pretrained import default_weights
 
 DEFAULT_MIN_SCORE = 0.5
@@ -48,7 +46,7 @@ GPU_TILE_BATCH = 4
 """Tiles in one call of a device other than a CPU, unless told otherwise."""
 
 
-class Segmenter:
+class Segmenter(Encoder):
     """A trained detector with its preprocessing.
 
     Args:
@@ -74,16 +72,11 @@ class Segmenter:
         self.learnt = learnt
         self._graph, state = nnx.split(model)
         self._state = jax.device_put(state)
-        self.config = config
+        super().__init__(Network(self._graph, self._state, devices), config)
         self.min_score = min_score
         self.tile_batch = tile_batch or (1 if jax.default_backend() == "cpu" else GPU_TILE_BATCH)
         self.variants = tuple(variants)
-        self.names: tuple[str, ...] = tuple(config.model.classes)
-        """The categories of a closed-set detector; () of one that is shown references."""
-        self._network = Network(self._graph, self._state, devices)
-        self._transform = transform_config(config)
         self._offset = model.offset
-        self._told: set[str] = set()
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str]) -> "Segmenter":
@@ -135,62 +128,6 @@ class Segmenter:
     def model(self) -> Detector:
         """A detector of the same parameters, to look inside; what is done to it changes nothing here."""
         return nnx.merge(self._graph, self._state)
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """The same for models that see references and images alike: of parameters, architecture and preprocessing."""
-        described = [self.config.model.to_json_best_effort(sort_keys=True), repr(self._transform)]
-        return self._network.digest("\n".join(described))
-
-    def encode_references(
-        self,
-        crops: Sequence[ImageLike],
-        *,
-        sides: np.ndarray | None = None,
-        pixel_size: float | None = None,
-        names: Sequence[str] = (),
-        stretches: Sequence[Stretch | None] = (),
-        checked: bool = True,
-    ) -> References:
-        """Encode crops of example cells.
-
-        Args:
-            crops: as `segment` takes images; each one cell without much margin, at the images' magnification.
-            sides: (k, 2), height and width of the cells in pixels; None: of the crops.
-            pixel_size: micrometres per pixel of the sides; images that have theirs may have another magnification.
-            names: of the crops, for messages.
-            stretches: of the images that they were cut from (`stretch_of`), for models that compare brightness
-                (`data.transform.reference_stretch`) and to tell kinds apart; None or (): not known.
-            checked: refuse crops in which nothing is to see, and warn of sizes that the model cannot use well.
-
-        Raises:
-            FsisError: no crop, or one that shows nothing or has less than 2x2 pixels, or a closed-set detector.
-        """
-        if self.names:
-            raise shown_to_closed_set(self.names)
-        names, crops = as_crops(crops, names)
-        pixel_size = known_pixel_size(None, pixel_size)
-        encode = functools.partial(encode_crops, self._network, self._transform, self.fingerprint)
-        encoded = encode(crops, names, stretches, sides, pixel_size=pixel_size, checked=checked)
-        if checked and pixel_size is None:  # else the images' tells their size in these
-            warn_of_sizes(encoded.sides, self._transform, self._told, names)
-        return encoded
-
-    @property
-    def compares_brightness(self) -> bool:
-        """Whether the stretch of the image that a reference is cut from tells the model anything."""
-        return self._transform.reference_stretch != "crop" and self._transform.intensity == "percentile"
-
-    def stretch_of(self, image: Image, sides: np.ndarray) -> Stretch | None:
-        """How an image whose cells have `sides` (k, 2) pixels is stretched, if it is; for `encode_references`."""
-        if self._transform.intensity != "percentile":
-            return None
-        return plan_tiles(image, sides, self.config, self._transform, 0).stretch
-
-    def check_references(self, references: References | None) -> None:
-        """Raise FsisError if another model encoded them, or they are there or not against the model's nature."""
-        like = functools.partial(self._network.encoded_like, size=self._transform.reference_size)
-        check_encoded(references, self.names, self.fingerprint, like)
 
     def segment(
         self,

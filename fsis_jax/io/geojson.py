@@ -72,7 +72,7 @@ def read_geojson_figures(path: str | os.PathLike[str]) -> list[tuple[list[Figure
 def _geometries(path: str | os.PathLike[str]) -> Iterator[tuple[dict[str, Any], str, str]]:
     """The geometry of each feature, its class, and where it is."""
     name = os.fspath(path)
-    content = _read_json(name)
+    content = read_json(name)
     if isinstance(content, dict):
         content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(content, list):
@@ -119,7 +119,12 @@ def _colour(result: Result, row: int) -> Sequence[int]:
     return _COLOUR if result.classes is None else kind_colour(int(result.classes[row]))
 
 
-def _read_json(name: str) -> Any:
+def read_json(name: str) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FsisError: no such file, or no JSON.
+    """
     try:
         with open_file(name) as file:
             data = file.read()

@@ -30,6 +30,7 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.references import References
 from fsis_jax.inference.references_file import load_references
+from fsis_jax.io.coco_boxes import is_coco, read_coco_boxes
 from fsis_jax.io.geojson import read_geojson_boxes
 from fsis_jax.io.rois import read_roi_boxes
 from fsis_jax.io.source import open_image
@@ -112,6 +113,16 @@ def kinds(folder: pathlib.Path) -> Iterator[Kind]:
     feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
     collection = {"type": "FeatureCollection", "features": [feature] * 2}
     yield Kind("GeoJSON", written("a.geojson", json.dumps(collection).encode()), read_geojson_boxes, text)
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 64, "width": 64}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [3, 3, 20, 20.5], "iscrowd": 0}] * 2,
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+
+    def coco(path: pathlib.Path) -> object:
+        return is_coco(path) and read_coco_boxes(path, "a.png", (64, 64))
+
+    yield Kind("COCO boxes", written("instances.json", json.dumps(content).encode()), coco, text)
     features = {level: np.ones((1, 4, 4, 8), np.float32) for level in (2, 3)}
     sides, crops = np.full((2, 2), 20, np.float32), np.zeros((2, 32, 32, 3), np.uint8)
     References({k: _jax(v) for k, v in features.items()}, sides, crops, 0.5, "abc").save(folder / "a.refs")

@@ -131,6 +131,25 @@ def test_outlines_of_qupath_and_imagej(image, tmp_path):
     assert example.size == (15, 20)
 
 
+def test_categories_of_coco_are_kinds(image, tmp_path):
+    content = {
+        "images": [{"id": 1, "file_name": "a:b.tif"}, {"id": 2, "file_name": "other.tif"}],
+        "annotations": [
+            {"image_id": image_id, "category_id": category, "bbox": [x, 5, 20, 15]}
+            for image_id, category, x in ((1, 1, 10), (1, 2, 0), (2, 1, 30))
+        ],
+        "categories": [{"id": 1, "name": "living"}, {"id": 2, "name": "dead"}],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    found = outlined_examples(str(path), image, OPENER)
+    assert [(example.kind, example.size) for example in found] == [("living", (15, 20)), ("dead", (15, 20))]
+    np.testing.assert_array_equal(found[0].crop, PIXELS[5:20, 10:30])
+    del content["annotations"][1]
+    path.write_text(json.dumps(content))
+    assert [example.kind for example in outlined_examples(str(path), image, OPENER)] == [""]  # of one kind, as ever
+
+
 def test_an_outline_may_reach_over_the_border_by_a_pixel(image, tmp_path):
     (example,) = outlined_examples(_geojson(tmp_path, [(-0.5, 5), (30, -1), (60.5, 51)]), image, OPENER)
     assert example.size == (50, 60)

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 from seen import candidates
 
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.example_cells import box_example, encode_examples
 from fsis_jax.inference.instances import CroppedMask, Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
@@ -16,6 +18,7 @@ from fsis_jax.inference.tidying import Tidying
 from fsis_jax.inference.tile_plan import size_groups
 from fsis_jax.inference.tiling import Tile, merge_tiles
 from fsis_jax.inference.traits import TRAITS
+from fsis_jax.io.source import open_image
 from fsis_jax.preprocess.windows import Window
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -37,11 +40,37 @@ def kinds(segmenter, image):
     """References of a bright disc and of a dim one."""
 
     def shown(x, y):
-        sides = np.array([[18, 18]], np.float32)
-        crop = image[y - 9 : y + 9, x - 9 : x + 9]
-        return segmenter.encode_references([crop], stretches=[segmenter.stretch_of(image, sides)])
+        return segmenter.encode_boxes(image, [(x - 9, y - 9, x + 9, y + 9)])
 
     return {"bright": shown(20, 15), "dim": shown(30, 40)}
+
+
+def test_boxes_are_crops_with_the_stretch_of_their_image(segmenter, image, tmp_path):
+    boxes = [(11, 6, 29, 24), (20.5, 30, 39, 50)]
+    found = segmenter.encode_boxes(image, boxes, pixel_size=0.5)
+    sides = np.array([[18, 18], [20, 18.5]], np.float32)
+    crops = [image[6:24, 11:29], image[30:50, 20:39]]
+    stretches = [segmenter.stretch_of(image, sides)] * 2
+    assert found.digest == segmenter.encode_references(crops, sides=sides, pixel_size=0.5, stretches=stretches).digest
+    assert np.isfinite(found.traits).all()
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    examples = [box_example(f"{tmp_path / 'a.png'}:{','.join(map(str, box))}", open_image) for box in boxes]
+    assert encode_examples(segmenter, examples).digest == segmenter.encode_boxes(tmp_path / "a.png", boxes).digest
+
+
+@pytest.mark.parametrize(
+    ("boxes", "problem"),
+    [
+        ([], "boxes of shape"),
+        ([1, 2, 3, 4], "boxes of shape"),
+        ([(1, 2, "x", 4)], "boxes .*: give a list"),
+        ([(5, 5, 20, 20), (9, 9, 9, 20)], "box 2: a box without an area"),
+        ([(60, 5, 81, 20)], "box 1: the box 60,5,81,20 is not inside the image of 80x60 pixels: give pixels of the im"),
+    ],
+)
+def test_boxes_that_show_no_cell_are_refused(segmenter, image, boxes, problem):
+    with pytest.raises(FsisError, match=problem):
+        segmenter.encode_boxes(image, boxes)
 
 
 def test_every_instance_has_a_probability_of_each_kind_and_of_none(segmenter, image, kinds):
