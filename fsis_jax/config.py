@@ -247,6 +247,8 @@ def _model() -> ConfigDict:
     # The score is multiplied by the mask's confidence to this power: the IoU with the true mask that its own
     # probabilities lead one to expect (Mask Scoring R-CNN trains a head to tell it). 0: boxes alone rank.
     model.detections.mask_confidence = 0.0
+    # And by the votes' to this power: their mean probability to lie in a cell, over the mask. Needs model.votes.
+    model.detections.vote_confidence = 0.0
     # Width of the "gaussian".
     model.detections.sigma = 0.5
     # Each box becomes the mean of those that overlap it from this IoU on, weighted by their scores; 0 does not.

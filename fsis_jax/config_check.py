@@ -38,6 +38,7 @@ NEEDS = (
     Need("model.mask_head.kind", ("shared_res5",), "model.box_head.kind", "res5"),
     Need("model.votes.kind", ("dense",), "model.architecture", "fpn"),
     Need("model.votes.kind", ("dense",), "model.legacy_boxes", False),
+    Need("model.detections.vote_confidence", None, "model.votes.kind", "dense"),
     Need("model.detections.legacy_pasting", (True,), "model.legacy_boxes", True),
     Need("model.shifted_mask_references", (True,), "model.fpn.coarsest", 6),
     Need("model.backbone.depth", (18, 34), "model.backbone.deformable", "none", ": such blocks need 50 or more"),

@@ -32,9 +32,14 @@ NONSENSE: dict[type, tuple[Any, ...]] = {
 """What no key may have whose default is of a type."""
 FREE = {"init_from", "data.root"}
 """Keys of any text."""
-ON: dict[str, Any] = {"data.aspect_bounds": (0.5, 2.0), "model.classes": ("cat", "dog"), "eval.mosaics": 2}
+ON: dict[str, Any] = {
+    "data.aspect_bounds": (0.5, 2.0),
+    "model.classes": ("cat", "dog"),
+    "model.detections.vote_confidence": 1.0,
+    "eval.mosaics": 2,
+}
 """A value of each key that needs others whatever its own value is."""
-OTHERS = (True, False, 0, 1, 2, 5, "fpn", "c4", "mlp", "interleaved", "l1", "concat", "reference", "wrong")
+OTHERS = (True, False, 0, 1, 2, 5, "fpn", "c4", "mlp", "interleaved", "l1", "concat", "reference", "wrong", "none")
 """Among these is a second value for whatever a key is needed to be."""
 
 

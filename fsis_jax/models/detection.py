@@ -18,6 +18,7 @@ from fsis_jax.models.detector import Detector, Matched, Pyramid
 from fsis_jax.models.keypoint_head import decode_keypoints
 from fsis_jax.models.res5 import Res5
 from fsis_jax.models.rpn import Proposals
+from fsis_jax.models.votes import pooled_cell
 
 
 @jax.tree_util.register_dataclass
@@ -113,10 +114,13 @@ def detect(
         if model.config.keypoint_head.oks_threshold:
             valid = jax.vmap(lambda *image: _distinct_poses(model, *image))(keypoints, boxes, classes, valid)
     found = Detections(boxes, scores, valid, classes, masks, keypoints, kind_logits)
-    power = model.config.detections.mask_confidence
-    if power and masks is not None:
-        return _ranked(found, scores * mask_confidence(masks) ** power)
-    return found if kind_logits is None else _ranked(found, scores)
+    settings = model.config.detections
+    if masks is None or not (settings.mask_confidence or settings.vote_confidence):
+        return found if kind_logits is None else _ranked(found, scores)
+    scores = scores * mask_confidence(masks) ** settings.mask_confidence
+    if settings.vote_confidence:
+        scores = scores * _vote_confidence(model, seen, boxes, masks, sizes) ** settings.vote_confidence
+    return _ranked(found, scores)
 
 
 def mask_confidence(masks: jax.Array) -> jax.Array:
@@ -128,6 +132,21 @@ def mask_confidence(masks: jax.Array) -> jax.Array:
     shared = jnp.where(inside, masks, 0.0).sum((-2, -1))
     union = jnp.where(inside, 1.0, masks).sum((-2, -1))
     return shared / jnp.maximum(union, 1e-6)
+
+
+def _vote_confidence(
+    model: Detector, seen: Sequence[Sequence[_Seen]], boxes: jax.Array, masks: jax.Array, sizes: jax.Array
+) -> jax.Array:
+    """(B, D) in 0..1, over each mask (B, D, M, M), cut at 0.5, the votes' mean probability to lie in a cell."""
+    inside = (masks > 0.5).astype(jnp.float32)
+
+    def of_view(seen: _Seen) -> jax.Array:
+        assert seen.matched.votes is not None
+        cell = pooled_cell(seen.matched.votes, _rois(model, seen, boxes, sizes), masks.shape[-1])
+        return cell[..., ::-1] if seen.view.flipped else cell
+
+    cell = sum(of_view(of_kinds[0]) for of_kinds in seen) / len(seen)  # all kinds share the votes
+    return (cell * inside).sum((-2, -1)) / jnp.maximum(inside.sum((-2, -1)), 1.0)
 
 
 def _ranked(found: Detections, scores: jax.Array) -> Detections:

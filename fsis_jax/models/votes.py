@@ -9,6 +9,7 @@ tell its heads which part of it belongs to one cell (`pooled_votes`).
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -117,9 +118,7 @@ def pooled_votes(votes: Votes, rois: jax.Array, size: int) -> jax.Array:
     width or height within -1 and 1; and the IoU of the voted box and the roi. All but the first are weighted with cell.
     """
     rois, votes = jax.lax.stop_gradient((rois, votes))
-    cell = jax.nn.sigmoid(votes.cell)
-    if votes.inside is not None:
-        cell = cell * votes.inside
+    cell = _cell(votes)
     read = jnp.concatenate(
         [jnp.stack([cell, cell * jax.nn.sigmoid(votes.quality)], -1), cell[..., None] * votes.boxes], -1
     )
@@ -135,6 +134,17 @@ def pooled_votes(votes: Votes, rois: jax.Array, size: int) -> jax.Array:
         return jnp.concatenate([pooled[..., :2], jnp.clip(beyond, -1, 1) * weight, agreement * weight], -1)
 
     return jax.vmap(of_image)(read, rois)
+
+
+def pooled_cell(votes: Votes, rois: jax.Array, size: int) -> jax.Array:
+    """The probability to lie in a cell, in each roi (B, R, 4) of the canvas: (B, R, size, size) in 0..1."""
+    pool = functools.partial(ops.roi_align, spatial_scale=1 / STRIDE, output_size=size, sampling_ratio=1)
+    return jax.vmap(pool)(_cell(votes)[..., None], rois)[..., 0]
+
+
+def _cell(votes: Votes) -> jax.Array:
+    cell = jax.nn.sigmoid(votes.cell)
+    return cell if votes.inside is None else cell * votes.inside
 
 
 def vote_losses(

@@ -89,6 +89,23 @@ def test_masks_rank_what_is_found(continuous: Detect) -> None:
         np.testing.assert_allclose(ranked.masks[row, :count], plain.masks[row, :count][order], atol=1e-3)
 
 
+def test_votes_rank_what_is_found() -> None:
+    """Each score is lowered by what the votes say of its mask; boxes are the same, in another order."""
+    config = six_levels()
+    config.model.votes.kind = "dense"
+    plain = detector(config)()
+    config.model.detections.vote_confidence = 1.0
+    ranked = detector(config)()
+    valid = plain.valid[0]
+    np.testing.assert_array_equal(ranked.valid[0], valid)
+    assert (np.diff(ranked.scores[0, valid]) <= 0).all()
+    before, after = np.lexsort(plain.boxes[0, valid].T), np.lexsort(ranked.boxes[0, valid].T)
+    np.testing.assert_allclose(ranked.boxes[0, valid][after], plain.boxes[0, valid][before], atol=1e-3)
+    confidence = ranked.scores[0, valid][after] / plain.scores[0, valid][before]
+    assert ((confidence > 0.01) & (confidence < 0.99)).all()
+    assert np.ptp(confidence) > 0.01
+
+
 @pytest.mark.slow
 def test_inclusive_boxes_depend_on_where_they_are_decoded() -> None:
     """A box from 0 to 10 is 11 pixels wide there, one from 0 to 20 is 21: not twice as wide."""

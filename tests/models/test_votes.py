@@ -11,7 +11,7 @@ from tiny_detector import tiny_batch, tiny_config, tiny_detector
 
 from fsis_jax.models.objective import training_losses
 from fsis_jax.models.targets import Roles
-from fsis_jax.models.votes import CHANNELS, VoteHead, Votes, pooled_votes, propose_votes, vote_losses
+from fsis_jax.models.votes import CHANNELS, VoteHead, Votes, pooled_cell, pooled_votes, propose_votes, vote_losses
 
 SIZE = (16, 16)
 """Of the votes; the image has 32 x 32 pixels."""
@@ -92,6 +92,14 @@ def test_pooled_votes_by_hand():
     np.testing.assert_allclose(alone[1, 1:3], [[1, 1, 0, 0, 0, 0, 1]] * 2, atol=0.01)
     empty = np.asarray(pooled_votes(right_votes(), jnp.array([[[4.0, 20, 24, 30]]]), 4)[0, 0])
     np.testing.assert_allclose(empty, 0, atol=0.01)
+
+
+def test_how_much_of_a_roi_the_votes_say_is_cell_by_hand():
+    rois = jnp.array([[[4.0, 4, 24, 16], [4, 10, 24, 22], [4, 20, 24, 30]]])  # both rods, one and as much beside, none
+    cell = np.asarray(pooled_cell(right_votes(), rois, 6)[0])
+    assert cell.shape == (3, 6, 6)
+    np.testing.assert_allclose(cell[:, :, 1:5].mean((1, 2)), [1, 0.5, 0], atol=0.02)
+    np.testing.assert_allclose(cell[1, :2, 1:5], 1, atol=0.02)
 
 
 def test_the_head_learns_two_rods_that_touch(quick_compile):
