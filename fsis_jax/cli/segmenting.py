@@ -44,7 +44,8 @@ def segment_parser() -> Parser:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="PNG, JPEG, TIFF, OME-TIFF, OME-Zarr or a whole slide; a folder of them; or a pattern like 'plate/*.tif'",
+        help="PNG, JPEG, TIFF, OME-TIFF, OME-Zarr, .czi, .nd2, .lif, .ims or a whole slide; a folder of them; or a "
+        "pattern like 'plate/*.tif'",
     )
     add_references(parser)
     parser.add_argument(

@@ -8,12 +8,17 @@ import re
 from collections.abc import Iterable
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.czi import CZI_SUFFIX
 from fsis_jax.io.ome_zarr import images_in, is_zarr
 from fsis_jax.io.outputs import FILES
 from fsis_jax.io.slides import SLIDE_SUFFIXES
 from fsis_jax.io.unread import is_hidden, is_in_zarr, unread_kinds
+from fsis_jax.io.vendor import VENDOR_SUFFIXES
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".btf", ".tf8", ".lsm", ".qptiff", ".zarr", *SLIDE_SUFFIXES)
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".btf", ".tf8", ".lsm", ".qptiff", ".zarr"),
+    *(*SLIDE_SUFFIXES, CZI_SUFFIX, *VENDOR_SUFFIXES),
+)
 """Suffixes of images that are taken from a folder; more are read when they are named."""
 _OURS = tuple(FILES[kind].format("") for kind in ("labels", "overlay"))
 

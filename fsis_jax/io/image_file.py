@@ -134,6 +134,10 @@ class ImageFile:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return self._plane.__array__(dtype, copy)
 
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Have `close` called once, after the planes are closed."""
+        self._close = close
+
     def close(self) -> None:
         for plane in (self._plane, *self.coarser):
             plane.close()

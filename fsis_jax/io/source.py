@@ -6,15 +6,17 @@ import pathlib
 import numpy as np
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.czi import CZI_SUFFIX, open_czi
 from fsis_jax.io.decoding import WHOLE_HEADS, read_head, read_image, read_labels
 from fsis_jax.io.image_file import ImageFile, Plane
 from fsis_jax.io.ome_zarr import is_zarr, open_ome_zarr
 from fsis_jax.io.planes import Listed, Wanted, choose_plane, choose_series
 from fsis_jax.io.slides import SLIDE_SUFFIXES, is_readable_slide, open_slide, unreadable_slide
 from fsis_jax.io.tiff import TIFF_HEADS, open_tiff
+from fsis_jax.io.vendor import VENDOR_SUFFIXES, open_vendor
 
 _FOREIGN_SUFFIXES = (
-    *(".czi", ".lif", ".lof", ".xlef", ".nd2", ".nd", ".oib", ".oif", ".oir", ".vsi", ".ets", ".zvi", ".ims", ".dv"),
+    *(".lof", ".xlef", ".nd", ".oib", ".oif", ".oir", ".vsi", ".ets", ".zvi", ".dv"),
     *(".r3d", ".dcm", ".dicom", ".mrc", ".ics", ".ids", ".sld", ".sldy", ".spe", ".ipl", ".h5", ".hdf5", ".c01"),
 )
 """Suffixes of formats that Fiji reads and we do not."""
@@ -31,8 +33,9 @@ def open_image(
 ) -> ImageFile:
     """Open an image file so that only the windows that are sliced of it are read.
 
-    TIFF in all its dialects, OME-Zarr (a folder) and whole slides are read part by part; PNG and JPEG are decoded here
-    and kept in memory until the file is closed. Three channels or samples are red, green and blue, whatever their
+    TIFF in all its dialects, OME-Zarr (a folder), whole slides and files of microscope makers (.czi, and with the extra
+    `vendor` .nd2, .lif and .ims) are read part by part; PNG and JPEG are decoded here and kept in memory until the file
+    is closed. Three channels or samples are red, green and blue, whatever their
     dtype, unless `channel` chooses one.
 
     Args:
@@ -61,6 +64,8 @@ def open_image(
         return open_tiff(name, name, wanted)
     if suffix in SLIDE_SUFFIXES:  # before its content is looked at: some are a JPEG beside the slide's data
         raise unreadable_slide(name)
+    if suffix in (CZI_SUFFIX, *VENDOR_SUFFIXES) and not head.startswith(WHOLE_HEADS):
+        return open_czi(name, wanted) if suffix == CZI_SUFFIX else open_vendor(name, wanted)
     if suffix in _FOREIGN_SUFFIXES and not head.startswith(WHOLE_HEADS):
         remedy = "export it as OME-TIFF (Fiji: Plugins > Bio-Formats > Bio-Formats Exporter)"
         raise FsisError(f"{name}: {suffix} files are not read: {remedy}")

@@ -1,10 +1,12 @@
 """What is fuzzed: files of every kind that fsis reads, as our own writers and the common libraries make them."""
 
 import dataclasses
+import importlib.util
 import io
 import json
 import pathlib
 import pickle
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -36,6 +38,9 @@ from fsis_jax.io.rois import read_roi_boxes
 from fsis_jax.io.source import open_image
 from fsis_jax.recipes import compact_config
 from fsis_jax.synthetic.generate import generate
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "io"))
+from vendor_files import write_czi, write_ims, write_lif, write_nd2
 
 Read = Callable[[pathlib.Path], object]
 
@@ -98,6 +103,16 @@ def kinds(folder: pathlib.Path) -> Iterator[Kind]:
     yield Kind("TIFF", tiff("imagej.tif", stack, imagej=True, metadata={"axes": "ZYX", "unit": "um"}), image, mixed)
     channels = {"axes": "CYX", "Channel": {"Name": ["a", "b", "c"]}, "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     yield Kind("OME-TIFF", tiff("a.ome.tif", stack, metadata=channels), image, mixed)
+    wide = grey.astype(np.uint16)
+    tiles = [(wide[:, x : x + 65], {"X": x, "Y": 0, "M": x // 65}, 5) for x in (0, 65)]
+    yield Kind("CZI", write_czi(folder / "a.czi", tiles), image, mixed)
+    for name, package, write in (
+        ("a.nd2", "nd2", lambda path: write_nd2(path, wide[None, ..., None], micrometres=0.5)),
+        ("a.lif", "liffile", lambda path: write_lif(path, {"a": (wide, "YX")})),
+        ("a.ims", "h5py", lambda path: write_ims(path, wide[None, None, None])),
+    ):
+        if importlib.util.find_spec(package):
+            yield Kind(name[2:].upper(), write(folder / name), image, mixed)
     for zarr_format in 2, 3:
         path = _zarr(folder / f"{zarr_format}.zarr", grey, zarr_format)
         files = tuple(sorted(file for file in path.rglob("*") if file.is_file()))

@@ -50,7 +50,7 @@ def test_jpeg(tmp_path):
         np.testing.assert_allclose(image[0:20, 10:99].astype(int), np.full((20, 20, 3), 77), atol=2)
 
 
-@pytest.mark.parametrize("name", ["a.czi", "b.ND2", "c.lif", "d.vsi", "e.dcm"])
+@pytest.mark.parametrize("name", ["a.oib", "b.OIR", "c.lof", "d.vsi", "e.dcm"])
 def test_formats_of_microscopes_are_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"anything")
     suffix = name[1:].lower()
@@ -129,11 +129,11 @@ def test_image_files_are_listed_once_and_named_ones_always(tmp_path, monkeypatch
 
 
 def test_what_is_not_read_is_told_in_a_line(tmp_path, caplog):
-    for name in ("a.png", "a.bmp", "B.BMP", "c.czi", "README", ".DS_Store", "._a.png", "x-labels.tif", ".e.tif"):
+    for name in ("a.png", "a.bmp", "B.BMP", "c.oir", "README", ".DS_Store", "._a.png", "x-labels.tif", ".e.tif"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "more").mkdir()
     assert image_files([str(tmp_path)]) == [f"{tmp_path}/a.png"]
-    told = "-labels.tif (1), .bmp (2), .czi (1), folder (1), hidden .tif (1), without a suffix (1)"
+    told = "-labels.tif (1), .bmp (2), .oir (1), folder (1), hidden .tif (1), without a suffix (1)"
     assert caplog.messages == [f"{tmp_path}: 7 entries are not read: {told}"]
     (tmp_path / "a.png").unlink()
     with pytest.raises(
