@@ -199,3 +199,31 @@ def overfit_config(side: int, classes: tuple[str, ...] = ()) -> ConfigDict:
     config.training.steps = 200
     config.training.checkpoint_every = 100
     return config
+
+
+def few_images_config(config: ConfigDict, init_from: str) -> ConfigDict:
+    """What a model goes on learning with from a few images of one's own, such as ten that were corrected.
+
+    Args:
+        config: of the model.
+        init_from: the model: a shipped name, a weights file or a run.
+
+    Returns:
+        A config of its own, with small steps: thirty for each image do (`suited_steps`).
+    """
+    config = ConfigDict(config)
+    config.init_from = init_from
+    config.debug = False
+    config.data.synthetic = False
+    config.data.root = "data/corrected"
+    config.data.fold = 0
+    config.data.workers = 0
+    config.data.validation_fraction = 0.1
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.warmup_steps = 20
+    config.training.steps = 300
+    config.training.checkpoint_every = 100
+    config.training.validate_every = 1
+    config.eval.split = "all"
+    config.eval.repeats = 1
+    return config

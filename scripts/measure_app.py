@@ -120,8 +120,7 @@ def outlines(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, s
     found = Instances(np.array([crop.extent for crop in crops], np.float32), scores, crops, (SIDE, SIDE))
     references = (Reference(path, box),)
     state = State(references, {path: Result(found, references)})
-    fingerprint = Segmenter.from_pretrained(checkpoint).fingerprint
-    write_session(folder / "fsis-app/session.json", state, Filters(0.0), path, fingerprint)
+    write_session(folder / "fsis-app/session.json", state, Filters(0.0), path, checkpoint)
     with running_app(folder, [path, "--checkpoint", checkpoint], SECONDS) as (address, _):
         tab = Tab(browser, address, SIZE)
         tab.wait_for("count", f"^{OUTLINES} ")

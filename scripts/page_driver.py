@@ -39,8 +39,8 @@ _PLACE = """
 }
 """
 _DRAWN = """
-(colour) => {
-  const layer = fsisModel("picture").renderers.find((each) => each.glyph.line_color?.value == colour);
+(name) => {
+  const layer = fsisModel("picture").renderers.find((each) => each.name == name);
   const {xs, ys} = layer.data_source.data;
   return [...layer.view.filter.indices].map((row) => [row, [...xs[row]], [...ys[row]]]);
 }

@@ -1,6 +1,6 @@
 """The widgets of the page and where they are; what they do says `page.py`."""
 
-from typing import Any
+from typing import Any, get_args
 
 from bokeh.layouts import column, row
 from bokeh.models import (
@@ -20,16 +20,19 @@ from bokeh.models import (
 
 from fsis_jax.app.histogram import Histogram
 from fsis_jax.app.style import SIDE, TOP, WIDGET
+from fsis_jax.interactive.pointing import Tool
 from fsis_jax.interactive.receiving import MOST_BYTES
 from fsis_jax.io.outputs import DEFAULT, FILES
 
-TOOLS = ("Move", "Show an example", "Mark wrong", "Mark right", "Delete", "Add a missed cell")
-MOVE, EXAMPLE, WRONG, RIGHT, DELETE, ADD = range(len(TOOLS))
+TOOLS: tuple[Tool, ...] = get_args(Tool)
+EXAMPLE, ADD = TOOLS.index("example"), TOOLS.index("add")
+_NAMES = ("Move", "Show an example", "Mark wrong", "Mark right", "Other kind", "Delete", "Add a missed cell")
 HINTS = (
     "Drag to move, turn the wheel to zoom, double-click to see all of the image.",
     "Drag a box around a typical cell, tight on all sides; one to five are usual. A click on a box takes it away.",
     "Click on outlines that are no such cell; they turn red and no longer count. Click again to take it back.",
     "Click on outlines that are right: they count whatever the sliders say. Click again to take it back.",
+    "Click on outlines that are of the kind chosen on the left. Click again to take it back.",
     "Click on outlines, or on cells that you added, to delete them.",
     "Drag a box around a cell that was missed.",
 )
@@ -50,6 +53,7 @@ class Controls:
         self.asked = TextInput(name="asked", visible=False)
         """What is asked for by what is no widget."""
         self.crops = self.text(name="crops")
+        self.kind = self._styled(TextInput(placeholder="another kind: its name, and Enter", name="kind"))
         self.view = self._button("Segment view")
         self.whole = self._button("Segment image", primary=True)
         self.all = self._button("Segment all")
@@ -65,21 +69,24 @@ class Controls:
         self.export = self._button("Export image", primary=True)
         self.export_all = self._button("Export all")
         self.training = self._button("Training data")
+        self.tune = self._styled(Button(label="Fine-tune on my corrections", sizing_mode="stretch_width"))
+        self.model = self._styled(Select(options=[], name="model", visible=False))
         self.written = self.text(name="written")
         self.command = self.text(name="command")
-        self.tool = self._styled(RadioButtonGroup(labels=list(TOOLS), active=EXAMPLE))
+        self.tool = self._styled(RadioButtonGroup(labels=list(_NAMES), active=EXAMPLE))
         self.undo, self.redo = (self._styled(Button(label=label, width=60)) for label in ("Undo", "Redo"))
         self.fit = self._styled(Button(label="See all", width=72))
         self.message = self.text(name="message")
         wide: Any = {"sizing_mode": "stretch_width", "spacing": 6}
         parts: list[UIElement] = [
             self.image, row(self.text(_CHOOSE, width=104), self.place, **wide), self.asked,
-            self._heading("1", "Show what to look for"), self.crops,
+            self._heading("1", "Show what to look for"), self.crops, self.kind,
             self._heading("2", "Segment"), row(self.view, self.whole, self.all, **wide), self.at_once,
             row(self.work, self.stop, **wide),
             self._heading("3", "Look and correct"), self.count, self.score, self.sizes.plot, self.area,
             self._heading("4", "Take away"), self.kinds, row(self.export, self.export_all, self.training, **wide),
             self.written, self.command,
+            self._heading("5", "Let the model learn"), self.tune, self.model,
         ]  # fmt: skip
         side = column(
             *parts, width=_SIDE, sizing_mode="stretch_height", spacing=5, stylesheets=[InlineStyleSheet(css=SIDE)]

@@ -8,21 +8,25 @@ from typing import Any
 import numpy as np
 from bokeh.document import Document
 
-from fsis_jax.app.controls import ADD, DELETE, EXAMPLE, HINTS, RIGHT, WRONG, Controls
+from fsis_jax.app.controls import ADD, EXAMPLE, HINTS, TOOLS, Controls
 from fsis_jax.app.histogram import end_of
-from fsis_jax.app.picture import Picture
+from fsis_jax.app.picture import Picture, Shown
 from fsis_jax.app.style import PAGE
 from fsis_jax.app.texts import Crops, counts, short, work
 from fsis_jax.errors import FsisError
 from fsis_jax.interactive.exporting import command, export_images, export_training_data
+from fsis_jax.interactive.fine_tuning import fine_tune
+from fsis_jax.interactive.kinds import colour, title
+from fsis_jax.interactive.opening import Opening
+from fsis_jax.interactive.pointing import box_drawn, clicked
 from fsis_jax.interactive.receiving import MOST_BYTES
 from fsis_jax.interactive.session import Session
-from fsis_jax.interactive.state import Filters, Result, Verdict
+from fsis_jax.interactive.state import NOT_THIS, Filters, Result
 from fsis_jax.interactive.task import Task
 from fsis_jax.interactive.view import View
-from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.outputs import FILES
+from fsis_jax.pretrained import default_weights
 
 _PAUSE = 120
 """Milliseconds between a move and the reading of what is then seen, and between two looks at the work's progress."""
@@ -44,9 +48,9 @@ class Page:
 
     def __init__(self, document: Document, session: Session) -> None:
         self._document, self._session = document, session
-        self._path = ""
-        self._image: ImageFile | None = None
+        self._path = self._kind = ""
         self._view: View | None = None
+        self._opening: Opening | None = None
         self._moving = self._refreshing = self._again = self._due = False
         self._told: Task | None = None
         self._sized: Result | None = None
@@ -58,6 +62,7 @@ class Page:
         document.template = PAGE
         document.template_variables["most_bytes"] = MOST_BYTES
         document.add_root(self._controls.root)
+        document.add_periodic_callback(self._guarded(self._look_at_opening), _PAUSE)
         document.add_periodic_callback(self._look_at_work, _PAUSE)
         document.add_periodic_callback(self._guarded(session.save_changes), _SAVE)
         document.on_session_destroyed(self._closed)
@@ -65,7 +70,7 @@ class Page:
         self._list()
         images = [path for path, _ in self._controls.image.options]
         if images:
-            self._guarded(self._open)(session.looked_at if session.looked_at in images else images[0])
+            self._open(session.looked_at if session.looked_at in images else images[0])
         else:
             self._tell("No images here: open a file, or drop some on the page.")
         self._refresh()
@@ -74,8 +79,9 @@ class Page:
         """What is called when somebody uses the widgets."""
         controls, session = self._controls, self._session
         for widget in (controls.image, controls.place):
-            widget.on_change("value", lambda attr, old, new: self._choose(new))
+            widget.on_change("value", lambda attr, old, new: self._open(new))
         controls.asked.on_change("value", lambda attr, old, new: self._guarded(self._do)(new))
+        controls.kind.on_change("value", lambda attr, old, new: self._guarded(self._add_kind)(new))
         controls.tool.js_on_change("active", self._picture.drag_js(f"n == {EXAMPLE} || n == {ADD}"))
         controls.tool.on_change("active", lambda attr, old, new: self._tell(HINTS[new]))
         self._picture.follow(self._document, controls.score, controls.area)
@@ -89,11 +95,13 @@ class Page:
             (controls.export, lambda: export_images(session, [self._opened()], self._chosen())),
             (controls.export_all, lambda: export_images(session, self._finished(), self._chosen())),
             (controls.training, lambda: export_training_data(session)),
+            (controls.tune, lambda: fine_tune(session)),
             (controls.undo, session.undo),
             (controls.redo, session.redo),
             (controls.fit, self._picture.fit),
         ):
             button.on_click(self._pressed(act))
+        controls.model.on_change("value", lambda attr, old, new: self._guarded(self._choose_model)(new))
         controls.kinds.on_change("active", lambda attr, old, new: self._refresh())
 
     def _guarded(self, act: Callable[..., object]) -> Callable[..., None]:
@@ -118,27 +126,59 @@ class Page:
             self._open(about)
         elif verb == "forget" and about.isdecimal():
             self._session.remove_reference(int(about))
+        else:
+            row, _, name = about.partition(" ")
+            kinds = [*self._session.state.kinds, NOT_THIS]
+            if not row.isdecimal() or int(row) >= len(kinds):
+                return
+            kind = kinds[int(row)]
+            if verb == "kind":
+                self._choose_kind(kind)
+            elif verb == "rename":
+                self._session.rename_kind(kind, name)
+                self._choose_kind(name.strip() if kind == self._kind else self._kind)
+            elif verb == "drop":
+                self._session.remove_kind(kind)
 
-    def _choose(self, path: str) -> None:
-        """Say so before an image is opened: of a slide without coarser levels all is read."""
-        if path not in ("", self._path):
-            self._tell(f"{short(path)}: it is opened ...")
-            self._document.add_timeout_callback(lambda: self._chose(path), _PAUSE)
+    def _add_kind(self, name: str) -> None:
+        if name.strip():
+            self._controls.kind.value = ""
+            self._session.add_kind(name)
+            self._controls.tool.active = EXAMPLE
+            self._choose_kind(name.strip())
 
-    def _chose(self, path: str) -> None:
-        if path not in ("", self._path):
-            self._guarded(self._open)(path)
+    def _choose_kind(self, kind: str) -> None:
+        """What the next boxes and clicks are about."""
+        self._kind = kind
+        name = title(kind, self._session.state.kinds, self._session.settings.category)
+        self._tell(f"{name}: {HINTS[self._controls.tool.active]}")
+        self._refresh()
+
+    @property
+    def _chosen_kind(self) -> str:
+        """The one chosen last, if it is there still, or the first."""
+        kinds = self._session.state.kinds
+        return self._kind if self._kind in (*kinds, NOT_THIS) else kinds[0]
 
     def _open(self, path: str) -> None:
-        image = self._session.open(path)
-        try:
-            view = View(image)
-        except FsisError:
-            image.close()
-            raise
-        if self._image is not None:
-            self._image.close()
-        self._image, self._view, self._path = image, view, self._session.folders.allowed(path)
+        """Begin to open an image: of a slide without coarser levels all is read."""
+        if path in ("", self._path) or (self._opening is not None and self._opening.path == path):
+            return
+        if self._opening is not None:
+            self._opening.drop()
+        self._opening = Opening(path, self._session.open)
+        self._tell(f"{short(path)}: it is opened ...")
+
+    def _look_at_opening(self) -> None:
+        """Show the image that was asked for, once it is open."""
+        opening = self._opening
+        if opening is None or not opening.done:
+            return
+        self._opening = None
+        view = opening.view()
+        if self._view is not None:
+            self._view.image.close()
+        self._view, self._path = view, self._session.folders.allowed(opening.path)
         self._session.looked_at = self._path
         self._list()
         self._controls.image.value = self._path
@@ -163,37 +203,18 @@ class Page:
         return [path for path in self._images() if self._session.is_finished(path)]
 
     def _boxed(self, box: Box) -> None:
-        tool = self._controls.tool.active
-        if tool == EXAMPLE:
-            self._session.add_reference(self._opened(), box)
-            x1, y1, x2, y2 = self._seen()
-            if self._controls.at_once.active and (x2 - x1) * (y2 - y1) <= _AT_ONCE:
-                self._again = True
-                self._stopped()
-        elif tool == ADD:
-            known = self._session.add_cell(self._opened(), box)
-            self._tell(
-                "Added, with the outline that the model has for it."
-                if known
-                else "Added as an ellipse: the model has no outline there."
-            )
+        tool = TOOLS[self._controls.tool.active]
+        told = box_drawn(self._session, self._opened(), box, tool, self._chosen_kind)
+        if told:
+            self._tell(told)
+        x1, y1, x2, y2 = self._seen()
+        if tool == "example" and self._controls.at_once.active and (x2 - x1) * (y2 - y1) <= _AT_ONCE:
+            self._again = True
+            self._stopped()
 
     def _clicked(self, x: float, y: float) -> None:
-        tool, session, result = self._controls.tool.active, self._session, self._session.result(self._path)
-        if tool == EXAMPLE:
-            for number, reference in enumerate(session.state.references):
-                x1, y1, x2, y2 = reference.box
-                if reference.image == self._path and x1 <= x <= x2 and y1 <= y <= y2:
-                    session.remove_reference(number)
-                    return
-        said: dict[int, Verdict] = {WRONG: "wrong", RIGHT: "right", DELETE: "deleted"}
-        if result is None or tool not in said:
-            return
-        added, found = result.added_at(x, y), result.instance_at(x, y, session.filters)
-        if added is not None and tool != RIGHT:
-            session.remove_cell(self._path, added)
-        elif found is not None:
-            session.mark(self._path, found, None if result.verdicts.get(found) == said[tool] else said[tool])
+        if self._path:
+            clicked(self._session, self._path, x, y, TOOLS[self._controls.tool.active], self._chosen_kind)
 
     def _filtered(self) -> None:
         if not self._refreshing:
@@ -201,6 +222,10 @@ class Page:
             least, most = area.value
             least, most = least if least > area.start else 0.0, most if most < area.end else np.inf
             self._session.set_filters(Filters(round(self._controls.score.value, 4), least, most))
+
+    def _choose_model(self, checkpoint: str) -> None:
+        if not self._refreshing and checkpoint != (self._session.checkpoint or ""):
+            self._session.choose_model(checkpoint or None)
 
     def _stopped(self) -> None:
         if self._session.task is not None:
@@ -252,7 +277,7 @@ class Page:
             controls.work.text = text
         if controls.stop.visible != running:
             controls.stop.visible = running
-        for button in (controls.view, controls.whole, controls.all):
+        for button in (controls.view, controls.whole, controls.all, controls.model):
             if button.disabled != running:
                 button.disabled = running
         if task is not None and not running and task is not self._told:
@@ -272,13 +297,17 @@ class Page:
             if controls.area.end != end:
                 controls.area.update(end=end, value=(0.0, end))
         controls.area.value = (filters.min_area, min(filters.max_area, controls.area.end))
+        models = [(name or "", f"model: {short(name or default_weights())}") for name in session.models()]
+        controls.model.update(options=models, value=session.checkpoint or "", visible=len(models) > 1)
         self._refreshing = False
         controls.undo.disabled = not session.history.can_undo
         controls.redo.disabled = not session.history.can_redo
         controls.export.disabled = not session.is_finished(self._path)
         controls.export_all.disabled = not self._finished()
-        controls.training.disabled = not any(each.verdicts or each.added for each in session.state.results.values())
-        controls.crops.text = self._crops.text(self._path, self._view)
+        corrected = any(each.verdicts or each.added for each in session.state.results.values())
+        controls.training.disabled = controls.tune.disabled = not corrected
+        controls.crops.text = self._crops.text(self._path, self._view, self._chosen_kind)
+        self._picture.draw_boxes_in(colour(self._chosen_kind, session.state.kinds))
         controls.count.text = counts(session, result)
         controls.command.text = self._command()
         self._look_at_work()
@@ -292,8 +321,10 @@ class Page:
 
     def _draw(self) -> None:
         session, result = self._session, self._session.result(self._path)
-        boxes = [reference.box for reference in session.state.references if reference.image == self._path]
-        self._picture.draw(result, boxes)
+        examples = [reference for reference in session.state.references if reference.image == self._path]
+        kinds, category = session.state.kinds, session.settings.category
+        shown = Shown(lambda kind: title(kind, kinds, category), lambda kind: colour(kind, kinds))
+        self._picture.draw(result, examples, shown)
         kept = np.zeros(0, bool) if result is None else result.kept(session.filters)
         self._controls.sizes.draw(result, kept, float(self._controls.area.end))
         if self._picture.many:
@@ -304,5 +335,7 @@ class Page:
 
     def _closed(self, _: object) -> None:
         self._session.listeners.remove(self._changed)
-        if self._image is not None:
-            self._image.close()
+        if self._opening is not None:
+            self._opening.drop()
+        if self._view is not None:
+            self._view.image.close()

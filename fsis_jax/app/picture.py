@@ -4,8 +4,8 @@ The part that is seen is read whenever it was moved. All outlines are sent once 
 which of them are drawn is a list of numbers. Of those that the sliders choose, the browser makes it by itself.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from bokeh.document import Document
@@ -28,7 +28,8 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from fsis_jax.inference.instances import Instances
-from fsis_jax.interactive.state import VERDICTS, Result, Verdict
+from fsis_jax.interactive.kinds import WRONG
+from fsis_jax.interactive.state import VERDICTS, Reference, Result, Verdict
 from fsis_jax.interactive.view import View, outline
 from fsis_jax.io.outlines import Box
 
@@ -48,8 +49,20 @@ filter.indices = kept
 """
 """As `Result.kept`, of the instances of which nothing was said."""
 _GROUND = "#101418"
-FOUND, WRONG, SURE, EXAMPLE = "#4ade80", "#ff6b6b", "#38bdf8", "#ffd23f"
-"""Colours: of what was found, what is wrong, what a person says is right, and of the examples."""
+_GLYPH = {"line_color": "colour", "fill_color": "colour", "line_width": 2, "fill_alpha": 0.12}
+_SURE = {"line_width": 4, "fill_alpha": 0.3}
+"""Of what a person says is right."""
+_SIDES = ("left", "right", "top", "bottom")
+_OUTLINES = ("xs", "ys", "score", "area", "kind", "colour")
+FOUND = "found"
+"""Name of the layer of what the sliders choose."""
+
+
+class Shown(NamedTuple):
+    """How kinds are shown: what they are called, and #rrggbb."""
+
+    title: Callable[[str], str]
+    colour: Callable[[str], str]
 
 
 class Picture:
@@ -90,30 +103,27 @@ class Picture:
         self.plot.grid.visible = False
         self._pixels = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
         self.plot.image_rgba("image", "x", "y", "dw", "dh", source=self._pixels)
-        self._outlines = ColumnDataSource({"xs": [], "ys": [], "score": [], "area": []})
+        self._outlines = ColumnDataSource({name: [] for name in _OUTLINES})
         self._said = ColumnDataSource({"place": []})
         """Places among the outlines of those of which something was said."""
-        self._wrong, self._found_ones = self._layer(WRONG, 0.25), self._layer(FOUND, 0.12)
-        self._sure = self._layer(SURE, 0.12)
+        self._wrong = self._layer("wrong", line_color=WRONG, fill_color=WRONG, fill_alpha=0.25, line_dash="dashed")
+        self._found_ones = self._layer(FOUND)
+        self._sure = self._layer("sure", **_SURE)
         self._judged: tuple[tuple[GlyphRenderer, Verdict], ...] = ((self._wrong, "wrong"), (self._sure, "right"))
-        self._added = ColumnDataSource({"xs": [], "ys": [], "score": [], "area": []})
-        added = self.plot.patches(
-            "xs", "ys", source=self._added, line_color=SURE, line_width=2, fill_color=SURE, fill_alpha=0.12
-        )
-        self._boxes = ColumnDataSource({"left": [], "right": [], "top": [], "bottom": []})
-        self.plot.quad(
-            "left", "right", "top", "bottom", source=self._boxes, line_color=EXAMPLE, line_width=2.5, fill_alpha=0
-        )
+        self._added = ColumnDataSource({name: [] for name in _OUTLINES})
+        added = self.plot.patches("xs", "ys", source=self._added, **{**_GLYPH, **_SURE})
+        self._boxes = ColumnDataSource({name: [] for name in (*_SIDES, "colour")})
+        self.plot.quad(*_SIDES, source=self._boxes, line_color="colour", line_width=3, fill_alpha=0)
         hovered = [self._wrong, self._found_ones, self._sure, added]
         self.plot.add_tools(
             HoverTool(
                 renderers=hovered,
-                tooltips=[("score", "@score{0.00}"), ("size", "@area px")],
+                tooltips=[("kind", "@kind"), ("score", "@score{0.00}"), ("size", "@area px")],
                 point_policy="follow_mouse",
             )
         )
         self._pan, self._box = PanTool(), BoxSelectTool(renderers=[])
-        self._box.overlay.line_color, self._box.overlay.fill_alpha = EXAMPLE, 0.1
+        self._box.overlay.fill_alpha = 0.1
         wheel = WheelZoomTool()
         self.plot.add_tools(self._pan, self._box, wheel)
         self.plot.toolbar.active_scroll = wheel
@@ -124,6 +134,10 @@ class Picture:
         self.plot.on_event(SelectionGeometry, lambda event: boxed(_box(event.geometry)) if event.final else None)
         self.plot.on_change("inner_width", lambda attr, old, new: self._resized(new, self._screen[1]))
         self.plot.on_change("inner_height", lambda attr, old, new: self._resized(self._screen[0], new))
+
+    def draw_boxes_in(self, colour: str) -> None:
+        """The colour of boxes that are dragged."""
+        self._box.overlay.line_color = colour
 
     def drag_js(self, boxes: str) -> CustomJS:
         """What a group of buttons does in the browser when it changes: to drag draws a box, or moves the image.
@@ -166,15 +180,15 @@ class Picture:
             self.look_at((0.0, 0.0, float(width), float(height)))
 
     def look_at(self, box: Box) -> None:
-        """Move so that a box is seen, as large as possible."""
+        """Move so that a box is seen, as large as possible; not before the browser has told how large it is."""
         x1, y1, x2, y2 = box
         across, down = self._screen
-        pixel = 1.02 * max((x2 - x1) / across, (y2 - y1) / down) if across and down else 1.0
-        self._place((x1 + x2) / 2, (y1 + y2) / 2, pixel)
+        if across and down:
+            self._place((x1 + x2) / 2, (y1 + y2) / 2, 1.02 * max((x2 - x1) / across, (y2 - y1) / down))
 
     def _place(self, x: float, y: float, pixel: float) -> None:
         """Move so that a point is in the middle, and a pixel of the screen has so many of the image."""
-        across, down = (max(side, 1) for side in self._screen)
+        across, down = self._screen
         self.plot.x_range.update(start=x - across / 2 * pixel, end=x + across / 2 * pixel)
         self.plot.y_range.update(start=y + down / 2 * pixel, end=y - down / 2 * pixel)
         self._moved()
@@ -183,7 +197,7 @@ class Picture:
         """Pixels stay square, and what was seen is seen."""
         before, self._screen = self._screen, (width, height)
         x1, y1, x2, y2 = self.window
-        if 0 in before:
+        if 0 in before or 0 in self._screen:
             self.fit()
         else:
             self._place((x1 + x2) / 2, (y1 + y2) / 2, (y2 - y1) / before[1])
@@ -194,34 +208,37 @@ class Picture:
         Raises:
             FsisError: the image cannot be read.
         """
-        if self._view is None:
+        if self._view is None or 0 in self._screen:
             return
-        picture, (x1, y1, x2, y2) = self._view.picture(self.window, max(self._screen[0], 1))
+        picture, (x1, y1, x2, y2) = self._view.picture(self.window, self._screen[0])
         if not picture.size:
             return
         rgba = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]).view(np.uint32)[..., 0]
         self._pixels.data = {"image": [rgba], "x": [x1], "y": [y1], "dw": [x2 - x1], "dh": [y2 - y1]}
 
-    def draw(self, result: Result | None, boxes: list[Box]) -> None:
+    def draw(self, result: Result | None, examples: Sequence[Reference], shown: Shown) -> None:
         """Outlines of what was found and of what was said of it, and the boxes of examples."""
-        sides = (("left", 0), ("top", 1), ("right", 2), ("bottom", 3))
-        _put(self._boxes, {name: [box[place] for box in boxes] for name, place in sides})
+        boxes: dict[str, list[Any]] = {
+            name: [each.box[place] for each in examples] for name, place in zip(_SIDES, (0, 2, 1, 3), strict=True)
+        }
+        _put(self._boxes, {**boxes, "colour": [shown.colour(each.kind) for each in examples]})
         if result is None:
             self._found, self.many = None, 0
             for source in (self._outlines, self._added):
-                _put(source, {"xs": [], "ys": [], "score": [], "area": []})
+                _put(source, {name: [] for name in _OUTLINES})
             return
-        self._send(result)
+        self._send(result, shown)
         for layer, verdict in self._judged:
             indices = np.flatnonzero(result.judged(verdict)[self._rows]).tolist()
             if layer.view.filter.indices != indices:
                 layer.view.filter.indices = indices
         _put(self._said, {"place": np.flatnonzero(result.judged(*VERDICTS)[self._rows]).tolist()})
-        shapes = [outline(crop) for crop in result.added]
-        areas = [int(np.count_nonzero(crop.mask)) for crop in result.added]
-        _put(self._added, _columns(shapes, [1.0] * len(shapes), areas))
+        shapes = [outline(cell.mask) for cell in result.added]
+        areas = [int(np.count_nonzero(cell.mask.mask)) for cell in result.added]
+        kinds = _named([cell.kind for cell in result.added], shown)
+        _put(self._added, _columns(shapes, [1.0] * len(shapes), areas, kinds))
 
-    def _send(self, result: Result) -> None:
+    def _send(self, result: Result, shown: Shown) -> None:
         """The outlines to the browser, if others than those there are needed."""
         found = result.found
         rows = np.arange(len(found))
@@ -231,22 +248,33 @@ class Picture:
             rows = rows[(boxes[:, 0] < x2) & (boxes[:, 2] > x1) & (boxes[:, 1] < y2) & (boxes[:, 3] > y1)]
         self.many = len(rows) if len(rows) > _MOST else 0
         rows = rows[: 0 if self.many else None]
+        kinds = _named([result.kind_of(row) for row in rows.tolist()], shown)
         if found is self._found and np.array_equal(rows, self._rows):
+            changed = {name: values for name, values in kinds.items() if self._outlines.data[name] != values}
+            if changed:
+                self._outlines.patch({name: [(slice(len(rows)), values)] for name, values in changed.items()})
             return
         self._found, self._rows = found, rows
         shapes = [outline(found.masks[row]) for row in rows.tolist()]
         for layer in (self._wrong, self._sure, self._found_ones):
             layer.view.filter.indices = []
-        self._outlines.data = _columns(shapes, found.scores[rows].tolist(), result.areas[rows].tolist())
+        self._outlines.data = _columns(shapes, found.scores[rows].tolist(), result.areas[rows].tolist(), kinds)
 
-    def _layer(self, colour: str, fill: float) -> GlyphRenderer:
-        """Outlines in one colour, at first none."""
-        glyph = Patches(xs="xs", ys="ys", line_color=colour, line_width=2, fill_color=colour, fill_alpha=fill)
-        return self.plot.add_glyph(self._outlines, glyph, view=CDSView(filter=IndexFilter([])))
+    def _layer(self, name: str, **style: Any) -> GlyphRenderer:
+        """Outlines, at first none."""
+        glyph = Patches(xs="xs", ys="ys", **{**_GLYPH, **style})
+        return self.plot.add_glyph(self._outlines, glyph, view=CDSView(filter=IndexFilter([])), name=name)
 
 
-def _columns(shapes: list[tuple[list[float], list[float]]], scores: list[float], areas: list[int]) -> dict[str, Any]:
-    return {"xs": [xs for xs, _ in shapes], "ys": [ys for _, ys in shapes], "score": scores, "area": areas}
+def _columns(
+    shapes: list[tuple[list[float], list[float]]], scores: list[float], areas: list[int], kinds: dict[str, list[str]]
+) -> dict[str, Any]:
+    return {"xs": [xs for xs, _ in shapes], "ys": [ys for _, ys in shapes], "score": scores, "area": areas, **kinds}
+
+
+def _named(kinds: Sequence[str], shown: Shown) -> dict[str, list[str]]:
+    titles, colours = ({kind: told(kind) for kind in {*kinds}} for told in shown)
+    return {"kind": [titles[kind] for kind in kinds], "colour": [colours[kind] for kind in kinds]}
 
 
 def _put(source: ColumnDataSource, data: dict[str, list[Any]]) -> None:

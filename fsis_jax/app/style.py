@@ -30,6 +30,10 @@ PAGE = """
     fsisModel("asked").value = "";
     fsisModel("asked").value = text;
   }
+  function fsisRename(row, old) {
+    const name = prompt("Name of this kind", old);
+    if (name) fsisAsk(`rename ${row} ${name}`);
+  }
   async function fsisSend(files, most) {
     for (const file of [...files]) {
       if (file.size > most) {
@@ -91,9 +95,21 @@ p { margin: 0; }
 .bad { color: var(--bad); font-size: 13px; overflow-wrap: anywhere; }
 .good { color: var(--good); font-size: 12.5px; overflow-wrap: anywhere; }
 .count { font-size: 24px; font-weight: 600; line-height: 1.1; }
-.crops { display: flex; gap: 6px; flex-wrap: wrap; }
-.crops span { position: relative; width: 48px; height: 48px; }
-.crops img { width: 44px; height: 44px; object-fit: contain; background: #101418; border: 2px solid #ffd23f;
+.kind { display: flex; align-items: center; gap: 4px; min-height: 30px; margin: 0 -6px; padding: 0 6px;
+        border-radius: 6px; }
+.kind.on { background: var(--card); box-shadow: inset 3px 0 0 var(--kind); }
+.kind > button { border: none; background: none; color: var(--soft); font-size: 13px; padding: 2px 3px; cursor: pointer;
+                 opacity: 0; }
+.kind:hover > button, .kind > button:focus { opacity: 1; }
+.kind > button.name { opacity: 1; color: var(--ink); max-width: 150px; overflow: hidden; text-overflow: ellipsis;
+                      white-space: nowrap; }
+.kind.on > button.name { font-weight: 600; }
+.kind > .name i, .legend i { display: inline-block; width: 10px; height: 10px; margin-right: 6px; border-radius: 50%;
+                             background: var(--kind); }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: 13px; }
+.crops { display: flex; gap: 4px; flex-wrap: wrap; margin-left: auto; padding: 2px 0; }
+.crops span { position: relative; width: 36px; height: 36px; }
+.crops img { width: 32px; height: 32px; object-fit: contain; background: #101418; border: 2px solid var(--kind);
              border-radius: 5px; }
 .crops button { position: absolute; right: -4px; top: -4px; width: 17px; height: 17px; padding: 0; border: none;
                 border-radius: 50%; font: 12px/17px sans-serif; background: var(--ink); color: var(--paper);

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import logging
+import pathlib
 import webbrowser
 from collections.abc import Sequence
 
@@ -11,7 +12,8 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.interactive.folders import Folders
-from fsis_jax.interactive.session import UPLOADS, Session
+from fsis_jax.interactive.saved import hold, saved_checkpoint
+from fsis_jax.interactive.session import SESSION_FILE, UPLOADS, Session
 from fsis_jax.io.atomic import check_folder, user_path
 from fsis_jax.pretrained import default_weights
 
@@ -40,7 +42,11 @@ def app_parser() -> Parser:
         metavar="OUT",
         help="folder for results and for the session; one that is there is gone on with",
     )
-    parser.add_argument("--checkpoint", metavar="W", help="the model, and its default, as for `fsis segment`")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="W",
+        help="the model, as for `fsis segment`; default: that of the session in OUT, else as there",
+    )
     add_plane_options(parser)
     parser.add_argument(
         "--pixel-size",
@@ -81,14 +87,21 @@ def app(arguments: Sequence[str]) -> None:
     options = app_parser().parse_args(arguments)
     if importlib.util.find_spec("bokeh") is None:
         raise FsisError('the page needs Bokeh, which is not installed: pip install "fsis_jax[app]"')
+    output = user_path(options.output)
+    check_folder(output)
+    with hold(output):
+        _serve(options, output)
+
+
+def _serve(options: argparse.Namespace, output: pathlib.Path) -> None:
+    """The page of a session, until Ctrl-C."""
     from fsis_jax.app.page import Page
     from fsis_jax.app.server import PageServer, is_local
     from fsis_jax.app.uploads import UPLOAD, UploadHandler
 
-    output = user_path(options.output)
-    check_folder(output)
     folders = Folders(options.images, [output / UPLOADS])
-    checkpoint = options.checkpoint or default_weights()
+    named = options.checkpoint or saved_checkpoint(output / SESSION_FILE)
+    checkpoint = named or default_weights()
     _logger.info(f"loading {checkpoint}")
     settings = OutputSettings(
         channel=options.channel,
@@ -99,7 +112,7 @@ def app(arguments: Sequence[str]) -> None:
         category=options.category,
     )
     segmenter = Segmenter.from_pretrained(checkpoint)
-    session = Session(segmenter, folders, output, settings, checkpoint=options.checkpoint)
+    session = Session(segmenter, folders, output, settings, checkpoint=named)
     if session.load():
         _logger.info(f"going on with the session in {output}")
     uploads = [(UPLOAD, UploadHandler, {"session": session})]
@@ -115,4 +128,5 @@ def app(arguments: Sequence[str]) -> None:
     try:
         server.run()
     finally:
+        session.stop()
         session.save_changes()

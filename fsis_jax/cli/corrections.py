@@ -9,14 +9,10 @@ from fsis_jax.cli.parsing import Parser, add_plane_options
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.corrections import Correction, corrections_in
 from fsis_jax.inference.drawn_cells import read_cells
-from fsis_jax.inference.training_data import CorrectedImage, write_training_data
+from fsis_jax.inference.training_data import CorrectedImage, suited_steps, write_training_data
 from fsis_jax.io.atomic import check_unused, user_path
 from fsis_jax.io.outputs import plane_parts
 from fsis_jax.io.source import open_image
-
-_STEPS_PER_IMAGE = 30
-_FEWEST, _MOST = 150, 3000
-"""Training steps."""
 
 
 def corrections_parser() -> Parser:
@@ -64,10 +60,10 @@ def corrections(arguments: Sequence[str]) -> None:
 
 
 def next_command(folder: str, images: int) -> str:
-    """The training that suits so many images, thirty steps each."""
-    steps = min(max(_STEPS_PER_IMAGE * images, _FEWEST), _MOST)
+    """The training that suits so many images."""
     root = shlex.quote(f"--config.data.root={folder}")
-    return f"fsis train --config configs/few_images.py {root} --config.training.steps={steps} --workdir runs/few_images"
+    steps = f"--config.training.steps={suited_steps(images)}"
+    return f"fsis train --config configs/few_images.py {root} {steps} --workdir runs/few_images"
 
 
 def _chosen(options: argparse.Namespace) -> list[Correction]:

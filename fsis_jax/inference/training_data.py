@@ -26,6 +26,8 @@ _SIDE = 1024
 """Pixels of a window, at most."""
 _LEAST = 12
 """Pixels of a cell that must lie in a window that does not hold all of it."""
+_STEPS_PER_IMAGE = 30
+_FEWEST_STEPS, _MOST_STEPS = 150, 3000
 Window = tuple[int, int, int, int]
 """x1, y1, x2, y2."""
 
@@ -72,6 +74,11 @@ def write_training_data(folder: str | os.PathLike[str], corrected: Iterable[Corr
         if target.exists():
             shutil.rmtree(target)
     return len(windows), sum(map(len, windows.values()))
+
+
+def suited_steps(images: int) -> int:
+    """Training steps that suit so many windows, thirty each, with `few_images_config`."""
+    return min(max(_STEPS_PER_IMAGE * images, _FEWEST_STEPS), _MOST_STEPS)
 
 
 def _write_image(file: pathlib.Path, pixels: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """The `fsis segment` that does without a front end what was done with one."""
 
+import dataclasses
 import os
 import pathlib
 import shlex
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsis_jax.inference.output_settings import OutputSettings
-from fsis_jax.interactive.state import Filters, Reference
+from fsis_jax.interactive.state import NOT_THIS, Filters, Reference
 
 
 def segment_command(
@@ -28,10 +29,15 @@ def segment_command(
         min_score: the model's own, which needs no option.
     """
     parts = ["fsis", "segment", short_path(path)]
-    for reference in references:
-        parts += ["--reference", str(Reference(short_path(reference.image), reference.box))]
+    shown = [dataclasses.replace(reference, image=short_path(reference.image)) for reference in references]
+    for reference in shown:
+        if not reference.kind:
+            parts += ["--reference", str(reference)]
+    for kind in dict.fromkeys(reference.kind for reference in shown if reference.kind):
+        first, *others = [str(reference) for reference in shown if reference.kind == kind]
+        parts += ["--not", first, *others] if kind == NOT_THIS else ["--kind", f"{kind}={first}", *others]
     options = {
-        "--checkpoint": checkpoint,
+        "--checkpoint": None if checkpoint is None else short_path(checkpoint),
         "--channel": settings.channel,
         "--page": settings.page,
         "--series": settings.series,

@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.training_data import CorrectedImage, write_training_data
 from fsis_jax.interactive.command import segment_command, short_path
 from fsis_jax.interactive.session import Session
+from fsis_jax.interactive.state import Result
 from fsis_jax.interactive.task import Task
 from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
 
@@ -90,22 +92,45 @@ def export_training_data(session: Session) -> Task:
     Raises:
         FsisError: nothing was corrected yet, or something else is at work.
     """
+    corrected = corrected_images(session)
+
+    def work(task: Task) -> str:
+        folder, images, cells = write_corrected(session, task, corrected)
+        return f"{short_path(str(folder))}: {cells} cells in {images} images, to train on (--config.data.root)"
+
+    return session.begin("writing training data", work)
+
+
+def corrected_images(session: Session) -> dict[str, Result]:
+    """The results of which something was said, by the paths of their images.
+
+    Raises:
+        FsisError: there is none.
+    """
     corrected = {path: result for path, result in session.state.results.items() if result.verdicts or result.added}
     if not corrected:
         raise FsisError("nothing was corrected yet: mark what is wrong or right, or add what was missed")
+    return corrected
 
-    def images_of(task: Task) -> Iterator[CorrectedImage]:
+
+def write_corrected(session: Session, task: Task, corrected: Mapping[str, Result]) -> tuple[pathlib.Path, int, int]:
+    """Write such images as a folder for training.
+
+    Returns:
+        The folder, and how many windows and cells are in it.
+
+    Raises:
+        FsisError: there is no cell, or an image cannot be read, or the folder cannot be written.
+    """
+
+    def images_of() -> Iterator[CorrectedImage]:
         for number, (path, result) in enumerate(corrected.items()):
             task.advance(number, len(corrected))
             with session.open(path) as image:
                 yield CorrectedImage(image, result.counted(session.filters).without_overlaps(), result.part)
 
-    def work(task: Task) -> str:
-        folder = session.output / TRAINING_FOLDER
-        images, cells = write_training_data(folder, images_of(task))
-        return f"{short_path(str(folder))}: {cells} cells in {images} images, to train on (--config.data.root)"
-
-    return session.begin("writing training data", work)
+    folder = session.output / TRAINING_FOLDER
+    return folder, *write_training_data(folder, images_of())
 
 
 def command(session: Session, path: str, kinds: Sequence[str]) -> str:

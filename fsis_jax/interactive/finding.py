@@ -1,19 +1,20 @@
-"""Segmenting for a session: the whole of an image as `fsis segment` does it, or the tiles that a part of it needs."""
+"""Segmenting for a session: the whole of an image as `fsis segment` does it, or a part of it, sooner."""
 
+import dataclasses
 from collections.abc import Callable
-
-import numpy as np
 
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
+from fsis_jax.inference.pasting import nothing_found
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.tile_plan import plan_each_size
-from fsis_jax.inference.tiling import Tile, merge_scales, merge_tiles
+from fsis_jax.inference.tile_plan import TilePlan, plan_each_size
+from fsis_jax.inference.tiling import Tile, merge_scales, merge_tiles, tiles
 from fsis_jax.io.given import known_pixel_size
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.outlines import Box
 from fsis_jax.preprocess.transform_config import transform_config
+from fsis_jax.preprocess.windows import Window
 
 Advance = Callable[[int, int], None]
 
@@ -38,15 +39,20 @@ def find_in_part(
     tile: int,
     advance: Advance,
 ) -> tuple[Instances, Box]:
-    """The candidates in those tiles of an image that answer for some of a part of it, and the part that these cover.
+    """The candidates whose centre lies in a part of an image, in tiles that are laid over that part alone.
 
-    They are what segmenting the whole image finds there, but for cells at the border of the part: what a tile beyond
-    it knows better of them is not asked.
+    Those of the whole image lie elsewhere, and more of them reach into the part: so a cell here or there is another
+    one when all is segmented. Where the part is the image, or that is read as one tile, all is as `find_all` finds it.
+
+    Returns:
+        Them, and the part that they are of: the one asked for, or the image.
     """
     transform = transform_config(segmenter.config)
-    sides = references.sides_in(known_pixel_size(image, pixel_size))
-    plans = plan_each_size(image, sides, segmenter.config, transform, tile)
-    chosen = [[each for each in plan.tiles if _meet(each, part)] for plan in plans]
+    size = known_pixel_size(image, pixel_size)
+    sides = references.sides_in(size)
+    plans = plan_each_size(image, sides, segmenter.config, transform, tile, references.owners, pixel_size=size)
+    nothing = nothing_found(plans[0], segmenter.config, references)
+    chosen = [_over(part, plan) for plan in plans]
     finished, total = 0, sum(map(len, chosen))
     scales = []
     for plan, layout in zip(plans, chosen, strict=True):
@@ -56,15 +62,40 @@ def find_in_part(
             finished += 1
             pixels = plan.prepare(each)
             if pixels is None:
-                found.append(Instances.none(each.window.size, segmenter.min_score))
+                found.append(nothing)
             else:
-                found.append(segmenter.paste(plan, each, segmenter.detect(plan, [pixels], references), 0))
+                found.append(segmenter.paste(plan, each, segmenter.detect(plan, [pixels], references), 0, references))
         scales.append(found[0] if len(plan.tiles) == 1 else merge_tiles(found, layout, plan.size, plan.margin))
-    cores = np.array([each.core for layout in chosen for each in layout])
-    (x1, y1), (x2, y2) = cores[:, :2].min(axis=0).tolist(), cores[:, 2:].max(axis=0).tolist()
-    return merge_scales(scales), (x1, y1, x2, y2)
+    merged = dataclasses.replace(merge_scales(scales), names=nothing.names, unwanted=references.unwanted)
+    height, width = plans[0].size
+    if all(len(plan.tiles) == 1 for plan in plans):
+        return merged, (0.0, 0.0, float(width), float(height))
+    x1, y1, x2, y2 = part
+    xs, ys = ((merged.boxes[:, place] + merged.boxes[:, place + 2]) / 2 for place in (0, 1))
+    return merged.select((xs >= x1) & (xs < x2) & (ys >= y1) & (ys < y2)), part
 
 
-def _meet(tile: Tile, part: Box) -> bool:
-    (x1, y1, x2, y2), (left, top, right, bottom) = tile.core, part
-    return x1 < right and left < x2 and y1 < bottom and top < y2
+def _over(part: Box, plan: TilePlan) -> list[Tile]:
+    """Tiles of the plan's size over a part of its image, and as far around it as a cell of it may reach."""
+    if len(plan.tiles) == 1:
+        return plan.tiles
+    overlap = round(4 * plan.margin)  # as `plan_tiles` has it
+    lows, lengths = [], []
+    for low, high, side, length in zip(part[:2], part[2:], plan.window[::-1], plan.size[::-1], strict=True):
+        first, last = max(int(low) - overlap // 2, 0), min(int(high) + overlap // 2, length)
+        first = max(min(first, length - side), 0) if last - first < side else first
+        lows.append(first)
+        lengths.append(max(last - first, side))
+    (x, y), (width, height) = lows, lengths
+
+    def moved(box: Box) -> Box:
+        return box[0] + x, box[1] + y, box[2] + x, box[3] + y
+
+    return [
+        Tile(
+            Window(each.window.x0 + x, each.window.y0 + y, each.window.x1 + x, each.window.y1 + y),
+            moved(each.core),
+            moved(each.alone),
+        )
+        for each in tiles((height, width), plan.window, overlap)
+    ]

@@ -38,6 +38,10 @@ class Folders:
             raise FsisError(f"{path}: not below what may be opened here ({known}): start again with its folder")
         return str(place)
 
+    def allow(self, path: str) -> None:
+        """One more file or folder that may be opened, for front ends whose user opens files by other ways."""
+        self.roots = (*self.roots, _real(path))
+
     def images(self) -> list[str]:
         """The images that were given, and those directly in the folders that were, as `image_files` finds them."""
         return list(dict.fromkeys(self._found()))

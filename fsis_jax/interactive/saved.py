@@ -7,6 +7,7 @@ image may have any size.
 import json
 import math
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -14,32 +15,37 @@ import numpy as np
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.cropped_mask import CroppedMask, encode
 from fsis_jax.inference.instances import Instances
-from fsis_jax.interactive.state import VERDICTS, Filters, Reference, Result, State
+from fsis_jax.inference.lock import BusyError, Lock, acquire
+from fsis_jax.interactive.state import NOT_THIS, VERDICTS, Added, Filters, Reference, Result, State
 from fsis_jax.io.atomic import atomic_write, open_file, read_failure
 from fsis_jax.io.damage import damage_in
 from fsis_jax.io.outlines import Box
 from fsis_jax.preprocess.windows import decode_columns
 
-_FORMAT = 1
+_FORMAT = 2
+LOCK_FILE = "session.lock"
 
 
-def write_session(path: str | os.PathLike[str], state: State, filters: Filters, looked_at: str, model: str) -> str:
+def write_session(
+    path: str | os.PathLike[str], state: State, filters: Filters, looked_at: str, checkpoint: str | None
+) -> str:
     """Write a session; its path.
 
     Args:
         looked_at: path of the image that was opened last; "" of none.
-        model: `Segmenter.fingerprint`.
+        checkpoint: the model's name; None: the default one.
 
     Raises:
         OutputError: it cannot be written.
     """
     content = {
         "format": _FORMAT,
-        "model": model,
+        "checkpoint": checkpoint,
         "min_score": filters.min_score,
         "min_area": filters.min_area,
         "max_area": None if math.isinf(filters.max_area) else filters.max_area,
         "looked_at": looked_at,
+        "kinds": state.kinds,
         "references": [_reference(reference) for reference in state.references],
         "images": [_image(path, result) for path, result in state.results.items()],
     }
@@ -48,12 +54,49 @@ def write_session(path: str | os.PathLike[str], state: State, filters: Filters, 
     return os.fspath(path)
 
 
-def read_session(path: str | os.PathLike[str], model: str) -> tuple[State, Filters, str]:
+def saved_checkpoint(path: str | os.PathLike[str]) -> str | None:
+    """The model that a session was at work with, if there is a session and it says.
+
+    Raises:
+        FsisError: it cannot be read, or is none.
+    """
+    if not os.path.exists(path):
+        return None
+    checkpoint = _content(path)["checkpoint"]
+    return None if checkpoint is None else str(checkpoint)
+
+
+def hold(folder: str | os.PathLike[str]) -> Lock:
+    """Have the session of a folder for this process alone, until the lock is released.
+
+    Raises:
+        FsisError: another process has it, or the folder cannot be written.
+    """
+    try:
+        return acquire(pathlib.Path(folder, LOCK_FILE))
+    except BusyError as error:
+        raise FsisError(
+            f"{os.fspath(folder)}: another program is at work on the session there ({error.holder}): end that one, or "
+            f"give another folder (--output); if it is gone, delete {LOCK_FILE}"
+        ) from error
+
+
+def read_session(path: str | os.PathLike[str]) -> tuple[State, Filters, str]:
     """Read what `write_session` wrote.
 
     Raises:
-        FsisError: it cannot be read, is none or a damaged one, or is of another model.
+        FsisError: it cannot be read, or is none or a damaged one.
     """
+    content = _content(path)
+    with damage_in(os.fspath(path), "no session", "delete it or choose another folder", "session"):
+        try:
+            return _read(content)
+        except (TypeError, AttributeError) as error:  # a number where a list is expected, and the like
+            raise ValueError(f"{error}") from error
+
+
+def _content(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Of a file, which has the form of a session."""
     name = os.fspath(path)
     try:
         with open_file(path) as file:
@@ -66,12 +109,9 @@ def read_session(path: str | os.PathLike[str], model: str) -> tuple[State, Filte
             raise ValueError("a text that says something else")
         if content["format"] != _FORMAT:
             raise FsisError(f"{name}: a session of format {content['format']}, not {_FORMAT}: choose another folder")
-        if content["model"] != model:
-            raise FsisError(f"{name}: a session with another model: name that (--checkpoint), or choose another folder")
-        try:
-            return _read(content)
-        except (TypeError, AttributeError) as error:  # a number where a list is expected, and the like
-            raise ValueError(f"{error}") from error
+        if "checkpoint" not in content:
+            raise ValueError("no checkpoint")
+        return content
 
 
 def _read(content: dict[str, Any]) -> tuple[State, Filters, str]:
@@ -79,17 +119,21 @@ def _read(content: dict[str, Any]) -> tuple[State, Filters, str]:
     filters = Filters(float(content["min_score"]), float(content["min_area"]), most)
     references = tuple(_read_reference(entry) for entry in content["references"])
     results = {str(entry["path"]): _read_result(entry) for entry in content["images"]}
-    return State(references, results), filters, str(content["looked_at"])
+    kinds = tuple(map(str, content["kinds"]))
+    if not {reference.kind for reference in references} <= {*kinds, NOT_THIS} or not kinds:
+        raise ValueError(f"kinds {kinds}")
+    return State(references, results, kinds), filters, str(content["looked_at"])
 
 
 def _reference(reference: Reference) -> dict[str, Any]:
-    return {"image": reference.image, "box": reference.box}
+    return {"image": reference.image, "box": reference.box, "kind": reference.kind}
 
 
 def _image(path: str, result: Result) -> dict[str, Any]:
     found = result.found
     return {
         "path": path,
+        "model": result.model,
         "size": found.size,
         "category": found.category,
         "part": result.part,
@@ -98,8 +142,14 @@ def _image(path: str, result: Result) -> dict[str, Any]:
         "scores": found.scores.tolist(),
         "masks": [_mask(crop) for crop in found.masks],
         "verdicts": {str(row): verdict for row, verdict in result.verdicts.items()},
-        "added": [_mask(crop) for crop in result.added],
+        "said": {str(row): kind for row, kind in result.kinds.items()},
+        "added": [[cell.kind, _mask(cell.mask)] for cell in result.added],
+        "kinds": None if found.kind_scores is None else _kinds(found, found.kind_scores),
     }
+
+
+def _kinds(found: Instances, scores: np.ndarray) -> dict[str, Any]:
+    return {"names": found.names, "unwanted": found.unwanted, "scores": scores.tolist()}
 
 
 def _mask(crop: CroppedMask) -> list[Any]:
@@ -108,7 +158,7 @@ def _mask(crop: CroppedMask) -> list[Any]:
 
 
 def _read_reference(entry: dict[str, Any]) -> Reference:
-    return Reference(str(entry["image"]), _read_box(entry["box"]))
+    return Reference(str(entry["image"]), _read_box(entry["box"]), str(entry["kind"]))
 
 
 def _read_box(values: list[float]) -> Box:
@@ -124,17 +174,34 @@ def _read_result(entry: dict[str, Any]) -> Result:
         tuple(_read_mask(values, (height, width)) for values in entry["masks"]),
         (height, width),
         None if entry["category"] is None else str(entry["category"]),
+        **({} if entry["kinds"] is None else _read_kinds(entry["kinds"])),
     )
     verdicts = {int(row): verdict for row, verdict in entry["verdicts"].items()}
     if not set(verdicts).issubset(range(len(found))) or not set(verdicts.values()).issubset(VERDICTS):
         raise ValueError(f"verdicts {entry['verdicts']}")
+    said = {int(row): str(kind) for row, kind in entry["said"].items()}
+    if any(verdicts.get(row) != "right" for row in said):
+        raise ValueError(f"kinds {said} of what is not right")
     return Result(
         found,
         tuple(_read_reference(reference) for reference in entry["references"]),
         None if entry["part"] is None else _read_box(entry["part"]),
         verdicts,
-        tuple(_read_mask(values, (height, width)) for values in entry["added"]),
+        said,
+        tuple(Added(_read_mask(values, (height, width)), str(kind)) for kind, values in entry["added"]),
+        str(entry["model"]),
     )
+
+
+def _read_kinds(entry: dict[str, Any]) -> dict[str, Any]:
+    names = tuple(map(str, entry["names"]))
+    scores = np.array(entry["scores"], np.float32).reshape(-1, len(names) + 1)
+    return {
+        "names": names,
+        "unwanted": tuple(map(str, entry["unwanted"])),
+        "kind_scores": scores,
+        "classes": scores[:, :-1].argmax(1).astype(np.int32),
+    }
 
 
 def _read_mask(values: list[Any], size: tuple[int, int]) -> CroppedMask:

@@ -5,7 +5,6 @@ work in a thread (`Task`) may end between two calls: who reads the state several
 """
 
 import dataclasses
-import functools
 import os
 import pathlib
 import threading
@@ -13,28 +12,28 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.causes import no_cell_causes
-from fsis_jax.inference.example_cells import Example, boxed_examples, encode_examples
+from fsis_jax.inference.example_cells import encode_examples
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tidying import WHOLE_CELLS
+from fsis_jax.interactive.editing import Editing
 from fsis_jax.interactive.finding import find_all, find_in_part
 from fsis_jax.interactive.folders import Folders
-from fsis_jax.interactive.history import History
 from fsis_jax.interactive.saved import read_session, write_session
-from fsis_jax.interactive.state import Filters, Reference, Result, State, Verdict, ellipse, whole_pixels
+from fsis_jax.interactive.state import NOT_THIS, Filters, Reference, Result
 from fsis_jax.interactive.task import StoppedError, Task
-from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.outlines import Box
-from fsis_jax.io.source import open_image
 
 SESSION_FILE = "session.json"
+FINE_TUNED = "fine-tuned"
+"""Folder in that of the results, and how the names of more begin, for models that learnt from corrections."""
 UPLOADS = "uploads"
 """Folder in that of the results, for images that are given to a front end."""
 
 
-class Session:
+class Session(Editing):
     """What one person does; several pages may show it, and then show the same.
 
     Args:
@@ -60,115 +59,55 @@ class Session:
         if segmenter.names:
             known = ", ".join(segmenter.names[:5]) + ", ..." * (len(segmenter.names) > 5)
             raise FsisError(f"this model finds what it knows by name ({known}), and not what it is shown")
-        self.segmenter, self.folders = segmenter, folders
+        super().__init__(folders, settings or OutputSettings(), Filters(segmenter.min_score))
+        self.segmenter = segmenter
         self.output = pathlib.Path(output)
         self.uploads = self.output / UPLOADS
-        self.settings = settings or OutputSettings()
         self.checkpoint = checkpoint
-        self.filters = Filters(segmenter.min_score)
         self.looked_at = ""
         """The image that was opened last, in whatever tab."""
-        self.history = History()
         self.task: Task | None = None
-        self.listeners: list[Callable[[], object]] = []
-        """Called after each change, in whatever thread that was made."""
         self._lock = threading.RLock()
         self._saved: object = self._version()
-        self._encoded: tuple[tuple[Reference, ...], References] | None = None
-
-    @property
-    def state(self) -> State:
-        return self.history.state
-
-    def open(self, path: str) -> ImageFile:
-        """An image that may be opened.
-
-        Raises:
-            FsisError: it may not, or cannot be read.
-        """
-        chosen = self.settings
-        return open_image(self.folders.allowed(path), channel=chosen.channel, page=chosen.page, series=chosen.series)
-
-    def result(self, path: str) -> Result | None:
-        """What was found in an image."""
-        return self.state.results.get(path)
+        self._encoded: tuple[object, References] | None = None
+        self._first_model = checkpoint
 
     def is_current(self, result: Result) -> bool:
-        """Whether the references are still those that it was found with."""
-        return result.references == self.state.references
+        """Whether references and model are still those that it was found with, and the kinds had names or not."""
+        named = any(reference.kind for reference in result.references)
+        same = result.model in ("", self.segmenter.fingerprint) and result.references == self.state.references
+        return same and named == (result.found.kind_scores is not None)
+
+    def models(self) -> list[str | None]:
+        """The checkpoints that can be chosen: the one that it began with, and those that learnt from corrections."""
+        runs = sorted(self.output.glob(f"{FINE_TUNED}*"))
+        found = [str(run) for run in runs if (run / "checkpoints").is_dir()]
+        return list(dict.fromkeys([self._first_model, self.checkpoint, *found]))
+
+    def choose_model(self, checkpoint: str | None) -> Task:
+        """Begin to load one of the `models`; results of another are earlier ones then.
+
+        Raises:
+            FsisError: something else is at work. As the task's error: it cannot be loaded.
+        """
+        return self.begin("loading the model", lambda task: self.use_model(checkpoint))
+
+    def use_model(self, checkpoint: str | None) -> None:
+        """Load a model, and go on with it.
+
+        Raises:
+            FsisError: there is none, or it is damaged.
+        """
+        segmenter = Segmenter.from_pretrained(checkpoint)
+        if self.filters.min_score == self.segmenter.min_score:
+            self.filters = dataclasses.replace(self.filters, min_score=segmenter.min_score)
+        self.segmenter, self.checkpoint = segmenter, checkpoint
+        self._tell()
 
     def is_finished(self, path: str) -> bool:
         """Whether all of an image was segmented with the references as they are now."""
         result = self.result(path)
         return result is not None and result.part is None and self.is_current(result)
-
-    def add_reference(self, path: str, box: Box) -> None:
-        """A box around an example cell, which is rounded to whole pixels.
-
-        Raises:
-            FsisError: there is hardly any of it inside the image, or nothing is seen there.
-        """
-        reference = Reference(path, self._rounded(path, box))
-        self._examples([reference])
-        self._change(lambda state: dataclasses.replace(state, references=(*state.references, reference)))
-
-    def remove_reference(self, number: int) -> None:
-        """By its place among the references."""
-
-        def without(state: State) -> State:
-            left = (*state.references[:number], *state.references[number + 1 :])
-            return dataclasses.replace(state, references=left)
-
-        self._change(without)
-
-    def set_filters(self, filters: Filters) -> None:
-        """Which instances count; no step of undo."""
-        self.filters = filters
-        self._tell()
-
-    def mark(self, path: str, row: int, verdict: Verdict | None) -> None:
-        """Say something of an instance, or None to take it back."""
-
-        def marked(result: Result) -> Result:
-            verdicts = {other: said for other, said in result.verdicts.items() if other != row}
-            return dataclasses.replace(result, verdicts=verdicts if verdict is None else {**verdicts, row: verdict})
-
-        self._correct(path, marked)
-
-    def add_cell(self, path: str, box: Box) -> bool:
-        """A cell that was missed: the instance of any score with nearly this box, else the ellipse in the box.
-
-        Returns:
-            Whether there was such an instance, with its own mask.
-
-        Raises:
-            FsisError: there is hardly any of the box inside the image, or nothing was segmented yet.
-        """
-        rounded = self._rounded(path, box)
-        result = self.segmented(path)
-        row = result.likest(rounded)
-        if row is not None:
-            self.mark(path, row, "right")
-        else:
-            added = ellipse(rounded)
-            self._correct(path, lambda result: dataclasses.replace(result, added=(*result.added, added)))
-        return row is not None
-
-    def remove_cell(self, path: str, number: int) -> None:
-        """An added one, by its number."""
-        self._correct(
-            path, lambda result: dataclasses.replace(result, added=result.added[:number] + result.added[number + 1 :])
-        )
-
-    def undo(self) -> None:
-        """Back to before the last change, if there was one."""
-        self.history.undo()
-        self._tell()
-
-    def redo(self) -> None:
-        """What was undone last is done again, if nothing else was done since."""
-        self.history.redo()
-        self._tell()
 
     def begin(self, name: str, work: Callable[[Task], str | None]) -> Task:
         """Begin a piece of work, as `Task` describes it.
@@ -182,6 +121,12 @@ class Session:
             self.task = Task(name, work, self._tell)
         self._tell()
         return self.task
+
+    def stop(self, seconds: float = 90) -> None:
+        """End what is at work, and wait for its end so long."""
+        if self.task is not None and self.task.running:
+            self.task.stop()
+            self.task.wait(seconds)
 
     def segment(self, path: str, part: Box | None = None) -> Task:
         """Begin to segment an image, or the part of it that is seen.
@@ -223,6 +168,16 @@ class Session:
 
         return self.begin("segmenting all images", work)
 
+    def segment_again(self, task: Task, parts: Mapping[str, Box | None]) -> None:
+        """Segment images, or parts of them, within a piece of work.
+
+        Raises:
+            FsisError: no reference was shown, or an image cannot be read.
+        """
+        references = self._shown()
+        for path, part in parts.items():
+            self._segment(task, path, references, part)
+
     def causes(self, path: str) -> tuple[str, ...]:
         """Where nothing counts in an image: the likeliest reasons, a line each, as `fsis segment` tells them."""
         result = self.segmented(path)
@@ -243,8 +198,7 @@ class Session:
             OutputError: it cannot be written.
         """
         version = self._version()
-        fingerprint = self.segmenter.fingerprint
-        file = write_session(self.output / SESSION_FILE, self.state, self.filters, self.looked_at, fingerprint)
+        file = write_session(self.output / SESSION_FILE, self.state, self.filters, self.looked_at, self.checkpoint)
         self._saved = version
         return file
 
@@ -257,12 +211,12 @@ class Session:
         """Go on with the session in the folder, if there is one: a step of undo. Its images must be there as they were.
 
         Raises:
-            FsisError: it is damaged or of another model, or an image may not be opened, is gone or has another size.
+            FsisError: it is damaged, or an image may not be opened, is gone or has another size.
         """
         file = self.output / SESSION_FILE
         if not file.exists():
             return False
-        state, filters, looked_at = read_session(file, self.segmenter.fingerprint)
+        state, filters, looked_at = read_session(file)
         sizes: Mapping[str, tuple[int, int]] = {path: result.found.size for path, result in state.results.items()}
         for path in dict.fromkeys([*sizes, *(reference.image for reference in state.references)]):
             with self.open(path) as image:
@@ -274,30 +228,20 @@ class Session:
         self._saved = self._version()
         return True
 
-    def pixel_size(self, image: ImageFile) -> float | None:
-        """Micrometres per pixel of an image, if they are known."""
-        return image.pixel_size if self.settings.pixel_size is None else self.settings.pixel_size
-
-    def _examples(self, references: Sequence[Reference]) -> list[Example]:
-        chosen = self.settings
-        opener = functools.partial(
-            open_image, channel=chosen.channel, page=chosen.page, series=chosen.series, where_there=True
-        )
-        return [boxed_examples(reference.image, [reference.box], opener)[0] for reference in references]
-
     def encode(self, references: tuple[Reference, ...]) -> References:
         """What the network keeps of references, once for the same ones."""
-        encoded = self._encoded
-        if encoded is None or encoded[0] != references:
-            encoded = references, encode_examples(self.segmenter, self._examples(references))
+        encoded, key = self._encoded, (references, self.segmenter.fingerprint)
+        if encoded is None or encoded[0] != key:
+            encoded = key, encode_examples(self.segmenter, self._examples(references), self.settings.category)
             self._encoded = encoded
         return encoded[1]
 
     def _shown(self) -> tuple[Reference, ...]:
         """The references, of which there must be one."""
-        if not self.state.references:
+        references = self.state.references
+        if all(reference.kind == NOT_THIS for reference in references):
             raise FsisError("no example yet: draw a box around a cell first")
-        return self.state.references
+        return references
 
     def _segment(self, task: Task, path: str, references: tuple[Reference, ...], seen: Box | None) -> None:
         """An image, or the tiles that answer for a part of it."""
@@ -311,40 +255,9 @@ class Session:
                     self.segmenter, image, encoded, seen, pixel_size=size, tile=tile, advance=task.advance
                 )
         whole = dataclasses.replace(WHOLE_CELLS(found, 0.0), category=self.settings.category)
-        result = Result(whole, references, covered)
-        self._change(lambda state: _with_result(state, path, result.taken_over(state.results.get(path))))
+        result = Result(whole, references, covered, model=self.segmenter.fingerprint)
+        self._change(lambda state: state.with_result(path, result.taken_over(state.results.get(path))))
 
     def _version(self) -> object:
         """Another value whenever there is something else to be saved."""
-        return self.history.changes, self.filters, self.looked_at
-
-    def _rounded(self, path: str, box: Box) -> Box:
-        with self.open(path) as image:
-            return whole_pixels(box, (image.shape[0], image.shape[1]))
-
-    def segmented(self, path: str) -> Result:
-        """What was found in an image.
-
-        Raises:
-            FsisError: it was not segmented yet.
-        """
-        result = self.result(path)
-        if result is None:
-            raise FsisError(f"{path}: not segmented yet")
-        return result
-
-    def _correct(self, path: str, change: Callable[[Result], Result]) -> None:
-        self.segmented(path)
-        self._change(lambda state: _with_result(state, path, change(state.results[path])))
-
-    def _change(self, change: Callable[[State], State]) -> None:
-        self.history.change(change)
-        self._tell()
-
-    def _tell(self) -> None:
-        for listener in list(self.listeners):
-            listener()
-
-
-def _with_result(state: State, path: str, result: Result) -> State:
-    return dataclasses.replace(state, results={**state.results, path: result})
+        return self.history.changes, self.filters, self.looked_at, self.checkpoint

@@ -8,7 +8,7 @@ another threshold needs neither the network nor a second look at the masks.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from fsis_jax.io.outlines import Box
 Verdict = Literal["right", "wrong", "deleted"]
 """What a person says of an instance: it counts whatever the filters say; it is no such cell; it must not be there."""
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+NOT_THIS = "not"
+"""The kind of examples of what is not wanted; `fsis segment --not` calls it so, too."""
+NAMELESS = "cell"
+"""What cells of a kind without a name are called beside others, unless the settings have a category."""
 _LEAST_SIDE = 2
 """Pixels of a box."""
 _SAME = 0.5
@@ -34,10 +38,19 @@ class Reference:
     image: str
     """Path."""
     box: Box
+    kind: str = ""
+    """Name of what it shows; "" of a kind without a name, NOT_THIS of what is not wanted."""
 
     def __str__(self) -> str:
         """As `fsis segment --reference` takes it."""
         return f"{self.image}:{','.join(str(int(value)) for value in self.box)}"
+
+
+class Added(NamedTuple):
+    """A cell that was missed."""
+
+    mask: CroppedMask
+    kind: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +76,12 @@ class Result:
     """The part of the image that was segmented; None: all of it."""
     verdicts: Mapping[int, Verdict] = dataclasses.field(default_factory=dict)
     """Row of `found` -> what was said of it."""
-    added: tuple[CroppedMask, ...] = ()
+    kinds: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Row of `found` -> the kind that it is said to be, whatever it was taken for; its verdict is "right"."""
+    added: tuple[Added, ...] = ()
     """Cells that were missed."""
+    model: str = ""
+    """`Segmenter.fingerprint` of the model that found it; "" of that in use."""
 
     @functools.cached_property
     def areas(self) -> np.ndarray:
@@ -77,25 +94,64 @@ class Result:
         rows[[row for row, verdict in self.verdicts.items() if verdict in verdicts]] = True
         return rows
 
+    def filtered(self, filters: Filters) -> np.ndarray:
+        """(N,) bool, the instances of `found` that the filters choose, whatever was said of them."""
+        by_area = (self.areas >= filters.min_area) & (self.areas <= filters.max_area)
+        return np.asarray((self.found.scores >= filters.min_score) & by_area)
+
     def kept(self, filters: Filters) -> np.ndarray:
         """(N,) bool, the instances of `found` that count."""
-        keep = self.found.scores >= filters.min_score
-        keep &= (self.areas >= filters.min_area) & (self.areas <= filters.max_area)
-        return (keep & ~self.judged("wrong", "deleted")) | self.judged("right")
+        return (self.filtered(filters) & ~self.judged("wrong", "deleted")) | self.judged("right")
 
     def counted(self, filters: Filters) -> Instances:
-        """The cells that count, the added ones with a score of 1 and first."""
-        kept = self.found.select(self.kept(filters))
+        """The cells that count, the added ones with a score of 1 and first; what was said of kinds is so."""
+        rows = np.flatnonzero(self.kept(filters))
+        kept = self._as_said(rows)
         if self.added:
-            boxes = np.array([crop.extent for crop in self.added], np.float32)
+            boxes = np.array([cell.mask.extent for cell in self.added], np.float32)
+            told: dict[str, Any] = {}
+            if kept.classes is not None and kept.kind_scores is not None:
+                classes = np.array([kept.names.index(cell.kind or kept.names[0]) for cell in self.added], np.int32)
+                told["classes"] = np.concatenate([classes, kept.classes])
+                told["kind_scores"] = np.concatenate([_sure(classes, len(kept.names)), kept.kind_scores])
             kept = dataclasses.replace(
                 kept,
                 boxes=np.concatenate([boxes, kept.boxes]),
                 scores=np.concatenate([np.ones(len(boxes), np.float32), kept.scores]),
-                masks=(*self.added, *kept.masks),
+                masks=(*(cell.mask for cell in self.added), *kept.masks),
+                **told,
             )
         # What was said to be right may score less than the filter asks for.
         return dataclasses.replace(kept, min_score=min(filters.min_score, float(kept.scores.min(initial=1))))
+
+    def kind_of(self, row: int) -> str:
+        """Of an instance of `found`; "" where there are no kinds."""
+        return self.kinds[row] if row in self.kinds else self._found_kinds[row]
+
+    @functools.cached_property
+    def _found_kinds(self) -> tuple[str, ...]:
+        return tuple(kind or "" for kind in self.found.kinds) or ("",) * len(self.found)
+
+    def _as_said(self, rows: np.ndarray) -> Instances:
+        """Rows of `found`, of kinds if there are any, a corrected one with all that its score gives to its own."""
+        kept = self.found.select(rows)
+        said = {place: self.kinds[row] for place, row in enumerate(rows.tolist()) if self.kinds.get(row)}
+        named = [*said.values(), *(cell.kind for cell in self.added if cell.kind)]
+        if kept.kind_scores is None and not named:
+            return kept
+        first = next((reference.kind for reference in self.references if reference.kind), NAMELESS)
+        names = tuple(dict.fromkeys([*(kept.names or (first,)), *named]))
+        # There is no other evidence for what a person said.
+        kinds = np.zeros((len(kept), len(names) + 1), np.float32)
+        classes = np.zeros(len(kept), np.int32) if kept.classes is None else kept.classes.copy()
+        if kept.kind_scores is None:
+            kinds[:, 0], kinds[:, -1] = kept.scores, 1 - kept.scores
+        else:
+            kinds[:, : len(kept.names)], kinds[:, -1] = kept.kind_scores[:, :-1], kept.kind_scores[:, -1]
+        for place, kind in said.items():
+            classes[place] = names.index(kind)
+            kinds[place, :-1] = np.eye(len(names))[classes[place]] * kept.scores[place]
+        return dataclasses.replace(kept, names=names, classes=classes, kind_scores=kinds, evidence=None, traits=None)
 
     def instance_at(self, x: float, y: float, filters: Filters) -> int | None:
         """The row of `found` with this pixel that is seen: it counts, or is marked as wrong."""
@@ -105,7 +161,7 @@ class Result:
 
     def added_at(self, x: float, y: float) -> int | None:
         """The number of the added cell with this pixel."""
-        hits = [number for number, crop in enumerate(self.added) if _holds(crop, x, y)]
+        hits = [number for number, cell in enumerate(self.added) if _holds(cell.mask, x, y)]
         return hits[-1] if hits else None
 
     def likest(self, box: Box) -> int | None:
@@ -119,12 +175,28 @@ class Result:
         if earlier is None:
             return self
         verdicts: dict[int, Verdict] = {}
+        kinds: dict[int, str] = {}
         for row, verdict in earlier.verdicts.items():
             x1, y1, x2, y2 = earlier.found.boxes[row].tolist()
             again = self.likest((x1, y1, x2, y2))
-            if again is not None:
-                verdicts.setdefault(again, verdict)
-        return dataclasses.replace(self, verdicts=verdicts, added=earlier.added)
+            if again is not None and again not in verdicts:
+                verdicts[again] = verdict
+                if row in earlier.kinds:
+                    kinds[again] = earlier.kinds[row]
+        return dataclasses.replace(self, verdicts=verdicts, kinds=kinds, added=earlier.added)
+
+    def renamed(self, old: str, new: str) -> "Result":
+        """With another name of a kind; what was found without names has none, and is an earlier result then."""
+        references = self.references
+        if old:
+            references = tuple(renamed(reference, old, new) for reference in references)
+        return dataclasses.replace(
+            self,
+            found=dataclasses.replace(self.found, names=_put(self.found.names, old, new)),
+            references=references,
+            kinds={row: new if kind == old else kind for row, kind in self.kinds.items()},
+            added=tuple(cell._replace(kind=new) if cell.kind == old else cell for cell in self.added),
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,8 +204,53 @@ class State:
     """All that undo takes back."""
 
     references: tuple[Reference, ...] = ()
+    """Those of a kind beside each other, the kinds in their order, and last what is not wanted."""
     results: Mapping[str, Result] = dataclasses.field(default_factory=dict)
     """Path of an image -> what was found in it."""
+    kinds: tuple[str, ...] = ("",)
+    """That are looked for: one without a name, or one to many that have theirs."""
+
+    def with_result(self, path: str, result: Result) -> "State":
+        """With what was found in an image, instead of what was before."""
+        return dataclasses.replace(self, results={**self.results, path: result})
+
+    def with_reference(self, reference: Reference) -> "State":
+        """With one more, behind those of its kind."""
+        order = [*self.kinds, NOT_THIS]
+        references = sorted([*self.references, reference], key=lambda each: order.index(each.kind))
+        return dataclasses.replace(self, references=tuple(references))
+
+    def with_kind(self, name: str, first: str) -> "State":
+        """With one more kind; what had no name until now is called `first`."""
+        named = self if self.kinds != ("",) else self.with_renamed("", first)
+        return dataclasses.replace(named, kinds=(*named.kinds, name))
+
+    def with_renamed(self, old: str, new: str) -> "State":
+        """With another name of a kind, everywhere."""
+        return State(
+            tuple(renamed(reference, old, new) for reference in self.references),
+            {path: result.renamed(old, new) for path, result in self.results.items()},
+            _put(self.kinds, old, new),
+        )
+
+    def without_kind(self, name: str) -> "State":
+        """Without a kind and its examples."""
+        left = tuple(reference for reference in self.references if reference.kind != name)
+        return dataclasses.replace(self, references=left, kinds=tuple(kind for kind in self.kinds if kind != name))
+
+
+def renamed(reference: Reference, old: str, new: str) -> Reference:
+    """The same, of the kind `new` if it was of `old`."""
+    return dataclasses.replace(reference, kind=new) if reference.kind == old else reference
+
+
+def _put(names: tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
+    return tuple(new if name == old else name for name in names)
+
+
+def _sure(classes: np.ndarray, count: int) -> np.ndarray:
+    """(n, count + 1) float32, rows of `kind_scores` of what is of its class for certain."""
+    return np.eye(count + 1, dtype=np.float32)[classes]
 
 
 def whole_pixels(box: Box, size: Size) -> Box:

@@ -24,6 +24,8 @@ class Task:
         self.name = name
         self.finished, self.total = 0, 0
         """Parts; 0 of 0 before the number is known."""
+        self.unit = "part"
+        """What the parts are called."""
         self.told = ""
         """What came of it, in one line, where there is more to say than that it has ended."""
         self.error = ""

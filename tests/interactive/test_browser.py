@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -142,6 +143,41 @@ def test_a_file_that_is_given_is_opened(open_tab, place):
     assert tab.page.get_by_role("combobox").input_value().endswith("uploads/c.png")
     tab.page.get_by_role("combobox").select_option(label="images/a.png")
     tab.wait_for("message", r"images/a\.png: 80 x 60")
+
+
+def test_kinds_are_named_chosen_shown_and_corrected(open_tab, place):
+    tab = open_tab()
+    field = tab.page.get_by_placeholder("another kind")
+    field.fill("dead")
+    field.press("Enter")
+    tab.wait_for("message", "dead: Drag a box")
+    tab.drag((50, 20, 71, 41))
+    tab.wait_for("command", "--kind dead=images/a.png:50,20,71,41")
+    tab.page.once("dialog", lambda dialog: dialog.accept("living & well"))
+    tab.page.get_by_role("button", name="rename cell", exact=True).click()
+    tab.wait_for("command", "living &amp; well=")
+    tab.wait_for("count", r"living &amp; well \d+ dead 0", SECONDS)
+    tab.press("Segment image")
+    tab.wait_for("count", r"cells? in the image(?!.*segment again)", SECONDS)
+    row, point = tab.drawn()[0]
+    before = sum(_legend(tab))
+    tab.press("living & well")
+    tab.press("Other kind")
+    tab.click(*point)
+    tab.wait_for("count", "1 right")
+    assert _legend(tab)[0] > 0
+    assert sum(_legend(tab)) == before
+    assert row not in [each for each, _ in tab.drawn()]
+    tab.press("geojson")
+    tab.press("Export image")
+    tab.wait_for("written", r"a\.geojson")
+    features = json.loads((place / "out/a.geojson").read_text())["features"]
+    assert "living & well" in {each["properties"]["classification"]["name"] for each in features}
+
+
+def _legend(tab):
+    """Counts of the kinds."""
+    return [int(count) for count in re.findall(r"<b>(\d+)</b>", tab.page.evaluate("() => fsisModel('count').text"))]
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])

@@ -1,5 +1,7 @@
 """The page without a browser: what its widgets do to the session, and what they show of it."""
 
+import threading
+
 import pytest
 
 pytest.importorskip("bokeh", reason="the page needs the extra `app` (Bokeh)")
@@ -7,7 +9,7 @@ pytest.importorskip("bokeh", reason="the page needs the extra `app` (Bokeh)")
 import numpy as np
 from bokeh.document import Document
 
-from fsis_jax.app import controls
+from fsis_jax.app.controls import TOOLS
 from fsis_jax.app.page import Page
 from fsis_jax.interactive.exporting import export_images
 from fsis_jax.interactive.state import Filters
@@ -23,8 +25,15 @@ def page(session, folder):
     """`a.png` is open, and seen as a whole on a screen of 160x120 pixels."""
     session.set_filters(Filters(0.0))
     page = Page(Document(), session)
+    opened(page)
     page._picture._resized(160, 120)
     return page
+
+
+def opened(page):
+    """Wait for the image that is on its way."""
+    page._opening.wait()
+    page._guarded(page._look_at_opening)()
 
 
 @pytest.fixture
@@ -37,9 +46,13 @@ def segmented(page):
     return page
 
 
+def choose(page, tool):
+    page._controls.tool.active = TOOLS.index(tool)
+
+
 def click(page, tool, row):
     """On a pixel of an instance."""
-    page._controls.tool.active = tool
+    choose(page, tool)
     crop = page._session.result(page._path).found.masks[row]
     ys, xs = np.nonzero(crop.mask)
     page._clicked(crop.x + float(xs[0]) + 0.5, crop.y + float(ys[0]) + 0.5)
@@ -77,28 +90,73 @@ def test_outlines_counts_and_corrections(segmented):
     everything = len(result.found)
     assert len(picture._outlines.data["xs"]) == everything
     assert f">{everything}</span> cells in the image" in page._controls.count.text
-    click(page, controls.WRONG, 0)
+    click(page, "wrong", 0)
     assert seen(picture._wrong) == [0]
     assert picture._said.data["place"] == [0]
     assert f">{everything - 1}</span>" in page._controls.count.text
     assert "1 wrong" in page._controls.count.text
-    click(page, controls.WRONG, 0)
+    click(page, "wrong", 0)
     assert seen(picture._wrong) == picture._said.data["place"] == []
-    click(page, controls.RIGHT, 1)
+    click(page, "right", 1)
     assert seen(picture._sure) == [1]
-    click(page, controls.DELETE, 0)
+    click(page, "deleted", 0)
     assert picture._said.data["place"] == [0, 1]
     assert seen(picture._wrong) == []
-    page._controls.tool.active = controls.ADD
+    choose(page, "add")
     page._boxed((70.0, 50.0, 79.0, 59.0))
     page._refresh()
     assert "1 right, 1 deleted, 1 added" in page._controls.count.text
     assert len(picture._added.data["xs"]) == 1
-    page._controls.tool.active = controls.DELETE
+    choose(page, "deleted")
     page._clicked(74.5, 54.5)
     page._refresh()
     assert len(picture._added.data["xs"]) == 0
     assert not page._controls.undo.disabled
+
+
+def test_kinds_have_colours_boxes_counts_and_corrections(segmented):
+    page, picture, session = segmented, segmented._picture, segmented._session
+    page._controls.kind.value = "dead, or not"
+    assert "without commas" in page._controls.message.text
+    assert page._controls.kind.value == ""
+    page._controls.kind.value = " dead "
+    assert session.state.kinds == ("cell", "dead")
+    assert "dead: Drag a box" in page._controls.message.text
+    page._boxed((20.0, 30.0, 41.0, 51.0))
+    page._controls.asked.value = "kind 2"
+    page._boxed((50.0, 20.0, 71.0, 41.0))
+    page._refresh()
+    first, second, unwanted = picture._boxes.data["colour"]
+    assert len({first, second, unwanted}) == 3
+    assert picture._box.overlay.line_color == unwanted
+    line = page._controls.command.text
+    assert "--kind cell=a.png:10,5,31,26 --kind dead=a.png:20,30,41,51 --not a.png:50,20,71,41" in line
+    result = session.result(page._path)
+    page._controls.asked.value = "kind 1"
+    outlines = picture._outlines.data["xs"]
+    click(page, "other", 0)
+    assert result.kinds == {}
+    assert session.result(page._path).kinds == {0: "dead"}
+    assert picture._outlines.data["kind"][:2] == ["dead", "cell"]
+    assert picture._outlines.data["colour"][:2] == [second, first]
+    assert picture._outlines.data["xs"] is outlines
+    assert seen(picture._sure) == [0]
+    legend = f"<i></i>cell <b>{len(result.found) - 1}</b></span> <span style='--kind: {second}'><i></i>dead <b>1</b>"
+    assert legend in page._controls.count.text
+    click(page, "other", 0)
+    assert session.result(page._path).kinds == session.result(page._path).verdicts == {}
+    page._controls.asked.value = "rename 1 lost <b>"
+    assert session.state.kinds == ("cell", "lost <b>")
+    assert page._chosen_kind == "lost <b>"
+    page._refresh()
+    assert "lost &lt;b&gt;" in page._controls.crops.text
+    assert "lost <b>" not in page._controls.crops.text
+    page._controls.asked.value = "drop 1"
+    assert session.state.kinds == ("cell",)
+    assert page._chosen_kind == "cell"
+    for odd in ("kind 7", "kind x", "rename 0", "drop"):
+        page._controls.asked.value = odd
+    assert session.state.kinds == ("cell",)
 
 
 def test_sliders_count_and_draw_sizes_and_send_no_outline_again(segmented):
@@ -170,12 +228,16 @@ def test_an_example_is_taken_away_by_its_crop(page):
     assert page._session.state.references == ()
     page._controls.asked.value = "forget x"
     page._controls.asked.value = "open /etc/passwd"
+    opened(page)
     assert "not below what may be opened here" in page._controls.message.text
 
 
 def test_the_image_that_was_looked_at_is_open_in_the_next_tab(page, folder):
-    page._chose(str(folder / "b.png"))
+    page._open(str(folder / "b.png"))
+    opened(page)
     other = Page(Document(), page._session)
+    assert "b.png: it is opened ..." in other._controls.message.text
+    opened(other)
     assert other._path == str(folder / "b.png")
     assert other._controls.image.value == str(folder / "b.png")
     page._session.save_changes()
@@ -185,10 +247,37 @@ def test_the_image_that_was_looked_at_is_open_in_the_next_tab(page, folder):
     assert not (folder / "out/session.json").exists()
 
 
+def test_an_image_that_nobody_waits_for_is_closed(page, folder, monkeypatch):
+    """While a slide is on its way, another image is chosen; the page shows what it showed until then."""
+    go, closed = threading.Event(), []
+    opener = page._session.open
+
+    def slow(path):
+        assert go.wait(100)
+        image = opener(path)
+        close = image.close
+        monkeypatch.setattr(image, "close", lambda: (closed.append(path), close()))
+        return image
+
+    monkeypatch.setattr(page._session, "open", slow)
+    page._open(str(folder / "b.png"))
+    dropped = page._opening
+    page._guarded(page._look_at_opening)()
+    assert page._path == str(folder / "a.png")
+    (folder / "c.png").write_bytes((folder / "b.png").read_bytes())
+    page._open(str(folder / "c.png"))
+    go.set()
+    opened(page)
+    dropped.wait()
+    assert page._path == str(folder / "c.png")
+    assert closed == [str(folder / "b.png")]
+
+
 def test_two_tabs_show_the_same(segmented, session):
     other = Page(Document(), session)
+    opened(other)
     assert other._picture._outlines.data == segmented._picture._outlines.data
-    click(other, controls.WRONG, 0)
+    click(other, "wrong", 0)
     segmented._refresh()
     assert seen(segmented._picture._wrong) == [0]
     other._closed(None)
@@ -197,10 +286,12 @@ def test_two_tabs_show_the_same(segmented, session):
 
 def test_what_is_wrong_is_one_line_on_the_page(page, folder):
     (folder / "<b>.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
-    page._chose(str(folder / "<b>.png"))
+    page._open(str(folder / "<b>.png"))
+    opened(page)
     assert "&lt;b&gt;.png: " in page._controls.message.text
     assert "class='bad'" in page._controls.message.text
-    page._chose("/etc/passwd")
+    page._open("/etc/passwd")
+    opened(page)
     assert "not below what may be opened here" in page._controls.message.text
     page._pressed(lambda: export_images(page._session, page._finished(), page._chosen()))(None)
     assert "no image was segmented as a whole" in page._controls.message.text

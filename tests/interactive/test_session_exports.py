@@ -12,7 +12,7 @@ from fsis_jax.inference import training_data
 from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
 from fsis_jax.interactive.exporting import export_images, export_training_data
-from fsis_jax.interactive.state import Filters, Result, State, ellipse
+from fsis_jax.interactive.state import Added, Filters, Result, State, ellipse
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def corrected(session, folder):
     boxes = np.array([crop.extent for crop in crops], np.float32)
     found = Instances(boxes, np.array([0.9, 0.8], np.float32), crops, (60, 80))
     added = CroppedMask(20, 50, ellipse((0.0, 0.0, 20.0, 20.0)).mask)
-    result = Result(found, (), verdicts={1: "wrong"}, added=(added,))
+    result = Result(found, (), verdicts={1: "wrong"}, added=(Added(added),))
     session.history.change(lambda _: State(results={path: result, str(folder / "b.png"): Result(found, ())}))
     session.set_filters(Filters(0.5))
     return session

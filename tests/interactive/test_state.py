@@ -6,7 +6,7 @@ import pytest
 from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
-from fsis_jax.interactive.state import Filters, Reference, Result, ellipse
+from fsis_jax.interactive.state import Added, Filters, Reference, Result, ellipse
 
 
 def candidates(count=60, size=(80, 100), seed=0):
@@ -60,7 +60,7 @@ def test_verdicts_count_more_than_filters(result):
 
 def test_added_cells_come_first_and_take_their_pixels(result):
     filters, added = Filters(0.0), ellipse((10.0, 10.0, 50.0, 60.0))
-    counted = Result(result.found, (), added=(added,)).counted(filters).without_overlaps()
+    counted = Result(result.found, (), added=(Added(added),)).counted(filters).without_overlaps()
     assert counted.scores[0] == 1
     np.testing.assert_array_equal(counted.masks[0].mask, added.mask)
     assert 1 < len(counted) < 1 + len(result.found)  # those that it covers are gone
@@ -81,10 +81,10 @@ def test_a_pixel_tells_its_instance_if_it_is_seen(result):
 def test_what_was_said_is_taken_over_where_a_cell_is_found_again(result):
     first, last = 0, len(result.found) - 1
     added = ellipse((0.0, 0.0, 4.0, 4.0))
-    earlier = Result(result.found, (), verdicts={first: "wrong", last: "right"}, added=(added,))
+    earlier = Result(result.found, (), verdicts={first: "wrong", last: "right"}, added=(Added(added),))
     again = Result(result.found.select(np.arange(last)), ()).taken_over(earlier)
     assert again.verdicts == {first: "wrong"}
-    assert again.added == (added,)
+    assert again.added == (Added(added),)
     assert Result(result.found, ()).taken_over(None).verdicts == {}
 
 

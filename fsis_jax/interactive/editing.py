@@ -1,0 +1,268 @@
+"""What a person shows and corrects in images, without a network: each change is one step of undo."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.example_cells import Example, boxed_examples
+from fsis_jax.inference.output_settings import OutputSettings
+from fsis_jax.inference.references import check_kind_names
+from fsis_jax.interactive.folders import Folders
+from fsis_jax.interactive.history import History
+from fsis_jax.interactive.state import (
+    NAMELESS,
+    NOT_THIS,
+    Added,
+    Filters,
+    Reference,
+    Result,
+    State,
+    Verdict,
+    ellipse,
+    whole_pixels,
+)
+from fsis_jax.io.image_file import ImageFile
+from fsis_jax.io.outlines import Box
+from fsis_jax.io.source import open_image
+
+
+class Editing:
+    """References, results and corrections of any number of images.
+
+    Args:
+        folders: what may be opened.
+        settings: plane, size of pixels, tiles and category, as `fsis segment` takes them; the tidying is `filters`'.
+        filters: which instances count at first.
+    """
+
+    def __init__(self, folders: Folders, settings: OutputSettings, filters: Filters) -> None:
+        self.folders, self.settings, self.filters = folders, settings, filters
+        self.history = History()
+        self.listeners: list[Callable[[], object]] = []
+        """Called after each change, in whatever thread that was made."""
+
+    @property
+    def state(self) -> State:
+        return self.history.state
+
+    def open(self, path: str) -> ImageFile:
+        """An image that may be opened.
+
+        Raises:
+            FsisError: it may not, or cannot be read.
+        """
+        chosen = self.settings
+        return open_image(self.folders.allowed(path), channel=chosen.channel, page=chosen.page, series=chosen.series)
+
+    def result(self, path: str) -> Result | None:
+        """What was found in an image."""
+        return self.state.results.get(path)
+
+    def add_reference(self, path: str, box: Box, kind: str | None = None) -> None:
+        """A box around an example cell, which is rounded to whole pixels.
+
+        Args:
+            kind: that it shows, NOT_THIS of what is not wanted; None: the first one.
+
+        Raises:
+            FsisError: there is hardly any of it inside the image, or nothing is seen there; or no such kind.
+        """
+        name = self.state.kinds[0] if kind is None else self._known(kind, NOT_THIS)
+        reference = Reference(path, self._rounded(path, box), name)
+        self._examples([reference])
+        self._change(lambda state: state.with_reference(reference))
+
+    def show(self, kinds: Sequence[str], references: Sequence[Reference]) -> None:
+        """These kinds and examples instead of all that were shown; boxes are rounded to whole pixels.
+
+        Raises:
+            FsisError: as `add_kind` and `add_reference`.
+        """
+        if list(kinds) != [""]:
+            check_kind_names([*kinds, NOT_THIS])
+        state = dataclasses.replace(self.state, kinds=tuple(kinds), references=())
+        for each in references:
+            if each.kind not in (*kinds, NOT_THIS):
+                raise FsisError(f"no kind {each.kind!r}: there is {', '.join(kinds)}")
+            state = state.with_reference(dataclasses.replace(each, box=self._rounded(each.image, each.box)))
+        if (state.kinds, state.references) != (self.state.kinds, self.state.references):
+            self._examples(state.references)
+            self._change(lambda now: dataclasses.replace(now, kinds=state.kinds, references=state.references))
+
+    def remove_reference(self, number: int) -> None:
+        """By its place among the references."""
+
+        def without(state: State) -> State:
+            left = (*state.references[:number], *state.references[number + 1 :])
+            return dataclasses.replace(state, references=left)
+
+        self._change(without)
+
+    def add_kind(self, name: str) -> None:
+        """One more kind to show examples of; the first one gets a name by that, if it has none.
+
+        Raises:
+            FsisError: what tables cannot have as a name, or one that there is already.
+        """
+        name = name.strip()
+        first = self.settings.category or NAMELESS
+        known = [kind or first for kind in self.state.kinds]
+        check_kind_names([*known, NOT_THIS, name])
+        self._change(lambda state: state.with_kind(name, first))
+
+    def rename_kind(self, old: str, new: str) -> None:
+        """Another name for a kind, in all that was found and said, too.
+
+        Raises:
+            FsisError: as `add_kind`, or there is no kind `old`.
+        """
+        new = new.strip()
+        others = [kind for kind in self.state.kinds if kind != self._known(old)]
+        check_kind_names([*others, NOT_THIS, new])
+        self._change(lambda state: state if new == old else state.with_renamed(old, new))
+
+    def remove_kind(self, name: str) -> None:
+        """With its examples; one stays.
+
+        Raises:
+            FsisError: it is the only one, or there is no such kind.
+        """
+        self._known(name)
+        if len(self.state.kinds) == 1:
+            raise FsisError("the only kind: take its examples away, or add another one first")
+        self._change(lambda state: state.without_kind(name))
+
+    def _known(self, kind: str, *others: str) -> str:
+        """A kind that there is, or one of the others."""
+        if kind not in (*self.state.kinds, *others):
+            known = ", ".join(filter(None, self.state.kinds)) or "one without a name"
+            raise FsisError(f"no kind {kind!r}: there is {known}")
+        return kind
+
+    def set_filters(self, filters: Filters) -> None:
+        """Which instances count; no step of undo."""
+        self.filters = filters
+        self._tell()
+
+    def mark(self, path: str, row: int, verdict: Verdict | None) -> None:
+        """Say something of an instance, or None to take it back."""
+
+        def marked(result: Result) -> Result:
+            verdicts = {other: said for other, said in result.verdicts.items() if other != row}
+            kinds = {other: kind for other, kind in result.kinds.items() if other != row}
+            verdicts |= {} if verdict is None else {row: verdict}
+            return dataclasses.replace(result, verdicts=verdicts, kinds=kinds)
+
+        self._correct(path, marked)
+
+    def mark_kind(self, path: str, row: int, kind: str) -> None:
+        """Say that an instance is right, and of this kind.
+
+        Raises:
+            FsisError: there is no such kind, or nothing was segmented yet.
+        """
+        name = self._known(kind)
+
+        def marked(result: Result) -> Result:
+            verdicts: dict[int, Verdict] = {**result.verdicts, row: "right"}
+            return dataclasses.replace(result, verdicts=verdicts, kinds={**result.kinds, row: name})
+
+        self._correct(path, marked)
+
+    def add_cell(self, path: str, box: Box, kind: str | None = None) -> bool:
+        """A cell that was missed: the instance of any score with nearly this box, else the ellipse in the box.
+
+        Args:
+            kind: that it is of; None: the instance's, else the first one.
+
+        Returns:
+            Whether there was such an instance, with its own mask.
+
+        Raises:
+            FsisError: there is hardly any of the box inside the image, nothing was segmented yet, or no such kind.
+        """
+        rounded = self._rounded(path, box)
+        result = self.segmented(path)
+        row = result.likest(rounded)
+        if row is not None and kind:
+            self.mark_kind(path, row, kind)
+        elif row is not None:
+            self.mark(path, row, "right")
+        else:
+            added = Added(ellipse(rounded), self.state.kinds[0] if kind is None else self._known(kind))
+            self._correct(path, lambda result: dataclasses.replace(result, added=(*result.added, added)))
+        return row is not None
+
+    def change_cell(self, path: str, number: int, kind: str) -> None:
+        """Of an added one, by its number, another kind.
+
+        Raises:
+            FsisError: there is no such kind.
+        """
+        name = self._known(kind)
+
+        def changed(result: Result) -> Result:
+            added = [cell._replace(kind=name) if at == number else cell for at, cell in enumerate(result.added)]
+            return dataclasses.replace(result, added=tuple(added))
+
+        self._correct(path, changed)
+
+    def remove_cell(self, path: str, number: int) -> None:
+        """An added one, by its number."""
+        self._correct(
+            path, lambda result: dataclasses.replace(result, added=result.added[:number] + result.added[number + 1 :])
+        )
+
+    def undo(self) -> None:
+        """Back to before the last change, if there was one."""
+        self.history.undo()
+        self._tell()
+
+    def redo(self) -> None:
+        """What was undone last is done again, if nothing else was done since."""
+        self.history.redo()
+        self._tell()
+
+    def pixel_size(self, image: ImageFile) -> float | None:
+        """Micrometres per pixel of an image, if they are known."""
+        return image.pixel_size if self.settings.pixel_size is None else self.settings.pixel_size
+
+    def _examples(self, references: Sequence[Reference]) -> list[Example]:
+        chosen = self.settings
+        opener = functools.partial(
+            open_image, channel=chosen.channel, page=chosen.page, series=chosen.series, where_there=True
+        )
+
+        def example(reference: Reference) -> Example:
+            (shown,) = boxed_examples(reference.image, [reference.box], opener)
+            return dataclasses.replace(shown, kind=reference.kind, wanted=reference.kind != NOT_THIS)
+
+        return [example(reference) for reference in references]
+
+    def _rounded(self, path: str, box: Box) -> Box:
+        with self.open(path) as image:
+            return whole_pixels(box, (image.shape[0], image.shape[1]))
+
+    def segmented(self, path: str) -> Result:
+        """What was found in an image.
+
+        Raises:
+            FsisError: it was not segmented yet.
+        """
+        result = self.result(path)
+        if result is None:
+            raise FsisError(f"{path}: not segmented yet")
+        return result
+
+    def _correct(self, path: str, change: Callable[[Result], Result]) -> None:
+        self.segmented(path)
+        self._change(lambda state: state.with_result(path, change(state.results[path])))
+
+    def _change(self, change: Callable[[State], State]) -> None:
+        self.history.change(change)
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in list(self.listeners):
+            listener()
