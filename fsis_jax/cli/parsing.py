@@ -19,11 +19,14 @@ class Parser(argparse.ArgumentParser):
         raise FsisError(f"{' '.join(message.split())}; {hint}`{self.prog} --help` lists the arguments")
 
 
-def add_plane_options(parser: argparse.ArgumentParser) -> None:
-    """Which plane of a file with several is read."""
-    parser.add_argument("--channel", metavar="C", help="channel of a stack: a number from 1, or its name")
-    parser.add_argument("--page", metavar="P", help="plane of a stack: a number from 1, or as in Z3,T1")
-    parser.add_argument("--series", metavar="S", help="image of a file with several: a number from 1, or its name")
+def add_plane_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Which plane of a file with several is read; `several`: it may be "all"."""
+    more = "; or all, one result for each" if several else ""
+    parser.add_argument("--channel", metavar="C", help=f"channel of a stack: a number from 1, or its name{more}")
+    parser.add_argument("--page", metavar="P", help=f"plane of a stack: a number from 1, or as in Z3,T1{more}")
+    parser.add_argument(
+        "--series", metavar="S", help=f"image of a file with several: a number from 1, or its name{more}"
+    )
 
 
 def _meant(message: str, usage: str) -> str:

@@ -20,7 +20,9 @@ from fsis_jax.inference.example_cells import (
 from fsis_jax.inference.references import REFERENCES_SUFFIX, References, check_kind_names
 from fsis_jax.inference.references_file import load_references
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.io.all_planes import ALL, PlaneChoice
 from fsis_jax.io.finding import image_files
+from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.source import open_image
 from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights
 
@@ -32,8 +34,8 @@ NO_REFERENCE = (
 )
 
 
-def add_references(parser: Parser) -> None:
-    """Options that say what example cells are, and which model sees them."""
+def add_references(parser: Parser, *, several: bool = False) -> None:
+    """Options that say what example cells are, and which model sees them; `several`: `--page` and such may be "all"."""
     group = parser.add_argument_group("references", "one to five example cells; all that are given count together")
     group.add_argument(
         "--references",
@@ -88,7 +90,7 @@ def add_references(parser: Parser) -> None:
         help="micrometres per pixel of the references; default: as their files say, if they do",
     )
     add_checkpoint(parser)
-    add_plane_options(parser)
+    add_plane_options(parser, several=several)
 
 
 def add_checkpoint(parser: Parser) -> None:
@@ -126,9 +128,7 @@ def read_examples(options: argparse.Namespace, only: str | None) -> tuple[Refere
         saved = load_references(encoded[0])
         size = options.reference_pixel_size
         return (saved if size is None else dataclasses.replace(saved, pixel_size=size)), []
-    opener: Opener = functools.partial(
-        open_image, channel=options.channel, page=options.page, series=options.series, where_there=True
-    )
+    opener: Opener = functools.partial(_open, plane=PlaneChoice(options.series, options.channel, options.page))
     examples = [crop_example(path, opener) for path in options.references]
     examples += [box_example(text, opener) for text in options.reference]
     for option, file, read in (
@@ -147,6 +147,18 @@ def read_examples(options: argparse.Namespace, only: str | None) -> tuple[Refere
     if options.reference_pixel_size is not None:
         examples = [dataclasses.replace(example, pixel_size=options.reference_pixel_size) for example in examples]
     return None, examples
+
+
+def _open(path: str, /, *, plane: PlaneChoice, labels: bool = False) -> ImageFile:
+    """`open_image`, where "all" planes are those of the images to segment and say nothing of a reference's."""
+    series, channel, page = (None if part == ALL else part for part in plane)
+    try:
+        return open_image(path, channel=channel, page=page, series=series, where_there=True, labels=labels)
+    except FsisError as error:
+        if ALL not in plane:
+            raise
+        remedy = "all planes are segmented, but a reference is on one: encode it first, by `fsis references --page 1`"
+        raise FsisError(f"{error}; {remedy}") from error
 
 
 def _of_kinds(options: argparse.Namespace, opener: Opener) -> list[Example]:

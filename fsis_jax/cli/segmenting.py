@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
+from fsis_jax.cli.many_planes import base_settings, each_plane, link_planes
 from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
 from fsis_jax.cli.references_given import NO_REFERENCE, add_references, load_model, read_examples
 from fsis_jax.cli.streams import say
@@ -24,6 +25,7 @@ from fsis_jax.inference.references import REFERENCES_SUFFIX
 from fsis_jax.inference.segment_files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tidying import Tidying
+from fsis_jax.io.all_planes import ALL
 from fsis_jax.io.atomic import user_path
 from fsis_jax.io.finding import image_files
 from fsis_jax.io.outputs import DEFAULT, FILES, check_results
@@ -47,7 +49,7 @@ def segment_parser() -> Parser:
         help="PNG, JPEG, TIFF, OME-TIFF, OME-Zarr, .czi, .nd2, .lif, .ims or a whole slide; a folder of them; or a "
         "pattern like 'plate/*.tif'",
     )
-    add_references(parser)
+    add_references(parser, several=True)
     parser.add_argument(
         "--output",
         "-o",
@@ -105,6 +107,12 @@ def segment_parser() -> Parser:
         action="store_true",
         help="masks as the network gives them; else holes are filled, and of a mask in pieces the largest is kept",
     )
+    parser.add_argument(
+        "--link",
+        choices=("z", "t"),
+        help="link cells of neighbouring planes that overlap, with --page all: in z each cell of a stack is counted "
+        "once, in t it is followed; OUT/NAME-linked.csv has a line for each, OUT/NAME-linked-labels.tif their ids",
+    )
     parser.add_argument("--category", metavar="NAME", help="what COCO and QuPath call the cells; default: cell")
     parser.add_argument(
         "--force",
@@ -144,6 +152,8 @@ def segment(arguments: Sequence[str]) -> None:
     kinds = list(FILES) if "all" in options.save else list(dict.fromkeys(options.save))
     if options.pdf and "overlay" not in kinds:
         kinds.append("overlay")
+    if options.link and (options.page != ALL or "labels" not in kinds):
+        raise FsisError(f"--link {options.link}: links the planes of --page all by their labels: give both, or neither")
     output = user_path(options.output)
     settings = OutputSettings(
         save=tuple(kinds),
@@ -161,45 +171,61 @@ def segment(arguments: Sequence[str]) -> None:
         ),
     )
     read = [*options.references, options.reference_mask, options.reference_outlines, options.reference_image]
-    check_results([path for path in read if path], map(settings.name, paths), output, kinds)
-    outcomes: list[Outcome] = []
-    progress = tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None, bar_format=_BAR)
+    groups = each_plane(paths, settings, options.link)
+    names = [chosen.name(path) for chosen, own in groups for path in own]
+    check_results([path for path in read if path], names, output, kinds)
+    done: list[tuple[OutputSettings, Outcome]] = []
+    progress = tqdm(total=len(names), unit="image", file=sys.stderr, disable=None, bar_format=_BAR)
     with _ends_as_by_ctrl_c(), progress as bar:
 
-        def advance(path: str, done: int, total: int) -> None:
-            if len(paths) > 1:
-                bar.n = round(len(outcomes) + done / total, 2)
-                tiles = f"{pathlib.Path(path).name}: tile {done}/{total}" if total > 1 else ""
+        def advance(path: str, tile: int, total: int) -> None:
+            if len(names) > 1:
+                bar.n = round(len(done) + tile / total, 2)
+                tiles = f"{pathlib.Path(path).name}: tile {tile}/{total}" if total > 1 else ""
                 bar.set_postfix_str(tiles, refresh=False)
             else:
                 if bar.unit == "image":  # the rate is that of this run
-                    bar.unit, bar.total, bar.initial = "tile", total, done - 1
-                bar.n = done
+                    bar.unit, bar.total, bar.initial = "tile", total, tile - 1
+                bar.n = tile
             bar.refresh()
 
         shown = None if bar.disable else advance
-        started = segment_files(segmenter, paths, references, output, settings, force=options.force, progress=shown)
-        for outcome in started:
-            outcomes.append(outcome)
-            if options.json:
-                tqdm.write(json.dumps(dataclasses.asdict(outcome)))
-            elif not outcome.error:
-                tqdm.write(printable(_told(outcome, segmenter)))
-                for cause in outcome.causes:
-                    tqdm.write(printable(f"  {cause}"), file=sys.stderr)
+        for chosen, own in groups:
+            started = segment_files(segmenter, own, references, output, chosen, force=options.force, progress=shown)
+            for outcome in started:
+                done.append((chosen, outcome))
+                _tell(outcome, segmenter, json_lines=options.json, planes=len(groups) > 1)
+    outcomes = [outcome for _, outcome in done]
     finished = [outcome for outcome in outcomes if not outcome.error]
     if options.pdf and finished:
-        pages = {_told(outcome, segmenter): outcome.files["overlay"] for outcome in finished}
-        write_pdf(output / f"overlays{settings.suffix}.pdf", pages)
+        pages = {_told(outcome, segmenter, len(groups) > 1): outcome.files["overlay"] for outcome in finished}
+        write_pdf(output / f"overlays{base_settings(settings).suffix}.pdf", pages)
+    for linked in link_planes(options.link, output, done) if options.link else ():
+        if options.json:
+            say(json.dumps({**dataclasses.asdict(linked), "link": options.link}))
+        else:
+            what = " ".join([linked.image, *linked.plane])
+            say(printable(f"{what}: {linked.cells} cells in {linked.planes} planes, linked in {options.link}"))
     _report_failures(outcomes, output)
 
 
-def _told(outcome: Outcome, segmenter: Segmenter) -> str:
-    """How many cells an image has; of several kinds how many of each."""
+def _tell(outcome: Outcome, segmenter: Segmenter, *, json_lines: bool, planes: bool) -> None:
+    """Print what became of an image, or of one of several planes."""
+    if json_lines:
+        tqdm.write(json.dumps(dataclasses.asdict(outcome)))
+    elif not outcome.error:
+        tqdm.write(printable(_told(outcome, segmenter, planes)))
+        for cause in outcome.causes:
+            tqdm.write(printable(f"  {cause}"), file=sys.stderr)
+
+
+def _told(outcome: Outcome, segmenter: Segmenter, planes: bool) -> str:
+    """How many cells an image has, or one of several planes of it; of several kinds how many of each."""
+    what = " ".join([outcome.image, *outcome.plane]) if planes else outcome.image
     if segmenter.names:
-        return f"{outcome.image}: {outcome.cells} instances"
+        return f"{what}: {outcome.cells} instances"
     kinds = [f"{count} {kind}" for kind, count in outcome.kinds.items()]
-    return f"{outcome.image}: {', '.join(kinds) if len(kinds) > 1 else f'{outcome.cells} cells'}"
+    return f"{what}: {', '.join(kinds) if len(kinds) > 1 else f'{outcome.cells} cells'}"
 
 
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"

@@ -60,5 +60,7 @@ class Outcome:
     """Where there is no cell: the likeliest reasons, a line each."""
     kinds: dict[str, int] = dataclasses.field(default_factory=dict)
     """Count of each kind that is wanted, or of each category that a closed-set detector has found."""
+    plane: tuple[str, ...] = ()
+    """What was chosen of the file, as `OutputSettings.plane`."""
     error: str = ""
     """Why there is no result, in one line."""

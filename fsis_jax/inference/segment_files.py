@@ -106,6 +106,7 @@ class _Run:
         self.output, self.folder = output, OutputFolder(output)
         self.force, self.progress = force, progress
         self.names = {path: settings.name(path) for path in paths}
+        self.plane = tuple(settings.plane)
         check_names(paths)
         check_results(paths, self.names.values(), output, settings.save)
         segmenter.check_references(references)
@@ -170,7 +171,7 @@ class _Run:
             except FsisError as error:  # of the file that was taken last: results of those before were given
                 for job in list(self.open):
                     self._close(job)
-                yield Outcome(self.taken, error=str(error))
+                yield Outcome(self.taken, plane=self.plane, error=str(error))
 
     def _jobs(self, waiting: Iterator[str]) -> Iterator[_FileJob]:
         for path in waiting:
@@ -233,7 +234,7 @@ class _Run:
         again = self.force and line is self.before.get(self.names[path])
         if not again and line.get("key") == self.keys.of_files(self.keys.of_tiles(path)) and self._is_complete(line):
             causes, kinds = tuple(line.get("causes", ())), line.get("kinds", {})
-            return Outcome(path, line["cells"], line["pixel_size"], line["files"], causes, kinds)
+            return Outcome(path, line["cells"], line["pixel_size"], line["files"], causes, kinds, self.plane)
         return None
 
     def _report(self, job: _FileJob, done: int, total: int) -> None:
@@ -247,14 +248,14 @@ class _Run:
             self.folder.check()
             files, written = self._move(self._write(job, counted), self.record.lines.get(self.names[path]))
             causes = () if len(counted) else self._causes(job, found)
-            outcome = Outcome(path, len(counted), job.pixel_size, files, causes, counts(counted))
+            outcome = Outcome(path, len(counted), job.pixel_size, files, causes, counts(counted), self.plane)
             self._note(outcome, job, written, summarised(path, counted))
             self.summary.update_or_warn()
             return outcome
         except OutputError:
             raise
         except FsisError as error:
-            return Outcome(path, error=str(error))
+            return Outcome(path, plane=self.plane, error=str(error))
         finally:
             name = self.names[path]
             self.folder.remove_partial(name, [file.format(name) for file in FILES.values()])

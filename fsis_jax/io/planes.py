@@ -14,6 +14,21 @@ _MOST_NAMES = 8
 """Names of channels, or images of a file, that a message lists."""
 
 
+@dataclasses.dataclass
+class Contents:
+    """What a file has, filled in when it is opened and before anything is chosen.
+
+    Attributes:
+        images: all of them.
+        axes: of the one that was chosen; "" where none could be.
+    """
+
+    images: "Sequence[Listed]" = ()
+    axes: str = ""
+    shape: tuple[int, ...] = ()
+    channels: Sequence[str] = ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Wanted:
     """The plane that is asked for.
@@ -25,6 +40,7 @@ class Wanted:
         where_there: leave out what an image does not have, such as the channel of a stack for a crop of one plane.
         labels: the pixels are numbers of objects: as they are stored, whatever colours stand for them.
         no_choice: nobody can be asked for any of these: the file must hold one plane.
+        told: gets what there is to choose from.
     """
 
     channel: str | None = None
@@ -33,6 +49,7 @@ class Wanted:
     where_there: bool = False
     labels: bool = False
     no_choice: bool = False
+    told: Contents | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +87,8 @@ def choose_series(name: str, images: Sequence[Listed], wanted: Wanted) -> int:
     Raises:
         FsisError: it is not there, or none was chosen of several; with a list of what there is.
     """
+    if wanted.told is not None and not wanted.told.images:  # a collection of OME-Zarr chooses twice
+        wanted.told.images = tuple(images)
     if wanted.series is not None:
         named = wanted.series.strip().casefold()
         found = [i for i, image in enumerate(images) if image.name.strip().casefold() == named]
@@ -117,6 +136,8 @@ def choose_plane(
     """
     if sorted(axis for axis in axes if axis in "YXCS") not in (list("XY"), list("CXY"), list("SXY"), list("CSXY")):
         raise FsisError(f"{name}: {_describe(axes, shape)}: save one plane, grey or RGB")
+    if wanted.told is not None:
+        wanted.told.axes, wanted.told.shape, wanted.told.channels = axes, shape, tuple(channel_names)
     pages = _chosen_pages(name, axes, shape, wanted)
     channels, samples = (shape[axes.index(axis)] if axis in axes else 0 for axis in "CS")
     coloured = samples in (3, 4)

@@ -10,7 +10,7 @@ from fsis_jax.io.czi import CZI_SUFFIX, open_czi
 from fsis_jax.io.decoding import WHOLE_HEADS, read_head, read_image, read_labels
 from fsis_jax.io.image_file import ImageFile, Plane
 from fsis_jax.io.ome_zarr import is_zarr, open_ome_zarr
-from fsis_jax.io.planes import Listed, Wanted, choose_plane, choose_series
+from fsis_jax.io.planes import Contents, Listed, Wanted, choose_plane, choose_series
 from fsis_jax.io.slides import SLIDE_SUFFIXES, is_readable_slide, open_slide, unreadable_slide
 from fsis_jax.io.tiff import TIFF_HEADS, open_tiff
 from fsis_jax.io.vendor import VENDOR_SUFFIXES, open_vendor
@@ -52,7 +52,28 @@ def open_image(
             which none is; a format that is not read; and whatever is wrong with the file that can be told without
             decoding its pixels. Slicing raises it for the rest.
     """
-    name, wanted = os.fspath(path), Wanted(_text(channel), _text(page), _text(series), where_there, labels)
+    return _open(os.fspath(path), Wanted(_text(channel), _text(page), _text(series), where_there, labels))
+
+
+def contents(path: str | os.PathLike[str], series: str | None = None) -> Contents:
+    """What a file has, before a plane of it is chosen; of the axes what those of one image are.
+
+    Args:
+        series: which image of a file with several, as for `open_image`.
+
+    Raises:
+        FsisError: it cannot be read, as far as that can be told without decoding its pixels.
+    """
+    told = Contents()
+    try:
+        _open(os.fspath(path), Wanted(series=series, told=told)).close()
+    except FsisError:
+        if not told.images:
+            raise
+    return told
+
+
+def _open(name: str, wanted: Wanted) -> ImageFile:
     if os.path.isdir(name):
         if is_zarr(name):
             return open_ome_zarr(name, wanted)

@@ -1,0 +1,80 @@
+"""`fsis segment` of all planes of a stack, with one result each, and their cells linked."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+pytestmark = pytest.mark.usefixtures("quick_compile", "read_once")
+PLAIN = ("--references", "crop.png", "--checkpoint", "W", "--output", "out", "--min-score", "0", "--save", "labels")
+
+
+@pytest.fixture
+def stack(desk, cell):
+    """A stack of three planes with two channels on the desk, of which the second is dark."""
+    grey = cell[0]
+    planes = np.stack([grey, np.roll(grey, 1, axis=1), grey[::-1]])
+    pixels = np.stack([planes, np.zeros_like(planes)], axis=1)
+    metadata = {"axes": "ZCYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    tifffile.imwrite(desk / "s.ome.tif", pixels, ome=True, photometric="minisblack", metadata=metadata)
+    return desk
+
+
+def test_every_plane_has_results_and_a_line_of_the_summary(fsis, stack):
+    outcome = fsis("segment", "s.ome.tif", "--page", "all", "--channel", "all", *PLAIN)
+    assert outcome.status == 0, outcome.stderr
+    names = [f"{channel}-Z{z}" for channel in ("DAPI", "GFP") for z in (1, 2, 3)]
+    assert sorted(path.name for path in (stack / "out").glob("*.tif")) == [f"s-{name}-labels.tif" for name in names]
+    assert [line.split(":")[0] for line in outcome.stdout.splitlines()] == [
+        f"s.ome.tif {name.replace('-', ' ')}" for name in names
+    ]
+    with open(stack / "out/summary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["plane"].replace(",", "-") for row in rows) == names
+    counts = {row["plane"]: int(row["count"]) for row in rows}
+    assert counts["DAPI,Z1"] == tifffile.imread(stack / "out/s-DAPI-Z1-labels.tif").max() > 0
+    single = fsis("segment", "s.ome.tif", "--page", "Z1", "--channel", "DAPI", *PLAIN[:4], *PLAIN[6:], "-o", "one")
+    assert single.stdout == f"s.ome.tif: {counts['DAPI,Z1']} cells\n"
+
+
+def test_cells_are_linked_over_planes(fsis, stack):
+    options = ("--page", "all", "--channel", "DAPI", "--link", "z", "--json", *PLAIN)
+    outcome = fsis("segment", "s.ome.tif", *options)
+    assert outcome.status == 0, outcome.stderr
+    *_, linked = map(json.loads, outcome.stdout.splitlines())
+    volume = tifffile.imread(stack / "out/s-DAPI-linked-labels.tif")
+    assert linked == {
+        "image": "s.ome.tif",
+        "plane": ["DAPI"],
+        "planes": 3,
+        "cells": int(volume.max()),
+        "link": "z",
+    }
+    for z, labels in enumerate(volume, start=1):
+        own = tifffile.imread(stack / f"out/s-DAPI-Z{z}-labels.tif")
+        np.testing.assert_array_equal(labels > 0, own > 0)
+        assert len(np.unique(labels)) == len(np.unique(own))
+    with open(stack / "out/s-DAPI-linked.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == volume.max()
+    again = fsis("segment", "s.ome.tif", *options)  # of what is finished already
+    assert json.loads(again.stdout.splitlines()[-1]) == linked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("s.ome.tif", "--link", "z"), "--link z: links the planes of --page all by their labels: give both"),
+        (("s.ome.tif", "--page", "all", "--link", "t"), "s.ome.tif: pages Z1, Z2, Z3 ..., no axis T: leave out --link"),
+        (("good.png", "--page", "all", "--link", "z"), "good.png: only one plane, no axis Z: leave out --link"),
+    ],
+)
+def test_what_cannot_be_linked(fsis, stack, arguments, message):
+    assert message in fsis("segment", *arguments, *PLAIN).error
+
+
+def test_a_reference_is_on_one_plane(fsis, stack):
+    reference = ("--reference", "s.ome.tif:5,5,25,25")
+    outcome = fsis("segment", "s.ome.tif", "--page", "all", "--channel", "all", *reference, *PLAIN[2:])
+    assert "a reference is on one: encode it first, by `fsis references --page 1`" in outcome.error
