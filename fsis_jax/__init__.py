@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fsis_jax.io.overlay import draw_overlay
     from fsis_jax.io.source import open_image
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "FsisError",
     "Instances",

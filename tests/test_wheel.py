@@ -26,7 +26,11 @@ def test_the_wheel_is_whole_and_every_module_can_be_imported(tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    files = set(zipfile.ZipFile(wheel).namelist())
+    archive = zipfile.ZipFile(wheel)
+    files = set(archive.namelist())
+    (metadata,) = (name for name in files if name.endswith(".dist-info/METADATA"))
+    extras = {line for line in archive.read(metadata).decode().splitlines() if line.startswith("Provides-Extra: ")}
+    assert {f"Provides-Extra: {extra}" for extra in ("app", "cuda", "notebooks", "slides", "vendor")} <= extras
     sources = {
         f"{place}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, place in FOLDERS.items()
