@@ -22,7 +22,7 @@ from fsis_jax.synthetic.drawing import Drawing, draw
 
 IMAGES = pathlib.Path(__file__).resolve().parent.parent / "docs" / "images"
 SIZE = (1280, 800)
-COLOURS = 128
+COLOURS = 224
 EXAMPLES = 2
 WRONG = 3
 SECONDS = 1800
@@ -46,7 +46,7 @@ def make_app_pictures(arguments: Sequence[str]) -> None:
         with running_app(folder, model) as (address, _), chromium() as browser:
             tab = Tab(browser, address, SIZE)
             tab.page.locator("input[type=checkbox]").uncheck()
-            for box in _examples(drawing):
+            for box in _examples(drawing, 0):
                 tab.drag(box)
             tab.page.wait_for_function(f"() => fsisModel('crops').text.split('<img').length == {EXAMPLES + 1}")
             _save("app_examples.png", tab)
@@ -63,10 +63,27 @@ def make_app_pictures(arguments: Sequence[str]) -> None:
             tab.page.get_by_text("The same without this page").click()
             _save("app_corrected.png", tab)
             _save("app_dark.png", Tab(browser, address, SIZE, "dark"))
+            _kinds(tab, drawing)
+            _save("app_kinds.png", tab)
 
 
-def _examples(drawing: Drawing) -> list[tuple[int, int, int, int]]:
-    """Boxes around the largest cells of the first kind that are away from the border and from others."""
+def _kinds(tab: Tab, drawing: Drawing) -> None:
+    """Name what is shown, show the other kind, and segment again."""
+    tab.page.once("dialog", lambda dialog: dialog.accept("textured"))
+    tab.page.get_by_role("button", name="rename cell", exact=True).click()
+    tab.wait_for("crops", "textured")
+    field = tab.page.get_by_placeholder("another kind")
+    field.fill("smooth")
+    field.press("Enter")
+    tab.wait_for("message", "smooth: Drag a box")
+    for box in _examples(drawing, 1):
+        tab.drag(box)
+    tab.press("Segment image")
+    tab.wait_for("count", r"smooth [1-9]\d*", SECONDS)
+
+
+def _examples(drawing: Drawing, wanted: int) -> list[tuple[int, int, int, int]]:
+    """Boxes around the largest cells of a kind that are away from the border and from others."""
     height, width = drawing.pixels.shape[:2]
     covered = np.any(drawing.masks, axis=0)
     boxes = []
@@ -74,7 +91,7 @@ def _examples(drawing: Drawing) -> list[tuple[int, int, int, int]]:
         ys, xs = np.nonzero(mask)
         x1, y1, x2, y2 = int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1
         alone = not (covered & ~mask)[max(y1 - 3, 0) : y2 + 3, max(x1 - 3, 0) : x2 + 3].any()
-        if kind == 0 and alone and min(x1, y1) > 10 and x2 < width - 10 and y2 < height - 10:
+        if kind == wanted and alone and min(x1, y1) > 10 and x2 < width - 10 and y2 < height - 10:
             boxes.append((int(mask.sum()), (x1, y1, x2, y2)))
     return [box for _, box in sorted(boxes)[-EXAMPLES:]]
 

@@ -91,6 +91,7 @@ h2 { font-size: 13.5px; margin: 5px 0 0; color: var(--ink); }
 h2 i { display: inline-block; width: 19px; height: 19px; margin-right: 7px; border-radius: 50%; text-align: center;
        font: 600 12px/19px system-ui, sans-serif; background: var(--accent); color: var(--on-accent); }
 p { margin: 0; }
+.bk-clearfix { width: 100%; }
 .soft { color: var(--soft); font-size: 12.5px; overflow-wrap: anywhere; }
 .bad { color: var(--bad); font-size: 13px; overflow-wrap: anywhere; }
 .good { color: var(--good); font-size: 12.5px; overflow-wrap: anywhere; }
