@@ -26,7 +26,8 @@ def corrected(session, a):
     boxes = np.array([crop.extent for crop in crops], np.float32)
     found = Instances(boxes, np.array([0.9, 0.8], np.float32), crops, (60, 80))
     references = (Reference(a, BOX),)
-    result = Result(found, references, verdicts={1: "wrong"}, added=(Added(ellipse((20.0, 30.0, 41.0, 51.0))),))
+    added = (Added(ellipse((20.0, 30.0, 41.0, 51.0))),)
+    result = Result(found, references, verdicts={1: "wrong"}, added=added, model=session.segmenter.fingerprint)
     session.history.change(lambda _: State(references, {a: result}))
     session.set_filters(Filters(session.segmenter.min_score))
     return session
