@@ -12,8 +12,8 @@ from benchmarks.measure import Row, best_times, device_peak, host_now, host_peak
 from benchmarks.segment import segment_row
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
+from fsis_jax.inference.references import Features
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.models.detector import Pyramid
 
 MEGAPIXELS = (1, 4, 16, 64)
 REFERENCES = (1, 2, 3, 4, 5)
@@ -70,7 +70,7 @@ def reference_rows(case: Case) -> list[Row]:
     return result
 
 
-def _encode(network: Segmenter, shown: list[np.ndarray]) -> Pyramid:
+def _encode(network: Segmenter, shown: list[np.ndarray]) -> Features:
     return network.encode_references(shown).features
 
 

@@ -18,8 +18,9 @@ from benchmarks.measure import Row, best_times, compiled
 from fsis_jax import ops
 from fsis_jax.batch import Batch
 from fsis_jax.checkpoints.train_state import TrainState
-from fsis_jax.models.detection import View, detect
-from fsis_jax.models.detector import Detector, Matched, Pyramid
+from fsis_jax.models.arrays import Pyramid, View
+from fsis_jax.models.detection import detect
+from fsis_jax.models.detector import Detector, Matched
 from fsis_jax.models.layers import Training
 from fsis_jax.models.normalise import normalise
 from fsis_jax.models.objective import sampling_settings

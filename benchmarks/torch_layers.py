@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from fsis_jax.models.resnet import BLOCKS
+from fsis_jax.models.depths import BLOCKS
 
 LEVELS = 4
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, get_args
 
-from fsis_jax.models.resnet import BLOCKS
+from fsis_jax.models.depths import BLOCKS
 from fsis_jax.ops.deform import OffsetLayout
 from fsis_jax.ops.dispatch import Backend
 from fsis_jax.ops.roi_pool import RoiPoolMethod

@@ -22,7 +22,7 @@ from fsis_jax.app.histogram import Histogram
 from fsis_jax.app.style import SIDE, TOP, WIDGET
 from fsis_jax.interactive.pointing import Tool
 from fsis_jax.interactive.receiving import MOST_BYTES
-from fsis_jax.io.outputs import DEFAULT, FILES
+from fsis_jax.io.names import DEFAULT, FILES
 
 TOOLS: tuple[Tool, ...] = get_args(Tool)
 EXAMPLE, ADD = TOOLS.index("example"), TOOLS.index("add")

@@ -24,8 +24,8 @@ from fsis_jax.interactive.session import Session
 from fsis_jax.interactive.state import NOT_THIS, Filters, Result
 from fsis_jax.interactive.task import Task
 from fsis_jax.interactive.view import View
+from fsis_jax.io.names import FILES
 from fsis_jax.io.outlines import Box
-from fsis_jax.io.outputs import FILES
 from fsis_jax.pretrained import default_weights
 
 _PAUSE = 120

@@ -6,22 +6,16 @@ So a stored model outlives the way in which modules nest, and one of another arc
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any
 
 import jax
 from flax import nnx
 
+from fsis_jax.checkpoints.differences import Shaped, differences
 from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.errors import FsisError
 
 Arrays = dict[str, jax.Array]
-
-
-class Shaped(Protocol):
-    """An array, or what tells its shape."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 def flat_arrays(part: nnx.State) -> Arrays:
@@ -29,7 +23,7 @@ def flat_arrays(part: nnx.State) -> Arrays:
     return {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(part)}
 
 
-def filled(part: nnx.State, arrays: Arrays) -> nnx.State:
+def filled(part: nnx.State, arrays: Mapping[str, Any]) -> nnx.State:
     """`part` with the arrays of its names in the place of its own."""
     flat = nnx.to_flat_state(part)
     return nnx.from_flat_state([(path, variable.replace(arrays["/".join(map(str, path))])) for path, variable in flat])
@@ -61,22 +55,6 @@ def with_optimizer(state: TrainState, arrays: Arrays) -> TrainState:
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.optimizer)]
     optimizer = jax.tree.unflatten(jax.tree.structure(state.optimizer), [arrays[path] for path in paths])
     return dataclasses.replace(state, step=arrays["step"], optimizer=optimizer)
-
-
-def differences(wanted: Mapping[str, Shaped], stored: Mapping[str, Shaped]) -> str:
-    """How names and shapes differ, as "1 missing (a); 2 extra (b, c)"; empty if they do not."""
-    missing = sorted(wanted.keys() - stored.keys())
-    extra = sorted(stored.keys() - wanted.keys())
-    shapes = [
-        f"{name} {tuple(stored[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & stored.keys())
-        if tuple(stored[name].shape) != tuple(wanted[name].shape)
-    ]
-    return "; ".join(
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("extra", extra), ("of another shape", shapes))
-        if names
-    )
 
 
 def check_same(wanted: Mapping[str, Shaped], stored: Mapping[str, Shaped], path: os.PathLike[str]) -> None:

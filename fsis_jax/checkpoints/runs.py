@@ -22,15 +22,13 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
 from ml_collections import ConfigDict
 
+from fsis_jax.checkpoints.architecture import Architecture
 from fsis_jax.checkpoints.config_file import config_of, plain_config
 from fsis_jax.checkpoints.flat import (
     Arrays,
     check_same,
-    filled,
-    flat_arrays,
     flat_model,
     flat_optimizer,
     with_model,
@@ -40,7 +38,7 @@ from fsis_jax.checkpoints.learnt import learnt_of
 from fsis_jax.checkpoints.soundness import VALIDATION, damage, read_meta, with_digest, write_sums
 from fsis_jax.checkpoints.storage import damaged_arrays, described, disk_errors, not_orbax
 from fsis_jax.checkpoints.train_state import TrainState
-from fsis_jax.checkpoints.weights import Trained, structure
+from fsis_jax.checkpoints.weights import Trained
 from fsis_jax.config_check import check_config
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import atomic_write
@@ -176,17 +174,20 @@ class Checkpoints:
         """The config (as plain JSON), the data state and the validation results of a step."""
         return {"validation": None, **read_meta(self.folder / str(step))}
 
-    def restore_model(self, step: int, like: nnx.State) -> nnx.State:
-        """`like`, the whole state of a detector (shapes are enough), with the arrays of a step.
+    def model_arrays(self, step: int, like: Mapping[str, Any]) -> Arrays:
+        """The arrays of a step's detector by their flat names.
+
+        Args:
+            like: those of a detector of its config; shapes and types are enough.
 
         Raises:
             FsisError: if names or shapes differ, that is, if the checkpoint is of another architecture, or partial.
         """
         self.check_whole(step)
-        return filled(like, self._restore(step, "model", flat_arrays(like)))
+        return self._restore(step, "model", like)
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The whole state of a step, to go on with; raises as `restore_model` does.
+        """The whole state of a step, to go on with; raises as `model_arrays` does.
 
         A converted model without an optimiser starts with that of `like`.
         """
@@ -260,7 +261,7 @@ class Checkpoints:
                 f"`fsis train --config FILE --config.init_from={self.folder.parent} --workdir NEW`"
             )
 
-    def _restore(self, step: int, item: str, like: Arrays) -> Arrays:
+    def _restore(self, step: int, item: str, like: Mapping[str, Any]) -> Arrays:
         path = self.folder / str(step) / item
         with damaged_arrays(str(path)):  # one without sums tells of its damage only here
             check_same(like, described(path), path)
@@ -315,9 +316,8 @@ def load_run(path: pathlib.Path) -> Trained:
         meta = checkpoints.meta(step)
         config = config_of(meta)
         check_config(config, path)
-        graph, like = structure(config)
-        model = nnx.merge(graph, checkpoints.restore_model(step, like))
-        return Trained(model, config, dict(meta["validation"] or {}), learnt_of(meta.get("learnt")))
+        arrays = checkpoints.model_arrays(step, Architecture.of(config.model).shapes())
+        return Trained(arrays, config, dict(meta["validation"] or {}), learnt_of(meta.get("learnt")))
 
 
 def _ap50(metrics: dict[str, float]) -> float:

@@ -6,28 +6,29 @@ and takes no more memory than the file's size tells, since nothing is compressed
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import os
 import pathlib
 import zipfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
+from fsis_jax.checkpoints.architecture import Architecture, Arrays
 from fsis_jax.checkpoints.config_file import config_of, plain_config
-from fsis_jax.checkpoints.flat import differences, filled, flat_arrays
+from fsis_jax.checkpoints.differences import differences
 from fsis_jax.checkpoints.learnt import Learnt, learnt_of
 from fsis_jax.config_check import check_config
 from fsis_jax.errors import FsisError
 from fsis_jax.io.arrays import read_array
-from fsis_jax.io.atomic import atomic_write, read_failure, user_path
+from fsis_jax.io.atomic import atomic_write, read_failure
 from fsis_jax.io.damage import damage_in
-from fsis_jax.models.detector import Detector
-from fsis_jax.pretrained import SHIPPED, shipped_file
+
+if TYPE_CHECKING:
+    from fsis_jax.models.detector import Detector
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ _META = "meta"
 class Trained:
     """A trained detector."""
 
-    model: Detector
+    arrays: Arrays
+    """Those of the detector, in its own types."""
     config: ConfigDict
     """That it was trained with."""
     validation: dict[str, float]
@@ -48,23 +50,19 @@ class Trained:
     learnt: Learnt | None = None
     """What it learnt from; None: not known."""
 
+    @classmethod
+    def of(cls, model: "Detector", config: ConfigDict, validation: dict[str, float]) -> "Trained":
+        """A detector that was built."""
+        from flax import nnx
 
-def find_weights(source: str | os.PathLike[str]) -> pathlib.Path | None:
-    """The weights file that a name of `SHIPPED` or a path means; None: it is no file, but the folder of a run.
+        from fsis_jax.checkpoints.flat import flat_arrays
 
-    Raises:
-        FsisError: there is nothing of this name, or a file that came with the package is missing or damaged.
-    """
-    name = os.fspath(source)
-    if name in SHIPPED:
-        return shipped_file(name)
-    path = user_path(name)
-    if not os.path.exists(path):
-        raise FsisError(
-            f"{path}: no such file or folder; give the folder of a training run, a weights file, or the name of "
-            f"weights that come with the package: {', '.join(SHIPPED)}"
-        )
-    return path if os.path.isfile(path) else None
+        return cls(flat_arrays(nnx.state(model)), config, validation)
+
+    @functools.cached_property
+    def model(self) -> "Detector":
+        """The detector itself, which takes seconds to build."""
+        return Architecture.of(self.config.model).model(self.arrays)
 
 
 def save_weights(path: pathlib.Path, trained: Trained) -> None:
@@ -78,7 +76,7 @@ def save_weights(path: pathlib.Path, trained: Trained) -> None:
     learnt = trained.learnt and trained.learnt.plain()
     meta = {"format": _FORMAT, "config": config, "validation": trained.validation, "learnt": learnt}
     arrays: dict[str, Any] = {_META: np.array(json.dumps(meta))}
-    for name, value in flat_arrays(nnx.state(trained.model)).items():
+    for name, value in trained.arrays.items():
         with np.errstate(over="ignore"):
             arrays[name] = np.asarray(value).astype(_stored_type(value.dtype))
         if not np.isfinite(arrays[name]).all():
@@ -109,16 +107,16 @@ def load_weights(path: pathlib.Path) -> Trained:
         validation = {name: float(value) for name, value in meta["validation"].items()}
     # From here on it is JAX that may fail.
     check_config(config, path)
-    graph, like = structure(config)
-    wanted = flat_arrays(like)
+    wanted = Architecture.of(config.model).shapes()
     found = differences(wanted, stored)
     types = [name for name in wanted if name in stored and stored[name].dtype != _stored_type(wanted[name].dtype)]
     if types:
         found += f"{'; ' * bool(found)}{len(types)} of another type ({types[0]} {stored[types[0]].dtype})"
     if found:
         raise FsisError(f"{path}: arrays that do not fit its config: {found}: export the run again")
-    arrays = {name: jnp.asarray(stored[name], like.dtype) for name, like in wanted.items()}
-    return Trained(nnx.merge(graph, filled(like, arrays)), config, validation, learnt)
+    # By numpy: JAX would compile a program for each shape.
+    arrays = {name: stored[name].astype(like.dtype) for name, like in wanted.items()}
+    return Trained(arrays, config, validation, learnt)
 
 
 def _read(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -134,12 +132,6 @@ def _read(archive: zipfile.ZipFile, size: int) -> tuple[dict[str, Any], dict[str
     if not all(type(value) in (int, float) for value in meta["validation"].values()):
         raise ValueError("results that are no numbers")
     return meta, {name: read_array(archive, member) for name, member in members.items()}
-
-
-def structure(config: ConfigDict) -> tuple[nnx.GraphDef, nnx.State]:
-    """A detector without values."""
-    graph, like = nnx.split(nnx.eval_shape(lambda: Detector(config.model, rngs=nnx.Rngs(0))))
-    return graph, like
 
 
 def _stored_type(dtype: np.dtype) -> np.dtype:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from fsis_jax import __version__
+from fsis_jax.cache import place
 from fsis_jax.cli.spelling import suggestion
 from fsis_jax.cli.streams import open_streams
 from fsis_jax.errors import FsisError, printable
@@ -100,12 +101,11 @@ def _prepare() -> None:
     sys.unraisablehook = _unraisable
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may have any bytes
-    # JAX reads it when it is imported, which not every command does.
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(cache, "fsis_jax", "xla"))
-    import cv2
-
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of files whose errors we tell
+    # JAX and OpenCV read these when they are imported, which not every command does.
+    os.environ.setdefault(place.VARIABLE, place.default_compile_cache())
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # it warns of files whose errors we tell
+    if (cv2 := sys.modules.get("cv2")) is not None:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class _OneLine(logging.Formatter):

@@ -7,7 +7,6 @@ from typing import NoReturn
 
 from fsis_jax.cli.spelling import suggestion
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.tile_plan import SMALLEST_TILE
 from fsis_jax.io.pixel_size import LARGEST, SMALLEST, micrometres
 
 
@@ -58,6 +57,8 @@ def finite(text: str) -> float:
 
 def tile_side(text: str) -> int:
     """A whole number of pixels that a tile may have as its side."""
+    from fsis_jax.inference.tile_plan import SMALLEST_TILE  # which imports what reads images
+
     if not (text.isdecimal() and int(text) >= SMALLEST_TILE):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {SMALLEST_TILE} on")
     return int(text)

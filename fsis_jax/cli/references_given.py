@@ -1,4 +1,4 @@
-"""The options of `fsis segment`, `fsis references` and others that say what example cells are."""
+"""What the options that say what example cells are (`reference_options.py`) stand for, read from files."""
 
 import argparse
 import dataclasses
@@ -6,7 +6,6 @@ import functools
 import logging
 from collections.abc import Sequence
 
-from fsis_jax.cli.parsing import Parser, add_plane_options, pixel_size
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.example_cells import (
     Example,
@@ -17,14 +16,15 @@ from fsis_jax.inference.example_cells import (
     label_examples,
     outlined_examples,
 )
-from fsis_jax.inference.references import REFERENCES_SUFFIX, References, check_kind_names
+from fsis_jax.inference.references import References, check_kind_names
 from fsis_jax.inference.references_file import load_references
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.all_planes import ALL, PlaneChoice
 from fsis_jax.io.finding import image_files
 from fsis_jax.io.image_file import ImageFile
+from fsis_jax.io.names import REFERENCES_SUFFIX
 from fsis_jax.io.source import open_image
-from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights
+from fsis_jax.pretrained import default_weights
 
 _logger = logging.getLogger(__name__)
 
@@ -32,76 +32,6 @@ NO_REFERENCE = (
     "no reference given: give --references CROP, --reference IMAGE:x1,y1,x2,y2, --kind NAME=EXAMPLE, "
     "--reference-mask LABELS or --reference-outlines FILE"
 )
-
-
-def add_references(parser: Parser, *, several: bool = False) -> None:
-    """Options that say what example cells are, and which model sees them; `several`: `--page` and such may be "all"."""
-    group = parser.add_argument_group("references", "one to five example cells; all that are given count together")
-    group.add_argument(
-        "--references",
-        nargs="+",
-        default=[],
-        metavar="CROP",
-        help=f"crops of one cell each, without much margin; or one {REFERENCES_SUFFIX} file of `fsis references`",
-    )
-    group.add_argument(
-        "--kind",
-        nargs="+",
-        action="append",
-        default=[],
-        metavar="NAME=EXAMPLE",
-        help="examples of one of several kinds, each a crop, a pattern of crops, or IMAGE:x1,y1,x2,y2, as in "
-        "--kind living=a.png:12,40,34,63 --kind dead='dead*.png'; every cell found gets a kind, and a probability of "
-        "each",
-    )
-    group.add_argument(
-        "--not",
-        nargs="+",
-        action="append",
-        default=[],
-        metavar="EXAMPLE",
-        dest="unwanted",
-        help="examples, given as for --kind, of what is not wanted, such as dust or another kind of cell: what is more "
-        "like these is left out",
-    )
-    group.add_argument(
-        "--reference",
-        action="append",
-        default=[],
-        metavar="IMAGE:X1,Y1,X2,Y2",
-        help="a box around a cell, in pixels of any image; may be given again",
-    )
-    group.add_argument("--reference-mask", metavar="LABELS", help="label image: each label is a reference")
-    group.add_argument(
-        "--reference-outlines",
-        metavar="FILE",
-        help="GeoJSON of QuPath, ROIs of ImageJ (.zip, .roi) or a COCO file: each outline is a reference; classes of "
-        "QuPath, groups of ROIs and categories of COCO, where there are several, are kinds",
-    )
-    group.add_argument(
-        "--reference-image",
-        metavar="IMAGE",
-        help="that the mask or the outlines belong to; default: the image to segment, if it is one",
-    )
-    group.add_argument(
-        "--reference-pixel-size",
-        type=pixel_size,
-        metavar="UM",
-        help="micrometres per pixel of the references; default: as their files say, if they do",
-    )
-    add_checkpoint(parser)
-    add_plane_options(parser, several=several)
-
-
-def add_checkpoint(parser: Parser) -> None:
-    """Which model sees the references."""
-    names = ", ".join(f"{name} ({shipped.description})" for name, shipped in SHIPPED.items())
-    parser.add_argument(
-        "--checkpoint",
-        metavar="W",
-        help=f"the model: the --workdir of a training run, a weights file of `fsis export`, or one that comes with "
-        f"fsis_jax: {names}. Default: what the environment variable {VARIABLE} says, else {DEFAULT_NAME}",
-    )
 
 
 def load_model(checkpoint: str | None) -> Segmenter:

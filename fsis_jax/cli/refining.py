@@ -6,12 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsis_jax.cli.parsing import Parser, add_plane_options
-from fsis_jax.cli.references_given import add_checkpoint, load_model
+from fsis_jax.cli.reference_options import add_checkpoint
+from fsis_jax.cli.references_given import load_model
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.references import REFERENCES_SUFFIX, References
+from fsis_jax.inference.references import References
 from fsis_jax.inference.references_file import load_references
 from fsis_jax.inference.refining import corrected, read_result, traits_of
 from fsis_jax.io.atomic import user_path
+from fsis_jax.io.names import REFERENCES_SUFFIX
 from fsis_jax.io.source import open_image
 
 

@@ -1,15 +1,15 @@
 """From crops of example cells to the features that the detector compares with."""
 
+import functools
 import logging
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.causes import check_crop
 from fsis_jax.inference.programs import Network
-from fsis_jax.inference.references import References
+from fsis_jax.inference.references import Features, References
 from fsis_jax.inference.traits import measure
 from fsis_jax.io.intensity import Image, Stretch
 from fsis_jax.io.outlines import Box
@@ -60,7 +60,7 @@ def encode_crops(
     for crop, name in zip(crops, names, strict=True) if checked else ():
         check_crop(crop, transform, name)
     each = [network.encode(image[None, None]) for image in images]
-    features: dict[int, jax.Array] = jax.tree.map(lambda *levels: sum(levels) / len(levels), *each)
+    features: Features = {level: _mean([x[level] for x in each]) for level in each[0]}
     known = np.asarray([crop.shape[:2] for crop in crops] if sides is None else sides, np.float32)
     rows = np.zeros(len(crops), np.int32)
     traits = _traits(crops, known, stretches, transform)
@@ -96,6 +96,11 @@ def cut_boxes(image: Image, boxes: Sequence[Box], names: Sequence[str], where: s
                 "will be looked for; give a box around one cell"
             )
     return [cut_reference(image, box) for box in boxes]
+
+
+def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """In the arrays' own type."""
+    return functools.reduce(np.add, arrays) / np.asarray(len(arrays), arrays[0].dtype)
 
 
 def _traits(

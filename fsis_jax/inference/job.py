@@ -15,7 +15,7 @@ from fsis_jax.inference.references import References
 from fsis_jax.inference.tile_plan import TilePlan
 from fsis_jax.inference.tiling import Tile, merge_scales, merge_tiles
 from fsis_jax.io.given import ImageLike
-from fsis_jax.models.detection import Detections
+from fsis_jax.models.arrays import Detections
 
 
 @dataclasses.dataclass(frozen=True)

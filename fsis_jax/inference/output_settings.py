@@ -3,7 +3,8 @@
 import dataclasses
 
 from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
-from fsis_jax.io.outputs import DEFAULT, image_name, plane_parts, plane_suffix
+from fsis_jax.io.names import DEFAULT
+from fsis_jax.io.outputs import image_name, plane_parts, plane_suffix
 
 
 @dataclasses.dataclass(frozen=True)

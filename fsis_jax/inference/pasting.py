@@ -8,7 +8,7 @@ from fsis_jax.inference.references import References
 from fsis_jax.inference.tile_plan import TilePlan
 from fsis_jax.inference.tiling import Tile, near_core
 from fsis_jax.inference.traits import kind_scores, measure
-from fsis_jax.models.detection import Detections
+from fsis_jax.models.arrays import Detections
 
 
 def paste_tile(

@@ -1,4 +1,4 @@
-"""What the Segmenter runs on devices: two jitted functions of a detector's structure and parameters."""
+"""What the Segmenter runs on devices: two functions of a detector's architecture and arrays, compiled and kept."""
 
 import collections
 import dataclasses
@@ -8,32 +8,37 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from flax import nnx
 
+from fsis_jax.cache.executables import KeptFunction
+from fsis_jax.checkpoints.architecture import Architecture, Arrays, kept_shapes
 from fsis_jax.inference.augmentation import Variant
-from fsis_jax.inference.references import References
+from fsis_jax.inference.references import Features, References
 from fsis_jax.inference.tile_plan import TilePlan
-from fsis_jax.models.detection import Detections, View, detect
-from fsis_jax.models.detector import Detector, Pyramid
-from fsis_jax.models.normalise import normalise
+from fsis_jax.models.arrays import Detections, Pyramid, View
+from fsis_jax.ops.dispatch import default_device
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def encode(graph: nnx.GraphDef, state: nnx.State, references: jax.Array) -> Pyramid:
+@KeptFunction
+def encode(architecture: Architecture, arrays: Arrays, references: jax.Array) -> Pyramid:
     """(B, K, S, S, 3) uint8 -> {level: (B, h, w, C)}, the mean over the references."""
-    model: Detector = nnx.merge(graph, state)
+    from fsis_jax.models.normalise import normalise
+
+    model = architecture.model(arrays)
     return model.encode_references(normalise(references, mean=model.config.image_mean))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@KeptFunction
 def find(
-    graph: nnx.GraphDef, state: nnx.State, references: Pyramid, original_sizes: jax.Array, views: Sequence[View]
+    architecture: Architecture, arrays: Arrays, references: Pyramid, original_sizes: jax.Array, views: Sequence[View]
 ) -> Detections:
     """What the views, which have uint8 images, show of B images of `original_sizes` (B, 2).
 
     `references` have a row (1, h, w, C) of each level for each kind.
     """
-    model: Detector = nnx.merge(graph, state)
+    from fsis_jax.models.detection import detect
+    from fsis_jax.models.normalise import normalise
+
+    model = architecture.model(arrays)
     count = max([len(x) for x in references.values()], default=1)
     kinds = [{level: x[row : row + 1] for level, x in references.items()} for row in range(count)]
     mean = model.config.image_mean
@@ -47,32 +52,52 @@ class Network:
     """A detector on devices that take batches in turn.
 
     Args:
+        arrays: of a detector of this architecture.
         devices: (): JAX's default one.
     """
 
-    def __init__(self, graph: nnx.GraphDef, state: nnx.State, devices: Sequence[jax.Device]) -> None:
-        self._graph = graph
-        self._replicas = collections.deque((device, jax.device_put(state, device)) for device in devices or [None])
+    def __init__(self, architecture: Architecture, arrays: Arrays, devices: Sequence[jax.Device]) -> None:
+        self._architecture = architecture
+        self._replicas = collections.deque(
+            (device, jax.device_put(dict(arrays), device)) for device in devices or [default_device()]
+        )
 
     def __len__(self) -> int:
         """How many batches can be under way at once."""
         return len(self._replicas)
 
+    @property
+    def arrays(self) -> Arrays:
+        """Those of the detector."""
+        return self._replicas[0][1]
+
+    def on(self, devices: Sequence[jax.Device]) -> "Network":
+        """The same on other devices."""
+        return Network(self._architecture, self.arrays, devices)
+
     def digest(self, described: str) -> str:
         """SHA-256 of a text and of the parameters, in hexadecimal digits."""
         found = hashlib.sha256(described.encode())
-        for value in jax.tree.leaves(jax.device_get(self._replicas[0][1])):
+        for _, value in sorted(jax.device_get(self.arrays).items(), key=lambda item: _place(item[0])):
             found.update(np.ascontiguousarray(value).tobytes())
         return found.hexdigest()
 
-    def encode(self, references: np.ndarray) -> Pyramid:
+    def encode(self, references: np.ndarray) -> Features:
         """As `encode`, by the device that gets the next batch: no other would have to wait for it."""
-        return encode(self._graph, self._replicas[0][1], references)
+        device, arrays = self._replicas[0]
+        found: Features = jax.device_get(encode(self._architecture, device, arrays, references))
+        return found
 
-    def encoded_like(self, kinds: int, size: int) -> Pyramid:
+    def encoded_like(self, kinds: int, size: int) -> dict[int, jax.ShapeDtypeStruct]:
         """The shapes and types of the features of references of `size` pixels that show so many kinds."""
-        shaped = jax.ShapeDtypeStruct((kinds, 1, size, size, 3), np.uint8)
-        return encode.eval_shape(self._graph, self._replicas[0][1], shaped)
+        shaped = jax.ShapeDtypeStruct((1, 1, size, size, 3), np.uint8)
+
+        def found() -> dict[str, jax.ShapeDtypeStruct]:
+            traced = jax.eval_shape(functools.partial(encode.function, self._architecture), self.arrays, shaped)
+            return {str(level): x for level, x in traced.items()}
+
+        one = kept_shapes(f"references of {size} pixels by {self._architecture.text}", found)
+        return {int(level): jax.ShapeDtypeStruct((kinds, *x.shape[1:]), x.dtype) for level, x in one.items()}
 
     def find(
         self,
@@ -88,7 +113,7 @@ class Network:
             images: of each tile what `TilePlan` prepared for each of the `variants`.
             size: of the batch: the last tile is repeated where there are fewer.
         """
-        device, state = self._replicas[0]
+        device, arrays = self._replicas[0]
         self._replicas.rotate(-1)
         put = functools.partial(jax.device_put, device=device)
         rows = [*images, *[images[-1]] * (size - len(images))]
@@ -103,4 +128,10 @@ class Network:
         ]
         windows = np.array([plan.window] * size, np.int32)
         kinds = references.features_of(plan.kinds)
-        return find(self._graph, state, put(kinds), put(windows), views)
+        found: Detections = find(self._architecture, device, arrays, put(kinds), put(windows), views)
+        return found
+
+
+def _place(name: str) -> list[str | int]:
+    """Sorts flat names as the modules that they are of nest: numbers by their value."""
+    return [int(part) if part.isdecimal() else part for part in name.split("/")]

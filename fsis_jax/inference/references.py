@@ -10,10 +10,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fsis_jax.errors import FsisError
@@ -21,18 +19,18 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.traits import TRAITS, KindModel, kind_scores
 from fsis_jax.io.atomic import atomic_write
 from fsis_jax.io.kinds import NOTHING
-from fsis_jax.models.detector import Pyramid
 
-REFERENCES_SUFFIX = ".refs"
 FORMAT = 2
+Features = dict[int, np.ndarray]
+"""{level: (K, h, w, C)}, of K kinds; numpy, since JAX would compile a program for each thing that is done to them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class References:
     """k encoded references, of one kind of cells or of K; some kinds may be what is not wanted."""
 
-    features: Pyramid
-    """{level: (K, h, w, C)}, the mean over the references of each kind."""
+    features: Features
+    """The mean over the references of each kind."""
     sides: np.ndarray
     """(k, 2) float32, height and width of the cells in pixels; they give the scale at which targets are read."""
     images: np.ndarray
@@ -84,7 +82,7 @@ class References:
         given = [(name, kind if pixel_size is None else kind.at(pixel_size)) for name, kind in given]
         return cls(
             {
-                level: jnp.concatenate([references.features[level] for _, references in given])
+                level: np.concatenate([references.features[level] for _, references in given])
                 for level in first.features
             },
             np.concatenate([references.sides for _, references in given]),
@@ -154,7 +152,7 @@ class References:
         """What tells the kinds apart, of the examples' traits."""
         return KindModel(self.traits, self.trait_kinds, len(self.kinds))
 
-    def features_of(self, kinds: Sequence[int]) -> Pyramid:
+    def features_of(self, kinds: Sequence[int]) -> Features:
         """The rows of `features` of some kinds."""
         return {level: x if len(x) == len(kinds) else x[np.array(kinds)] for level, x in self.features.items()}
 
@@ -167,7 +165,7 @@ class References:
         """The same for references that give the same results."""
         state = hashlib.sha256(f"{self.model} {self.pixel_size}".encode())
         for level, features in sorted(self.features.items()):
-            state.update(f"{level}".encode() + np.asarray(features.astype(jnp.float32)).tobytes())
+            state.update(f"{level}".encode() + features.astype(np.float32).tobytes())
         state.update(self.sides.tobytes())
         if self.kinds:
             state.update(f"{self.kinds} {self.unwanted} {self.owners}".encode())
@@ -201,7 +199,7 @@ class References:
         arrays: dict[str, Any] = {"meta": np.array(json.dumps(meta)), "sides": self.sides, "images": self.images}
         owners = np.zeros(len(self.sides), np.int32) if self.owners is None else self.owners
         arrays |= {"owners": owners, "traits": self.traits, "trait_kinds": self.trait_kinds}
-        arrays |= {f"level{level}": np.asarray(x.astype(jnp.float32)) for level, x in self.features.items()}
+        arrays |= {f"level{level}": x.astype(np.float32) for level, x in self.features.items()}
         with atomic_write(path) as file:
             np.savez_compressed(file, **arrays)
 
@@ -224,8 +222,18 @@ NO_REFERENCES = References({}, np.zeros((0, 2), np.float32), np.zeros((0, 1, 1, 
 """What a closed-set detector is shown."""
 
 
+class Shaped(Protocol):
+    """An array, or what tells its shape and type."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+
 def check_encoded(
-    references: References | None, names: tuple[str, ...], model: str, like: Callable[[int], Pyramid]
+    references: References | None, names: tuple[str, ...], model: str, like: Callable[[int], Mapping[int, Shaped]]
 ) -> None:
     """Raise FsisError if a model cannot be shown references, or must be.
 
@@ -249,13 +257,14 @@ def check_encoded(
         check_shapes(references, like(max(len(references.kinds), 1)))
 
 
-def check_shapes(references: References, like: Pyramid) -> None:
+def check_shapes(references: References, like: Mapping[int, Shaped]) -> None:
     """Raise FsisError if the features do not have the shapes and types of `like`, those that a model makes."""
-    if jax.tree.map(_described, references.features) != jax.tree.map(_described, like):
+    found, wanted = ({level: _described(x) for level, x in of.items()} for of in (references.features, like))
+    if found != wanted:
         raise FsisError("the references are not as this model makes them: encode their crops again")
 
 
-def _described(array: jax.Array) -> str:
+def _described(array: Shaped) -> str:
     return f"{array.dtype}{array.shape}"
 
 

@@ -64,8 +64,7 @@ def load_references(path: str | os.PathLike[str]) -> References:
             _check_kinds(kinds, unwanted, owners, traits, rows, len(sides))
         if any(len(x) != max(len(kinds), 1) for x in stored.values()):
             raise ValueError(f"features of other than {len(kinds)} kinds")
-    # Outside: this starts JAX, whose failures are not the file's.
-    features = {int(level): jnp.asarray(stored[int(level)], dtype) for level, dtype in meta["levels"].items()}
+    features = {int(level): stored[int(level)].astype(jnp.dtype(dtype)) for level, dtype in meta["levels"].items()}
     return References(features, sides, images, meta["pixel_size"], meta["model"], kinds, unwanted, owners, traits, rows)
 
 

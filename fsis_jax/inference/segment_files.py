@@ -36,7 +36,8 @@ from fsis_jax.io.atomic import write_failure
 from fsis_jax.io.false_colour import only_stain
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.kinds import counts
-from fsis_jax.io.outputs import FILES, check_names, check_results, file_name, write_outputs
+from fsis_jax.io.names import FILES
+from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
 from fsis_jax.io.source import open_image
 from fsis_jax.io.writers import check_coco
 

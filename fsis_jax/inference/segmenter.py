@@ -15,14 +15,15 @@ import collections
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
+from fsis_jax.checkpoints.architecture import Architecture
 from fsis_jax.checkpoints.learnt import Learnt
-from fsis_jax.checkpoints.weights import Trained, find_weights, load_weights
+from fsis_jax.checkpoints.weights import Trained, load_weights
 from fsis_jax.inference.augmentation import Variant
 from fsis_jax.inference.causes import warn_of_sizes
 from fsis_jax.inference.encoder import Encoder
@@ -36,9 +37,11 @@ from fsis_jax.inference.tile_plan import TilePlan, plan_each_size, plan_tiles
 from fsis_jax.inference.tiling import Tile
 from fsis_jax.io.atomic import user_path
 from fsis_jax.io.given import ImageLike, as_image, known_pixel_size
-from fsis_jax.models.detection import Detections
-from fsis_jax.models.detector import Detector
-from fsis_jax.pretrained import default_weights
+from fsis_jax.models.arrays import Detections
+from fsis_jax.pretrained import default_weights, find_weights
+
+if TYPE_CHECKING:
+    from fsis_jax.models.detector import Detector
 
 DEFAULT_MIN_SCORE = 0.5
 """Used where a checkpoint was never validated."""
@@ -50,7 +53,7 @@ class Segmenter(Encoder):
     """A trained detector with its preprocessing.
 
     Args:
-        model: the detector.
+        model: the detector, or a trained one that need not be built.
         config: the config that it was trained with.
         min_score: score from which an instance counts, unless told otherwise.
         tile_batch: tiles of a large image in one call of the device. 0: 1 on a CPU, else `GPU_TILE_BATCH`.
@@ -60,7 +63,7 @@ class Segmenter(Encoder):
 
     def __init__(
         self,
-        model: Detector,
+        model: "Detector | Trained",
         config: ConfigDict,
         *,
         min_score: float = DEFAULT_MIN_SCORE,
@@ -70,13 +73,13 @@ class Segmenter(Encoder):
         learnt: Learnt | None = None,
     ) -> None:
         self.learnt = learnt
-        self._graph, state = nnx.split(model)
-        self._state = jax.device_put(state)
-        super().__init__(Network(self._graph, self._state, devices), config)
+        trained = model if isinstance(model, Trained) else Trained.of(model, config, {})
+        self._architecture = Architecture.of(config.model)
+        super().__init__(Network(self._architecture, trained.arrays, devices), config)
         self.min_score = min_score
         self.tile_batch = tile_batch or (1 if jax.default_backend() == "cpu" else GPU_TILE_BATCH)
         self.variants = tuple(variants)
-        self._offset = model.offset
+        self._offset = int(config.model.legacy_boxes)
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str]) -> "Segmenter":
@@ -107,7 +110,7 @@ class Segmenter(Encoder):
     @classmethod
     def _of(cls, trained: Trained) -> "Segmenter":
         min_score = trained.validation.get("min_score", DEFAULT_MIN_SCORE)
-        return cls(trained.model, trained.config, min_score=min_score, learnt=trained.learnt)
+        return cls(trained, trained.config, min_score=min_score, learnt=trained.learnt)
 
     def with_options(
         self,
@@ -121,13 +124,13 @@ class Segmenter(Encoder):
         other.min_score = self.min_score if min_score is None else min_score
         other.variants = self.variants if variants is None else tuple(variants)
         if devices is not None:
-            other._network = Network(self._graph, self._state, devices)
+            other._network = self._network.on(devices)
         return other
 
     @property
-    def model(self) -> Detector:
+    def model(self) -> "Detector":
         """A detector of the same parameters, to look inside; what is done to it changes nothing here."""
-        return nnx.merge(self._graph, self._state)
+        return self._architecture.model(self._network.arrays)
 
     def segment(
         self,

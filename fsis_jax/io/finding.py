@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.czi import CZI_SUFFIX
+from fsis_jax.io.names import FILES
 from fsis_jax.io.ome_zarr import images_in, is_zarr
-from fsis_jax.io.outputs import FILES
 from fsis_jax.io.slides import SLIDE_SUFFIXES
 from fsis_jax.io.unread import is_hidden, is_in_zarr, unread_kinds
 from fsis_jax.io.vendor import VENDOR_SUFFIXES

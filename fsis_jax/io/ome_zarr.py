@@ -7,10 +7,9 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 
 from fsis_jax.errors import FsisError
 from fsis_jax.io.chunks import ChunkCache, Chunks, check_chunk
@@ -19,7 +18,9 @@ from fsis_jax.io.image_file import ImageFile, Plane
 from fsis_jax.io.ome_attributes import check_attributes
 from fsis_jax.io.pixel_size import micrometres
 from fsis_jax.io.planes import Choice, Listed, Wanted, choose_plane, choose_series
-from fsis_jax.io.zarr_chunks import ChunkSizes
+
+if TYPE_CHECKING:
+    import zarr
 
 _MARKS = (".zgroup", ".zarray", "zarr.json")
 
@@ -62,6 +63,8 @@ def images_in(path: str) -> list[str]:
 
 def _metadata(path: str) -> Mapping[str, Any]:
     """What OME says of a folder."""
+    import zarr  # here, since most images are none of its, and it takes as long as all else that reads them
+
     group = zarr.open(path, mode="r")
     if not isinstance(group, zarr.Group):
         raise FsisError(f"{path}: an array of Zarr without OME metadata: give the folder of the image around it")
@@ -138,8 +141,10 @@ def _listed(folder: str, image: Mapping[str, Any]) -> Listed:
     return Listed(image.get("name") or "", "".join(map(_letter, _axes(image, len(shape))[0])), shape)
 
 
-def _arrays(folder: str, image: Mapping[str, Any]) -> list[zarr.Array[Any]]:
+def _arrays(folder: str, image: Mapping[str, Any]) -> list["zarr.Array[Any]"]:
     """The resolutions of an image."""
+    import zarr
+
     group = zarr.open_group(folder, mode="r")
     missing = [dataset["path"] for dataset in image["datasets"] if dataset["path"] not in group]
     if missing:
@@ -159,10 +164,10 @@ def _letter(name: str) -> str:
     return name.upper() if name.upper() in list("TCZYX") else "Q"
 
 
-def _levels(arrays: Sequence[zarr.Array[Any]], axes: str) -> Iterator[zarr.Array[Any]]:
+def _levels(arrays: Sequence["zarr.Array[Any]"], axes: str) -> Iterator["zarr.Array[Any]"]:
     """The first array, and those that are the same stack at a coarser resolution in Y and X only."""
 
-    def stack(array: zarr.Array[Any]) -> tuple[object, ...]:
+    def stack(array: "zarr.Array[Any]") -> tuple[object, ...]:
         sizes = [size for axis, size in zip(axes, array.shape, strict=False) if axis not in "YX"]
         return array.ndim, sizes, array.dtype
 
@@ -180,8 +185,10 @@ def _levels(arrays: Sequence[zarr.Array[Any]], axes: str) -> Iterator[zarr.Array
             yield array
 
 
-def _plane(path: str, array: zarr.Array[Any], axes: str, choice: Choice, cache: ChunkCache) -> Plane:
+def _plane(path: str, array: "zarr.Array[Any]", axes: str, choice: Choice, cache: ChunkCache) -> Plane:
     """The chosen plane of one resolution."""
+    from fsis_jax.io.zarr_chunks import ChunkSizes
+
     check_chunk(path, array.chunks, array.dtype.itemsize)
     sizes = ChunkSizes(array)
     y, x = axes.index("Y"), axes.index("X")

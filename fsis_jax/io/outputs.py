@@ -11,21 +11,12 @@ from fsis_jax.errors import FsisError
 from fsis_jax.io.decoding import overview
 from fsis_jax.io.geojson import write_geojson
 from fsis_jax.io.given import ImageLike, as_image, known_pixel_size
+from fsis_jax.io.names import DEFAULT, FILES
 from fsis_jax.io.ome_zarr import is_zarr
 from fsis_jax.io.rois import write_rois
 from fsis_jax.io.table import write_table
 from fsis_jax.io.writers import Result, write_coco, write_labels, write_overlay
 
-FILES = {
-    "labels": "{}-labels.tif",
-    "coco": "{}-coco.json",
-    "geojson": "{}.geojson",
-    "rois": "{}-rois.zip",
-    "table": "{}-table.csv",
-    "overlay": "{}-overlay.png",
-}
-"""Kind -> file of an image NAME."""
-DEFAULT = ("labels", "table", "overlay")
 _LONGEST_PART = 64
 """Characters of a channel's name that are kept in a file's."""
 

@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from fsis_jax.io.outputs import FILES
+from fsis_jax.io.names import FILES
 
 _RESULTS = tuple(file.format("") for file in FILES.values())
 _RECORD = "images.jsonl"

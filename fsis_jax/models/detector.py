@@ -17,6 +17,7 @@ from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fsis_jax import ops
+from fsis_jax.models.arrays import Pyramid
 from fsis_jax.models.box_head import RoiFeatures
 from fsis_jax.models.build import (
     anchors_per_position,
@@ -36,9 +37,6 @@ from fsis_jax.models.layers import Training, resize_bilinear
 from fsis_jax.models.res5 import Res5
 from fsis_jax.models.rpn import Proposals, ProposalSettings, anchors_inside, propose
 from fsis_jax.models.votes import Votes, pooled_votes, propose_votes
-
-Pyramid = dict[int, jax.Array]
-"""{level: (B, h, w, C)}, h = H / 2**level. Level 1, where it is there, is the stem, which the votes alone read."""
 
 EXTENT_MULTIPLE = {"fpn": 32, "p2": 32, "c4": 1, "c5": 1}
 """The multiple to which an architecture rounds the sizes of images up."""

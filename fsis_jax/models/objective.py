@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from fsis_jax import ops
 from fsis_jax.batch import Batch
 from fsis_jax.models import losses
+from fsis_jax.models.arrays import Pyramid
 from fsis_jax.models.build import trunk_of
-from fsis_jax.models.detector import Detector, Pyramid, of_class
+from fsis_jax.models.detector import Detector, of_class
 from fsis_jax.models.extent import Extent
 from fsis_jax.models.keypoint_head import keypoint_loss, keypoint_targets
 from fsis_jax.models.layers import Training

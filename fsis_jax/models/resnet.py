@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fsis_jax.models.blocks import EXPANSION, BasicBlock, Block, BlockStyle, Bottleneck
+from fsis_jax.models.depths import BLOCKS
 from fsis_jax.models.extent import Extent
 from fsis_jax.models.layers import Training, conv, make_norm
-
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def make_stage(

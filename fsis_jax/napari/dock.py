@@ -33,7 +33,7 @@ from fsis_jax.interactive.saved import hold
 from fsis_jax.interactive.session import UPLOADS, Session
 from fsis_jax.interactive.state import NOT_THIS, Filters, Reference
 from fsis_jax.interactive.task import Task
-from fsis_jax.io.outputs import DEFAULT, FILES
+from fsis_jax.io.names import DEFAULT, FILES
 from fsis_jax.napari.layers import KIND, boxes, features, label_colours, label_image, plane, rectangle, summary
 
 if TYPE_CHECKING:

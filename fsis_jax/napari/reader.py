@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from fsis_jax.io.outputs import FILES
+from fsis_jax.io.names import FILES
 
 Layers = list[tuple[np.ndarray, dict[str, Any], str]]
 

@@ -9,6 +9,7 @@ import os
 import pathlib
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.atomic import user_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,24 @@ SUMS = "SHA256SUMS"
 def default_weights() -> str:
     """What is used where no weights are given: a name of `SHIPPED`, or the name or path in `VARIABLE`."""
     return os.environ.get(VARIABLE) or DEFAULT_NAME
+
+
+def find_weights(source: str | os.PathLike[str]) -> pathlib.Path | None:
+    """The weights file that a name of `SHIPPED` or a path means; None: it is no file, but the folder of a run.
+
+    Raises:
+        FsisError: there is nothing of this name, or a file that came with the package is missing or damaged.
+    """
+    name = os.fspath(source)
+    if name in SHIPPED:
+        return shipped_file(name)
+    path = user_path(name)
+    if not os.path.exists(path):
+        raise FsisError(
+            f"{path}: no such file or folder; give the folder of a training run, a weights file, or the name of "
+            f"weights that come with the package: {', '.join(SHIPPED)}"
+        )
+    return path if os.path.isfile(path) else None
 
 
 def shipped_file(name: str) -> pathlib.Path:

@@ -10,16 +10,16 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
 from fsis_jax.checkpoints.config_file import config_of
-from fsis_jax.checkpoints.flat import check_same, flat_arrays, flat_model, with_model
+from fsis_jax.checkpoints.flat import check_same, flat_model, with_model
 from fsis_jax.checkpoints.learnt import NOTHING, UNKNOWN, Learnt, learnt_of
 from fsis_jax.checkpoints.runs import Checkpoints, open_run
 from fsis_jax.checkpoints.train_state import TrainState
-from fsis_jax.checkpoints.weights import find_weights, load_weights
+from fsis_jax.checkpoints.weights import load_weights
 from fsis_jax.io.atomic import user_path
+from fsis_jax.pretrained import find_weights
 
 _logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def initialise_from(source: str | os.PathLike[str], state: TrainState, config: C
     file = find_weights(source)
     if file is not None:
         trained = load_weights(file)
-        arrays = flat_arrays(nnx.state(trained.model))
+        arrays = {name: jnp.asarray(value) for name, value in trained.arrays.items()}
         check_same(flat_model(state), arrays, file)
         _warn_of_silent_keys(file, trained.config, config)
         return with_model(state, arrays), trained.learnt or UNKNOWN

@@ -8,7 +8,6 @@ import resource
 import sys
 
 import numpy as np
-from flax import nnx
 
 from fsis_jax.inference.example_cells import box_example, encode_examples
 from fsis_jax.inference.output_settings import OutputSettings
@@ -29,7 +28,7 @@ def main(checkpoint: str, image: str, box: str, output: str) -> None:
     config.data.test_canvases = ((512, 512),)
     config.model.detections.max_instances = 400
     config.model.rpn.test_pre_nms = config.model.rpn.test_post_nms = 400
-    segmenter = Segmenter(nnx.merge(trained._graph, trained._state), config, min_score=0.0)
+    segmenter = Segmenter(trained.model, config, min_score=0.0)
     references = encode_examples(segmenter, [box_example(f"{image}:{box}", open_image)])
     noise = np.random.default_rng(0).integers(0, 255, (1200, 1200), np.uint8)
     segmenter.segment(noise, references)

@@ -135,10 +135,10 @@ def test_canvases_of_variants_follow_from_the_usual_one(plain, augmented):
             assert not shown[height:].any()
             assert not shown[:, width:].any()
             assert (height, width) == tuple(round(side * plan.scale * variant.times) for side in size)
-    before = module.find._cache_size()
+    before = module.find.count
     for size in ((64, 80), (63, 61), (90, 64), (130, 141)):
         candidates(network, discs(size))
-    assert module.find._cache_size() - before <= 1
+    assert module.find.count - before <= 1
 
 
 def test_tiles_are_shown_in_all_ways(plain, augmented):

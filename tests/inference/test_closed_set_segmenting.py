@@ -21,7 +21,8 @@ from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.references import NO_REFERENCES
 from fsis_jax.inference.tiling import Tile, merge_tiles
-from fsis_jax.io.outputs import FILES, write_outputs
+from fsis_jax.io.names import FILES
+from fsis_jax.io.outputs import write_outputs
 from fsis_jax.preprocess.windows import Window
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -186,7 +187,7 @@ def test_files_name_the_category_of_each_instance(found, tmp_path):
 @pytest.fixture
 def weights(plain, tmp_path):
     path = tmp_path / "plain.npz"
-    save_weights(path, Trained(plain.model, plain.config, {"min_score": 0.0}))
+    save_weights(path, Trained.of(plain.model, plain.config, {"min_score": 0.0}))
     return path
 
 

@@ -1,6 +1,8 @@
 """The Segmenter on a barely trained detector: what goes in, what comes out, and how often it compiles."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -145,16 +147,16 @@ def test_references_that_show_nothing_are_refused_and_odd_sizes_told(segmenter, 
 def test_mixed_sizes_compile_at_most_once_for_each_canvas(segmenter, crop):
     rng = np.random.default_rng(1)
     sizes = [(64, 64), (30, 60), (33, 95), (96, 96), (70, 71), (150, 100), (40, 200), (1, 5)]  # two of them in tiles
-    before = module.find._cache_size()
+    before = module.find.count
     for size in sizes:
         found = candidates(segmenter, rng.integers(0, 255, size, np.uint8), [crop])
         assert found.size == size
-    assert module.find._cache_size() - before <= len(segmenter.config.data.test_canvases)
+    assert module.find.count - before <= len(segmenter.config.data.test_canvases)
     # Nor does another segmenter of the same run compile again.
-    before = (module.find._cache_size(), module.encode._cache_size())
-    other = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config)
+    before = (module.find.count, module.encode.count)
+    other = Segmenter(segmenter.model, segmenter.config)
     candidates(other, rng.integers(0, 255, (50, 60), np.uint8), [crop])
-    assert (module.find._cache_size(), module.encode._cache_size()) == before
+    assert (module.find.count, module.encode.count) == before
 
 
 def _tiled(rng):
@@ -165,10 +167,10 @@ def test_a_large_image_is_segmented_in_tiles_by_one_program(segmenter, crop):
     image = _tiled(np.random.default_rng(2))
     references = segmenter.encode_references([crop])
     candidates(segmenter, image, references)
-    before = module.find._cache_size()
+    before = module.find.count
     steps = []
     ((_, found),) = segmenter.candidates([Job(image, references)], progress=lambda _, *step: steps.append(step))
-    assert module.find._cache_size() == before
+    assert module.find.count == before
     assert steps == [(i + 1, len(steps)) for i in range(len(steps))]
     assert len(steps) >= 16
     assert found.size == image.shape
@@ -180,7 +182,7 @@ def test_a_large_image_is_segmented_in_tiles_by_one_program(segmenter, crop):
 
 def test_tiles_in_batches_give_the_same(segmenter, crop):
     image = _tiled(np.random.default_rng(3))
-    batched = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config, tile_batch=5)
+    batched = Segmenter(segmenter.model, segmenter.config, tile_batch=5)
     _same(candidates(batched, image, [crop]), candidates(segmenter, image, [crop]))
 
 
@@ -272,9 +274,8 @@ def test_a_step_can_be_chosen(tiny_run, segmenter, image, crop):
 def test_a_weights_file_is_the_model_with_rounded_parameters(tiny_run, segmenter, image, crop, tmp_path, monkeypatch):
     weights.save_weights(tmp_path / "w.npz", runs.load_run(tiny_run.workdir))
     shipped = Segmenter.from_pretrained(tmp_path / "w.npz")
-    model = nnx.merge(
-        segmenter._graph, jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), segmenter._state)
-    )
+    graph, state = nnx.split(segmenter.model)
+    model = nnx.merge(graph, jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), state))
     rounded = Segmenter(model, segmenter.config)
     assert shipped.fingerprint == rounded.fingerprint != segmenter.fingerprint
     assert shipped.min_score == segmenter.min_score
@@ -284,6 +285,35 @@ def test_a_weights_file_is_the_model_with_rounded_parameters(tiny_run, segmenter
     monkeypatch.setenv("FSIS_WEIGHTS", str(tmp_path / "w.npz"))
     assert Segmenter.from_pretrained().fingerprint == shipped.fingerprint
     assert Segmenter.from_pretrained(tiny_run.workdir).fingerprint == segmenter.fingerprint
+
+
+_LATER = """
+import sys, numpy as np
+from fsis_jax import Segmenter
+segmenter = Segmenter.from_pretrained(sys.argv[1])
+image, crop = (np.load(path) for path in sys.argv[2:4])
+found = segmenter.segment(image, [crop], min_score=0)
+assert len(found) > 0
+np.savez(sys.argv[4], boxes=found.boxes, scores=found.scores, labels=found.labels())
+print(*sys.modules)
+"""
+
+
+def test_a_later_process_builds_no_detector_and_finds_the_same(segmenter, image, crop, tmp_path):
+    weights.save_weights(tmp_path / "w.npz", weights.Trained.of(segmenter.model, segmenter.config, {"min_score": 0.0}))
+    here = Segmenter.from_pretrained(tmp_path / "w.npz").segment(image, [crop], min_score=0)
+    files = [tmp_path / "image.npy", tmp_path / "crop.npy"]
+    for path, pixels in zip(files, (image, crop), strict=True):
+        np.save(path, pixels)
+    command = [sys.executable, "-c", _LATER, *map(str, (tmp_path / "w.npz", *files, tmp_path / "found.npz"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # Without Flax nothing was traced.
+    assert not {"flax", "orbax", "optax", "grain", "zarr", "fsis_jax.models.detector"} & set(done.stdout.split())
+    with np.load(tmp_path / "found.npz") as there:
+        np.testing.assert_array_equal(there["boxes"], here.boxes)
+        np.testing.assert_array_equal(there["scores"], here.scores)
+        np.testing.assert_array_equal(there["labels"], here.labels())
 
 
 def test_the_model_can_be_looked_into(segmenter, crop):
@@ -314,7 +344,7 @@ def test_arrays_that_do_not_fit_the_config_are_named(tiny_run, monkeypatch):
 
 
 def test_a_fresh_detector_has_the_default_threshold(segmenter):
-    model = nnx.merge(segmenter._graph, segmenter._state)
+    model = segmenter.model
     assert isinstance(model, Detector)
     assert Segmenter(model, segmenter.config).min_score == DEFAULT_MIN_SCORE
 
@@ -384,7 +414,7 @@ def test_pixel_sizes_relate_an_image_to_references_of_another_magnification(segm
 def test_references_of_another_model_are_refused(segmenter, image, crop):
     references = segmenter.encode_references([crop])
     assert references.model == segmenter.fingerprint
-    other = Segmenter(nnx.merge(segmenter._graph, segmenter._state), segmenter.config)
+    other = Segmenter(segmenter.model, segmenter.config)
     assert other.fingerprint == segmenter.fingerprint
     other.config = segmenter.config.copy_and_resolve_references()
     other.config.data.tile_overlap = 3.0  # which has nothing to do with references

@@ -27,9 +27,9 @@ def main() -> None:
     used = []
     find = module.find
 
-    def watched(graph, state, *arguments):
-        used.append(next(iter(jax.tree.leaves(state)[0].devices())))
-        return find(graph, state, *arguments)
+    def watched(architecture, device, arrays, *arguments):
+        used.append(next(iter(jax.tree.leaves(arrays)[0].devices())))
+        return find(architecture, device, arrays, *arguments)
 
     module.find = watched
 

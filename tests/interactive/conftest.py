@@ -31,7 +31,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A weights file of a random detector: it finds something everywhere, and nothing in particular."""
     config = get_config()
     path = tmp_path_factory.mktemp("weights") / "random.npz"
-    save_weights(path, Trained(tiny_detector(config), config, {"min_score": 0.5}))
+    save_weights(path, Trained.of(tiny_detector(config), config, {"min_score": 0.5}))
     return str(path)
 
 

@@ -13,7 +13,7 @@ from fsis_jax.app.controls import TOOLS
 from fsis_jax.app.page import Page
 from fsis_jax.interactive.exporting import export_images
 from fsis_jax.interactive.state import Filters
-from fsis_jax.io.outputs import FILES
+from fsis_jax.io.names import FILES
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

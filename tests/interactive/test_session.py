@@ -17,7 +17,7 @@ from fsis_jax.interactive.folders import Folders
 from fsis_jax.interactive.saved import hold
 from fsis_jax.interactive.session import Session
 from fsis_jax.interactive.state import Filters
-from fsis_jax.io.outputs import FILES
+from fsis_jax.io.names import FILES
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -13,7 +13,7 @@ from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
 from fsis_jax.interactive.exporting import command, export, export_training_data
 from fsis_jax.interactive.state import NOT_THIS, Added, Filters, Reference, Result, State, ellipse
-from fsis_jax.io.outputs import FILES
+from fsis_jax.io.names import FILES
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

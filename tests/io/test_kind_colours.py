@@ -15,7 +15,8 @@ from pycocotools.coco import COCO
 
 from fsis_jax.inference.instances import CroppedMask, Instances
 from fsis_jax.io.kinds import counts, kind_colour, probability_names
-from fsis_jax.io.outputs import FILES, write_outputs
+from fsis_jax.io.names import FILES
+from fsis_jax.io.outputs import write_outputs
 from fsis_jax.io.overlay import draw_overlay
 from fsis_jax.io.writers import write_coco
 

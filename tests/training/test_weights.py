@@ -33,7 +33,7 @@ def _detector(config, seed):
 @pytest.fixture(scope="module")
 def trained():
     config = tiny.get_config()
-    return Trained(_detector(config, 0), config, VALIDATION)
+    return Trained.of(_detector(config, 0), config, VALIDATION)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ class Counted(nnx.Module):
 
 
 def test_integers_stay_as_they_are(tmp_path):
-    save_weights(tmp_path / "counted.npz", Trained(Counted(1 / 3), tiny.get_config(), {}))
+    save_weights(tmp_path / "counted.npz", Trained.of(Counted(1 / 3), tiny.get_config(), {}))
     with np.load(tmp_path / "counted.npz") as archive:
         assert archive["kernel"].dtype == np.float16
         assert (archive["count"].dtype, archive["count"]) == (np.int32, 70001)
@@ -88,7 +88,7 @@ def test_integers_stay_as_they_are(tmp_path):
 @pytest.mark.parametrize("value", [1e5, np.nan])
 def test_numbers_that_float16_does_not_have(tmp_path, value):
     with pytest.raises(FsisError, match=r"x.npz: kernel has values that are not finite or above 65504.0: keep the run"):
-        save_weights(tmp_path / "x.npz", Trained(Counted(value), tiny.get_config(), {}))
+        save_weights(tmp_path / "x.npz", Trained.of(Counted(value), tiny.get_config(), {}))
     assert not list(tmp_path.iterdir())
 
 
@@ -270,7 +270,7 @@ def test_training_starts_from_weights_of_the_package(trained, file, tmp_path, mo
     state, config = _state()
     with pytest.raises(FsisError, match=r"cells-small.npz: its SHA-256 is not that"):
         initialise_from("cells-small", state, config)
-    monkeypatch.setattr("fsis_jax.checkpoints.weights.shipped_file", lambda name: tmp_path / f"{name}.npz")
+    monkeypatch.setattr("fsis_jax.pretrained.shipped_file", lambda name: tmp_path / f"{name}.npz")
     start = flat_model(initialise_from("cells-small", state, config)[0])
     np.testing.assert_array_equal(np.asarray(start[NAME]), _arrays(trained)[NAME].astype(np.float16))
 

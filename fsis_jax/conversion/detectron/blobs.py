@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from fsis_jax.models.resnet import BLOCKS
+from fsis_jax.models.depths import BLOCKS
 
 FILLED = ("_mean", "_var")
 """Endings of names that no file has: the statistics of our norms in the place of a fixed scale and shift."""
