@@ -86,9 +86,9 @@ class ChunkSizes:
             if names not in (["bytes"], ["bytes", "crc32c"]):
                 raise ValueError(f"a shard whose index is stored by {', '.join(names)}")
             length = count * 16 + 4 * (len(names) - 1)
-            start = 0 if self._shard.index_location.value == "start" else size - length
+            start = 0 if _configured(self._shard, "index_location") == "start" else size - length
             file.seek(max(start, 0))
-            order = "<" if self._shard.index_codecs[0].endian.value == "little" else ">"
+            order = "<" if _configured(self._shard.index_codecs[0], "endian") == "little" else ">"
             index = np.frombuffer(file.read(length)[: count * 16], f"{order}u8").reshape(count, 2)
             for offset, length in index.tolist():
                 if offset != _NOT_THERE:
@@ -122,3 +122,8 @@ _STREAMS: Mapping[str, Any] = {
     "bz2": bz2.BZ2Decompressor,
     "lzma": lzma.LZMADecompressor,
 }
+
+
+def _configured(codec: Any, key: str) -> str:
+    """What a codec's entry in zarr.json says. (Its attributes are texts in some versions of zarr, enumerated in others.)"""
+    return str(codec.to_dict()["configuration"][key])
