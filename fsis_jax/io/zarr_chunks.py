@@ -125,5 +125,5 @@ _STREAMS: Mapping[str, Any] = {
 
 
 def _configured(codec: Any, key: str) -> str:
-    """What a codec's entry in zarr.json says. (Its attributes are texts in some versions of zarr, enumerated in others.)"""
+    """What a codec says in zarr.json. (Its attributes are texts in some versions of zarr, enumerated in others.)"""
     return str(codec.to_dict()["configuration"][key])
