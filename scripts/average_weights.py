@@ -8,40 +8,41 @@ run were trained on by another.
 """
 
 import argparse
-import dataclasses
 import pathlib
 import runpy
+import sys
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
+import numpy as np
 
+from fsis_jax.checkpoints.differences import differences
 from fsis_jax.checkpoints.learnt import UNKNOWN
-from fsis_jax.checkpoints.weights import load_weights, save_weights
+from fsis_jax.checkpoints.weights import Trained, load_weights, save_weights
+from fsis_jax.cli import run
+from fsis_jax.cli.parsing import Parser
 from fsis_jax.errors import FsisError
 
 
-def main() -> None:
+def average_weights(arguments: Sequence[str]) -> None:
     """Write the mean."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=pathlib.Path, nargs="+", metavar="FILE", help="from `fsis export`")
     parser.add_argument("--config", type=pathlib.Path, required=True, help="whose model.detections are taken")
     parser.add_argument("--min-score", type=float, required=True)
     parser.add_argument("--output", "-o", type=pathlib.Path, required=True, metavar="FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     every = [load_weights(path) for path in options.files]
-    states = [nnx.state(trained.model) for trained in every]
-    for path, state in zip(options.files, states, strict=True):
-        if jax.tree.map(jnp.shape, state) != jax.tree.map(jnp.shape, states[0]):
-            raise FsisError(f"{path}: a network unlike that of {options.files[0]}: nothing to average")
-    nnx.update(every[0].model, jax.tree.map(lambda *values: sum(values) / len(values), *states))
+    for path, trained in zip(options.files, every, strict=True):
+        found = differences(every[0].arrays, trained.arrays)
+        if found:
+            raise FsisError(f"{path}: a network unlike that of {options.files[0]}: {found}: nothing to average")
+    mean = {name: np.mean([trained.arrays[name] for trained in every], axis=0) for name in every[0].arrays}
     config, learnt = every[0].config.copy_and_resolve_references(), every[0].learnt or UNKNOWN
     config.model.detections = runpy.run_path(str(options.config))["get_config"]().model.detections
     for trained in every[1:]:
         learnt = learnt.and_more(trained.learnt or UNKNOWN)
-    mean = dataclasses.replace(every[0], config=config, validation={"min_score": options.min_score}, learnt=learnt)
-    save_weights(options.output, mean)
+    save_weights(options.output, Trained(mean, config, {"min_score": options.min_score}, learnt))
 
 
 if __name__ == "__main__":
-    main()
+    run(average_weights, sys.argv[1:])

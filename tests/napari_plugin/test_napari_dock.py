@@ -57,7 +57,7 @@ def dock(make_napari_viewer, picture, tmp_path, monkeypatch):
     """Beside an image layer without a file."""
     config = get_config()
     weights = tmp_path / "random.npz"
-    save_weights(weights, Trained(tiny_detector(config), config, {"min_score": 0.0}))
+    save_weights(weights, Trained.of(tiny_detector(config), config, {"min_score": 0.0}))
     monkeypatch.setenv(VARIABLE, str(weights))
     monkeypatch.setattr("fsis_jax.interactive.session.find_all", discs)
     viewer = make_napari_viewer()
