@@ -10,7 +10,7 @@ nox.options.default_venv_backend = "uv"
 TESTS = [
     "-o",
     "filterwarnings=default\nerror:::fsis_jax(\\.|$)",
-    *("tests/io", "tests/cli", "tests/inference", "tests/ops", "tests/training/test_recompilation.py"),
+    *("tests/io", "tests/ops", "tests/cache", "tests/cli", "tests/inference", "tests/training/test_loop.py"),
 ]
 
 
