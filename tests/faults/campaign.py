@@ -71,9 +71,12 @@ def mutated(folder: pathlib.Path, count: int, end: float, seed: int) -> list[Tal
         last = min(number + _PER_CHILD, count)
         command = [sys.executable, str(FAULTS / "fuzz.py"), str(folder / str(number)), *map(str, (seed, number, last))]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        threading.Thread(target=_forward, args=(child.stderr, errors := queue.Queue()), daemon=True).start()
         lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=_forward, args=(child.stdout, lines), daemon=True).start()
+        errors: queue.Queue[str | None] = queue.Queue()
+        pipes = ((child.stdout, lines), (child.stderr, errors))
+        readers = [threading.Thread(target=_forward, args=pipe, daemon=True) for pipe in pipes]
+        for reader in readers:
+            reader.start()
         trying, first = None, True
         while True:
             try:
@@ -94,6 +97,8 @@ def mutated(folder: pathlib.Path, count: int, end: float, seed: int) -> list[Tal
                 break
         child.kill()
         child.wait()
+        for reader in readers:
+            reader.join()
         if trying is not None and time.monotonic() <= end:
             tallies[trying[1]].count("failed", f"{trying[2]}, number {trying[0]}: the process died or hangs")
             number = trying[0] + 1
@@ -104,8 +109,9 @@ def mutated(folder: pathlib.Path, count: int, end: float, seed: int) -> list[Tal
 
 
 def _forward(stream: TextIO, lines: "queue.Queue[str | None]") -> None:
-    for line in stream:
-        lines.put(line)
+    with stream:
+        for line in stream:
+            lines.put(line)
     lines.put(None)
 
 
