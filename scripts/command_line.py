@@ -11,6 +11,7 @@ from fsis_jax.cli.converting import convert_parser, export_parser
 from fsis_jax.cli.corrections import corrections_parser
 from fsis_jax.cli.datasets import data_parser
 from fsis_jax.cli.demo import demo_parser
+from fsis_jax.cli.merging import merge_parser
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.cli.refining import refine_parser
 from fsis_jax.cli.segmenting import references_parser, segment_parser
@@ -20,6 +21,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "demo": demo_parser,
     "app": app_parser,
     "segment": segment_parser,
+    "merge": merge_parser,
     "references": references_parser,
     "refine": refine_parser,
     "corrections": corrections_parser,

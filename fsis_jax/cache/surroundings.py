@@ -64,6 +64,22 @@ def of_device(device: jax.Device) -> str:
     )
 
 
+def of_rounding(device: jax.Device) -> dict[str, Any]:
+    """What the last bits of results depend on besides the programs, each under a name for people."""
+    told: dict[str, Any] = {
+        "version of jaxlib": jaxlib.__version__,
+        "device": f"{device.platform} {device.device_kind}",
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }
+    if device.platform == "cpu":
+        processor = _processor()
+        lines = processor.split("\n")
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+        told["processor"] = f"{model} {hashlib.sha256(processor.encode()).hexdigest()[:8]}".strip()
+        told["number of threads"] = _threads()
+    return told
+
+
 def _json(**told: Any) -> str:
     return json.dumps(told, sort_keys=True)
 

@@ -1,4 +1,4 @@
-"""The command line: `fsis demo | app | train | evaluate | segment | references | refine | corrections | ... | data`.
+"""The command line: `fsis demo | app | train | evaluate | segment | merge | references | refine | ... | data`.
 
 Thin: parse, call, print. Bad input ends in one line on stderr and exit status 2; Ctrl-C in status 130.
 """
@@ -26,6 +26,7 @@ COMMANDS = {
     "train": "training",
     "evaluate": "training",
     "segment": "segmenting",
+    "merge": "merging",
     "references": "segmenting",
     "refine": "refining",
     "corrections": "corrections",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from fsis_jax.cli.parsing import Parser, finite, pixel_size, tile_side
+from fsis_jax.cli.part_option import part
 from fsis_jax.cli.reference_options import add_references, check_there
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import user_path
@@ -95,6 +96,13 @@ def segment_parser() -> Parser:
         help="segment also images that are finished, and take over OUT/NAME.lock of runs on other machines that have "
         "ended without removing it",
     )
+    parser.add_argument(
+        "--part",
+        type=part,
+        metavar="I/N",
+        help="do the I-th of N parts of the work, for `fsis merge OUT` to put together when all are done; auto/N: I is "
+        "the number, from 1, of the task in a job array of SLURM, PBS, LSF or Grid Engine; auto: so is N",
+    )
     return parser
 
 
@@ -112,6 +120,11 @@ def segment(arguments: Sequence[str]) -> None:
     """`segment IMAGE... --references CROP... --output OUT`."""
     options = segment_parser().parse_args(arguments)
     check_there(options.images, options)
+    if options.part is not None:
+        from fsis_jax.cli.merging import run_part
+
+        run_part(options)
+        return
     from fsis_jax.cli.segmenting_run import run_segment
 
     run_segment(options)

@@ -12,73 +12,40 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from fsis_jax.cli.many_planes import base_settings, each_plane, link_planes
+from fsis_jax.cli.many_planes import base_settings, link_planes
+from fsis_jax.cli.prepared_run import PreparedRun, prepare
 from fsis_jax.cli.references_given import NO_REFERENCE, load_model, read_examples
 from fsis_jax.cli.streams import say
 from fsis_jax.errors import FsisError, printable
-from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.example_cells import encode_examples
 from fsis_jax.inference.output_settings import Outcome, OutputSettings
 from fsis_jax.inference.segment_files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.tidying import Tidying
-from fsis_jax.io.all_planes import ALL
-from fsis_jax.io.atomic import user_path
-from fsis_jax.io.finding import image_files
-from fsis_jax.io.names import FILES
-from fsis_jax.io.outputs import check_results
+from fsis_jax.inference.tile_source import TileSource
 from fsis_jax.io.pdf import write_pdf
-from fsis_jax.pretrained import default_weights
 
 _logger = logging.getLogger(__name__)
 
 
 def run_segment(options: argparse.Namespace) -> None:
     """`fsis segment`, of its arguments."""
-    paths = image_files(options.images)
-    only = paths[0] if len(paths) == 1 else None
-    saved, examples = read_examples(options, only)
-    segmenter = load_model(options.checkpoint)
-    if segmenter.names:
-        _check_closed_set(segmenter, options, saved is not None or len(examples) > 0)
-    elif saved is None and not examples:
-        raise FsisError(NO_REFERENCE)
-    segmenter = segmenter.with_options(
-        min_score=options.min_score,
-        variants=variants(flip=True, scales=segmenter.config.eval.scales) if options.augment else None,
-    )
-    references = saved or (encode_examples(segmenter, examples, options.category) if examples else None)
-    kinds = list(FILES) if "all" in options.save else list(dict.fromkeys(options.save))
-    if options.pdf and "overlay" not in kinds:
-        kinds.append("overlay")
-    if options.link and (options.page != ALL or "labels" not in kinds):
-        raise FsisError(f"--link {options.link}: links the planes of --page all by their labels: give both, or neither")
-    output = user_path(options.output)
-    settings = OutputSettings(
-        save=tuple(kinds),
-        channel=options.channel,
-        page=options.page,
-        series=options.series,
-        pixel_size=options.pixel_size,
-        tile=options.tile,
-        category=options.category,
-        tidying=Tidying(
-            whole=not options.raw_masks,
-            exclude_edges=options.exclude_edges,
-            min_area=options.min_area,
-            max_area=options.max_area,
-        ),
-    )
-    read = [*options.references, options.reference_mask, options.reference_outlines, options.reference_image]
-    groups = each_plane(paths, settings, options.link)
-    names = [chosen.name(path) for chosen, own in groups for path in own]
-    check_results([path for path in read if path], names, output, kinds)
+    segment_prepared(prepare(options), options)
+
+
+def segment_prepared(run: PreparedRun, options: argparse.Namespace, source: TileSource | None = None) -> None:
+    """Segment the images of a run, and tell what became of them.
+
+    Args:
+        options: of which `force`, `json`, `pdf` and `link` are looked at.
+        source: as for `segment_files`.
+    """
+    segmenter, groups, output = run.segmenter, run.groups, run.output
     done: list[tuple[OutputSettings, Outcome]] = []
-    progress = tqdm(total=len(names), unit="image", file=sys.stderr, disable=None, bar_format=_BAR)
-    with _ends_as_by_ctrl_c(), progress as bar:
+    progress = tqdm(total=run.count, unit="image", file=sys.stderr, disable=None, bar_format=_BAR)
+    with ends_as_by_ctrl_c(), progress as bar:
 
         def advance(path: str, tile: int, total: int) -> None:
-            if len(names) > 1:
+            if run.count > 1:
                 bar.n = round(len(done) + tile / total, 2)
                 tiles = f"{pathlib.Path(path).name}: tile {tile}/{total}" if total > 1 else ""
                 bar.set_postfix_str(tiles, refresh=False)
@@ -90,7 +57,9 @@ def run_segment(options: argparse.Namespace) -> None:
 
         shown = None if bar.disable else advance
         for chosen, own in groups:
-            started = segment_files(segmenter, own, references, output, chosen, force=options.force, progress=shown)
+            started = segment_files(
+                segmenter, own, run.references, output, chosen, force=options.force, progress=shown, source=source
+            )
             for outcome in started:
                 done.append((chosen, outcome))
                 _tell(outcome, segmenter, json_lines=options.json, planes=len(groups) > 1)
@@ -98,14 +67,14 @@ def run_segment(options: argparse.Namespace) -> None:
     finished = [outcome for outcome in outcomes if not outcome.error]
     if options.pdf and finished:
         pages = {_told(outcome, segmenter, len(groups) > 1): outcome.files["overlay"] for outcome in finished}
-        write_pdf(output / f"overlays{base_settings(settings).suffix}.pdf", pages)
+        write_pdf(output / f"overlays{base_settings(run.settings).suffix}.pdf", pages)
     for linked in link_planes(options.link, output, done) if options.link else ():
         if options.json:
             say(json.dumps({**dataclasses.asdict(linked), "link": options.link}))
         else:
             what = " ".join([linked.image, *linked.plane])
             say(printable(f"{what}: {linked.cells} cells in {linked.planes} planes, linked in {options.link}"))
-    _report_failures(outcomes, output)
+    report_failures(outcomes, output)
 
 
 def _tell(outcome: Outcome, segmenter: Segmenter, *, json_lines: bool, planes: bool) -> None:
@@ -131,7 +100,7 @@ _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remainin
 
 
 @contextlib.contextmanager
-def _ends_as_by_ctrl_c() -> Iterator[None]:
+def ends_as_by_ctrl_c() -> Iterator[None]:
     """SIGTERM, by which a cluster ends a job, is Ctrl-C: what is written is complete, and no lock stays."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -140,17 +109,8 @@ def _ends_as_by_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check_closed_set(segmenter: Segmenter, options: argparse.Namespace, referenced: bool) -> None:
-    """Raise FsisError where a model of named categories is asked for what only references do."""
-    known = ", ".join(segmenter.names[:5]) + ", ..." * (len(segmenter.names) > 5)
-    name = options.checkpoint or default_weights()
-    if referenced:
-        raise FsisError(f"{name} finds what it knows by name ({known}): leave the references out")
-    if options.category is not None:
-        raise FsisError(f"--category {options.category}: {name} has names of its own ({known}): leave it out")
-
-
-def _report_failures(outcomes: Sequence[Outcome], output: pathlib.Path) -> None:
+def report_failures(outcomes: Sequence[Outcome], output: pathlib.Path) -> None:
+    """Raise FsisError where images failed, of several with a line in the log for each."""
     failed = [outcome for outcome in outcomes if outcome.error]
     others = len(outcomes) - len(failed)
     kept = f"; {output} has the results of the others ({others})" if others else ""

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from fsis_jax.inference.references import References
 from fsis_jax.inference.tile_plan import TilePlan
 from fsis_jax.inference.tiling import Tile, merge_scales, merge_tiles
 from fsis_jax.io.given import ImageLike
+from fsis_jax.io.intensity import Stretch
 from fsis_jax.models.arrays import Detections
 
 
@@ -30,6 +31,10 @@ class Job:
     """Micrometres per pixel of the image; None: as it says itself. It counts where the references have theirs too."""
     journal: Journal | None = None
     """Where finished tiles of a large image are noted; those that are there already are not segmented again."""
+    only: Container[int] | None = None
+    """Numbers of the tiles to segment; the others another process does. None: all."""
+    stretches: Sequence[Stretch | None] = ()
+    """Of each plan of the image, where they are known; (): taken from the image."""
 
 
 J = TypeVar("J", bound=Job)
@@ -50,11 +55,19 @@ class Work(Generic[J]):
 
     def __post_init__(self) -> None:
         if self.job.journal is not None:
-            self.parts.update(self.job.journal.finished)
+            only = self.job.only
+            finished = self.job.journal.finished.items()
+            self.parts.update({number: found for number, found in finished if only is None or number in only})
 
     @property
     def done(self) -> bool:
-        return len(self.parts) == len(self.tiles)
+        return len(self.parts) >= len(self.wanted)
+
+    @functools.cached_property
+    def wanted(self) -> range | list[int]:
+        """Numbers of the tiles to segment."""
+        only, every = self.job.only, range(len(self.tiles))
+        return every if only is None else [number for number in every if number in only]
 
     @functools.cached_property
     def tiles(self) -> list[tuple[TilePlan, Tile]]:
@@ -73,7 +86,7 @@ class Work(Generic[J]):
         """
         chosen: list[int] = []
         images: list[list[np.ndarray]] = []
-        left = [number for number in range(len(self.tiles)) if number not in self.parts]
+        left = [number for number in self.wanted if number not in self.parts]
         for place, number in enumerate(left):
             plan, tile = self.tiles[number]
             pixels = plan.prepare(tile)
@@ -88,9 +101,9 @@ class Work(Generic[J]):
                 chosen, images = [], []
 
     def finish(self, number: int, found: Instances) -> None:
-        """Note what was found in a tile."""
+        """Note what was found in a tile; in the journal, too, but for an image that is one tile and that all of it."""
         self.parts[number] = found
-        if self.job.journal is not None and len(self.tiles) > 1:
+        if self.job.journal is not None and (len(self.tiles) > 1 or self.job.only is not None):
             self.job.journal.add(number, found)
 
     def whole(self, min_score: float) -> Instances:

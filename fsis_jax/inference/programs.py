@@ -67,6 +67,11 @@ class Network:
         return len(self._replicas)
 
     @property
+    def devices(self) -> list[jax.Device]:
+        """That which gets the next batch first."""
+        return [device for device, _ in self._replicas]
+
+    @property
     def arrays(self) -> Arrays:
         """Those of the detector."""
         return self._replicas[0][1]

@@ -21,6 +21,10 @@ class ResultKeys:
         self._of_all = [*model, references.digest, dataclasses.astuple(read), tiling]
         self._counted = [segmenter.min_score, settings.category, dataclasses.astuple(settings.tidying)]
 
+    def of_settings(self) -> str:
+        """What the results of any image depend on besides the image."""
+        return digest([*self._of_all, *self._counted])
+
     def of_tiles(self, path: str) -> str:
         """What the tiles of an image file depend on."""
         return digest([*self._of_all, os.path.abspath(path), identity(path)])

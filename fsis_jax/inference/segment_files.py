@@ -26,20 +26,19 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.lock import BusyError, Lock, acquire
+from fsis_jax.inference.opening import open_target
 from fsis_jax.inference.output_folder import OutputFolder
 from fsis_jax.inference.output_settings import Outcome, OutputSettings
 from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.result_keys import ResultKeys
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.summary import Summary, summarised
+from fsis_jax.inference.tile_source import TileSource
 from fsis_jax.io.atomic import write_failure
-from fsis_jax.io.false_colour import only_stain
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.kinds import counts
 from fsis_jax.io.names import FILES
 from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
-from fsis_jax.io.source import open_image
-from fsis_jax.io.writers import check_coco
 
 _logger = logging.getLogger(__name__)
 _TILES = ".tiles"
@@ -65,6 +64,7 @@ def segment_files(
     *,
     force: bool = False,
     progress: Callable[[str, int, int], object] | None = None,
+    source: TileSource | None = None,
 ) -> Iterator[Outcome]:
     """Segment image files; one that fails does not stop the others.
 
@@ -76,6 +76,7 @@ def segment_files(
         force: segment also what is finished, and take over what runs on other machines have left there, which must
             have ended.
         progress: called with a path, the number of finished tiles of the image and of all its tiles.
+        source: where what the tiles show comes from; None: from the segmenter.
 
     Yields:
         First the images that an earlier run finished, then the others, in order; those last that another run has.
@@ -87,7 +88,7 @@ def segment_files(
         KeyboardInterrupt: as it came, after the results so far of a half-finished image were written.
     """
     references, settings = references or NO_REFERENCES, settings or OutputSettings()
-    return _Run(segmenter, paths, references, pathlib.Path(output), settings, force, progress).outcomes()
+    return _Run(segmenter, paths, references, pathlib.Path(output), settings, force, progress, source).outcomes()
 
 
 class _Run:
@@ -102,10 +103,12 @@ class _Run:
         settings: OutputSettings,
         force: bool,
         progress: Callable[[str, int, int], object] | None,
+        source: TileSource | None,
     ) -> None:
         self.segmenter, self.references, self.settings = segmenter, references, settings
         self.output, self.folder = output, OutputFolder(output)
         self.force, self.progress = force, progress
+        self.source = source or TileSource(segmenter)
         self.names = {path: settings.name(path) for path in paths}
         self.plane = tuple(settings.plane)
         check_names(paths)
@@ -162,7 +165,7 @@ class _Run:
         """Those images that no other run is at work on."""
         while True:
             self.taken = ""
-            stream = self.segmenter.candidates(self._jobs(waiting), tile=self.settings.tile, progress=self._report)
+            stream = self.source.candidates(self._jobs(waiting), tile=self.settings.tile, progress=self._report)
             try:
                 for job, found in stream:
                     yield self._finish(job, found)
@@ -198,6 +201,7 @@ class _Run:
                 lock.release()
             else:
                 self.open.append(job)
+                self.source.begin(self.names[path], job.key, job.journal)
                 yield job
 
     def _job(self, path: str, lock: Lock) -> _FileJob | None:
@@ -213,19 +217,7 @@ class _Run:
                 f"{path}: another run ({line.get('run', 'of an older version')}) has written {name} to "
                 f"{self.output} meanwhile with other references or settings: give each a folder of its own"
             )
-        chosen = self.settings
-        image = open_image(path, channel=chosen.channel, page=chosen.page, series=chosen.series)
-        stain = only_stain(image)
-        if stain is not None:
-            _logger.warning(f"{path}: read as colour, but shows one stain: --channel {stain} reads it as grey")
-        if "coco" in self.settings.save:
-            check_coco(path, image.shape)
-        size = image.pixel_size if self.settings.pixel_size is None else self.settings.pixel_size
-        if size is None and self.references.pixel_size is not None:
-            _logger.warning(
-                f"{path}: its pixel size is not known; taken for that of the references, "
-                f"{self.references.pixel_size:g} µm: tell by --pixel-size"
-            )
+        image, size = open_target(path, self.settings, self.references)
         journal = Journal(self.output / _TILES / name, key, again=self.force)
         return _FileJob(image, self.references, size, journal, key=key, lock=lock)
 

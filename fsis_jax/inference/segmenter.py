@@ -13,6 +13,7 @@ devices take turns.
 
 import collections
 import copy
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -128,6 +129,11 @@ class Segmenter(Encoder):
         return other
 
     @property
+    def devices(self) -> list[jax.Device]:
+        """Those that take batches in turn."""
+        return self._network.devices
+
+    @property
     def model(self) -> "Detector":
         """A detector of the same parameters, to look inside; what is done to it changes nothing here."""
         return self._architecture.model(self._network.arrays)
@@ -203,6 +209,22 @@ class Segmenter(Encoder):
             FsisError: a shape that is no image's, a `tile` of less than 32 pixels, references of another model, none
                 where the model needs some, or some where it takes none; here, in `segment` and in `segment_all`.
         """
+        for work in self._finished(jobs, tile, progress):
+            whole = work.whole(self.min_score)
+            work.parts.clear()  # whoever gets the result may take its time
+            yield work.job, whole
+
+    def find_tiles(
+        self, jobs: Iterable[J], *, tile: int = 0, progress: Callable[[J, int, int], object] | None = None
+    ) -> Iterator[J]:
+        """`candidates` into the jobs' journals: no tiles are joined, and each job comes when its `only` are done."""
+        for work in self._finished(jobs, tile, progress):
+            yield work.job
+
+    def _finished(
+        self, jobs: Iterable[J], tile: int, progress: Callable[[J, int, int], object] | None
+    ) -> Iterator[Work[J]]:
+        """Images all of whose tiles are done, as far as they were asked for."""
         running: collections.deque[TileBatch[J]] = collections.deque()
         batches = self._batches(jobs, tile)
         while True:
@@ -211,14 +233,17 @@ class Segmenter(Encoder):
                 batch = next(batches, None)
             finally:
                 while running and (batch is None or len(running) == len(self._network)):
-                    yield from self._finish(running.popleft(), progress)
+                    oldest = running.popleft()
+                    self._finish(oldest, progress)
+                    if oldest.work.done:
+                        yield oldest.work
             if batch is None:
                 return
             running.append(batch)
 
     def found_so_far(self, job: Job, *, tile: int = 0) -> Instances:
         """The candidates that the journal of an image has; at the borders of the finished tiles they may be cut."""
-        return self._work(job, tile).whole(self.min_score)
+        return self.work(job, tile=tile).whole(self.min_score)
 
     def plan(
         self, image: ImageLike, references: References | None = None, *, pixel_size: float | None = None, tile: int = 0
@@ -246,7 +271,8 @@ class Segmenter(Encoder):
         known, offset = references or NO_REFERENCES, self._offset
         return paste_tile(plan, tile, detections, row, self.config, known, offset=offset, min_score=self.min_score)
 
-    def _work(self, job: J, tile: int) -> Work[J]:
+    def work(self, job: J, *, tile: int = 0) -> Work[J]:
+        """How an image is read, and what its journal has. As for `candidates`."""
         references = NO_REFERENCES if job.references is None else job.references
         if not isinstance(references, References):
             references = self.encode_references(references)
@@ -257,12 +283,16 @@ class Segmenter(Encoder):
         if references.pixel_size is not None:
             warn_of_sizes(sides, self._transform, self._told, owners=references.owners)
         plans = plan_each_size(image, sides, self.config, self._transform, tile, references.owners, pixel_size=size)
+        if job.stretches:
+            plans = [
+                dataclasses.replace(plan, known_stretch=known) for plan, known in zip(plans, job.stretches, strict=True)
+            ]
         return Work(job, plans, references, nothing_found(plans[0], self.config, references))
 
     def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[TileBatch[J]]:
         """Batches that the device was given, each prepared when it is asked for."""
         for job in jobs:
-            work = self._work(job, tile)
+            work = self.work(job, tile=tile)
             given = False
             for plan, tiles, images in work.prepared(self.tile_batch, self.variants):
                 # An image that is read whole is a batch of its own: one alone and one of many run the same program.
@@ -273,16 +303,10 @@ class Segmenter(Encoder):
             if not given:
                 yield TileBatch(work, [], None)
 
-    def _finish(
-        self, batch: TileBatch[J], progress: Callable[[J, int, int], object] | None
-    ) -> Iterator[tuple[J, Instances]]:
-        """Wait for a batch and paste its masks; the image's instances if these were its last tiles."""
+    def _finish(self, batch: TileBatch[J], progress: Callable[[J, int, int], object] | None) -> None:
+        """Wait for a batch and paste its masks."""
         work, detections = batch.work, jax.device_get(batch.detections)
         for row, number in enumerate(batch.tiles):
             work.finish(number, self.paste(*work.tiles[number], detections, row, work.references))
             if progress is not None:
-                progress(work.job, len(work.parts), len(work.tiles))
-        if work.done:
-            whole = work.whole(self.min_score)
-            work.parts.clear()  # whoever gets the result may take its time
-            yield work.job, whole
+                progress(work.job, len(work.parts), len(work.wanted))

@@ -68,10 +68,14 @@ class TilePlan:
     """Rows of the kinds of references that are looked for at this scale."""
     pixel_size: float | None = None
     """Micrometres per pixel of the image, where it is known."""
+    known_stretch: Stretch | None = None
+    """The stretch, where another process has found it."""
 
     @functools.cached_property
     def stretch(self) -> Stretch | None:
         """The whole image's, by a coarse level with enough pixels; of an image in tiles without its empty parts."""
+        if self.known_stretch is not None:
+            return self.known_stretch
         height, width = self.size
         level = coarsest(self.image, math.sqrt(height * width / _MEASURED))
         grain = self.grain * level.shape[0] / height if len(self.tiles) > 1 else 0.0

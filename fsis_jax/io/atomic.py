@@ -24,6 +24,9 @@ _REMEDIES = {
     errno.ELOOP: "a symbolic link has that name, which is not followed: remove it or choose another folder",
 }
 
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""What file systems without hard links say."""
+
 
 def user_path(path: str) -> pathlib.Path:
     """A path from a config or the command line: absolute, with ~ expanded.
@@ -104,6 +107,42 @@ def new_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+    except OSError as error:
+        raise write_failure(target, error) from error
+
+
+def write_once(path: str | os.PathLike[str], content: bytes) -> bytes:
+    """Write a file that several processes may write, on several machines, and that the first of them makes.
+
+    It needs no lock: a hard link is made by one alone, on NFS too. (Where there are none the last one makes it.)
+
+    Returns:
+        What it has, which need not be `content`.
+
+    Raises:
+        OutputError: it cannot be written or read.
+    """
+    target = pathlib.Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                pass
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if not target.exists():
+                    os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target.read_bytes()
     except OSError as error:
         raise write_failure(target, error) from error
 

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference import finished_images
+from fsis_jax.inference import finished_images, opening
 from fsis_jax.inference import segment_files as files
 from fsis_jax.inference.lock import acquire
 from fsis_jax.inference.output_settings import OutputSettings
@@ -129,7 +129,7 @@ def test_images_that_fail_are_closed_before_the_next(segmenter, image, tmp_path,
         with open(path, "r+b") as file:
             file.seek(offset)
             file.write(b"no zlib stream")
-    opened, real = set(), files.open_image
+    opened, real = set(), opening.open_image
 
     def counted(path, **options):
         found = real(path, **options)
@@ -138,7 +138,7 @@ def test_images_that_fail_are_closed_before_the_next(segmenter, image, tmp_path,
         monkeypatch.setattr(found, "close", lambda: (opened.discard(path), close()))
         return found
 
-    monkeypatch.setattr(files, "open_image", counted)
+    monkeypatch.setattr(opening, "open_image", counted)
     references = segmenter.encode_references([np.tile(np.arange(30, dtype=np.uint8), (30, 1))])
     errors = []
     for outcome in segment_files(segmenter, [*paths, image("a.png")], references, tmp_path / "out"):
