@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 import pathlib
 
+import jax
+
 from fsis_jax.cli.many_planes import Group, each_plane
 from fsis_jax.cli.references_given import NO_REFERENCE, load_model, read_examples
 from fsis_jax.errors import FsisError
@@ -65,6 +67,7 @@ def prepare(options: argparse.Namespace, *, encoded: References | None = None) -
     segmenter = segmenter.with_options(
         min_score=options.min_score,
         variants=variants(flip=True, scales=segmenter.config.eval.scales) if options.augment else None,
+        devices=jax.local_devices() if jax.local_device_count() > 1 else None,
     )
     references = saved or (encode_examples(segmenter, examples, options.category) if examples else None)
     kinds = list(FILES) if "all" in options.save else list(dict.fromkeys(options.save))

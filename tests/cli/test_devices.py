@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
 from fsis_jax.checkpoints import weights
 from fsis_jax.data import prepared
-from fsis_jax.inference import references, references_file
+from fsis_jax.inference import programs, references, references_file
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.pretrained import DEFAULT_NAME, shipped_file
 
@@ -34,6 +35,48 @@ def test_a_device_that_is_not_there(desk, tiny_data):
     assert last.endswith(": unset JAX_PLATFORMS or set it to cpu, or install the driver and the JAX of that device")
     assert "Traceback" not in outcome.stderr
     assert command("data", "check", tiny_data, platform="abacus").returncode == 0
+
+
+@pytest.mark.slow
+def test_four_devices_write_the_bytes_of_one(desk, quick_compile, monkeypatch):
+    """Tiles of a large image and whole images, spread over the devices."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    large = np.tile(cv2.imread("good.png", cv2.IMREAD_GRAYSCALE), (2, 3))
+    cv2.imwrite("large.png", large)
+    cv2.imwrite("other.png", 255 - large[:60, :60])
+    options = ("--references", "crop.png", "--checkpoint", "W", "--min-score", "0", "--tile", "64", "--augment")
+    program = ("import sys, jax; from fsis_jax import cli; assert jax.local_device_count() == 4; {} cli.main()").format
+    one = program("jax.local_devices = lambda: jax.devices()[:1];")
+    for name, code in ("one", one), ("four", program("")):
+        arguments = ("segment", "good.png", "large.png", "other.png", *options, "--output", name, "--save", "all")
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    files = {path.name for path in (desk / "one").iterdir() if path.is_file()} - {"images.jsonl"}
+    assert len(files) == 3 * 6 + 1
+    for name in files:
+        assert (desk / "four" / name).read_bytes() == (desk / "one" / name).read_bytes(), name
+
+
+def test_all_devices_take_tiles_and_images_in_turn(fsis, desk, quick_compile, monkeypatch):
+    """Seen without compiling for several: one device that stands for three."""
+    large = np.tile(cv2.imread("good.png", cv2.IMREAD_GRAYSCALE), (2, 2))
+    cv2.imwrite("large.png", large)
+    options = ("segment", "good.png", "large.png", "--references", "crop.png", "--checkpoint", "W", "--min-score", "0")
+    options = (*options, "--tile", "64", "--save", "labels", "table")
+    assert fsis(*options, "--output", "one").status == 0
+    used = []
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1] * 3)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 3)
+    real = programs.Network.__init__
+
+    def watched(self, architecture, arrays, devices):
+        used.append(len(devices))
+        real(self, architecture, arrays, devices)
+
+    monkeypatch.setattr(programs.Network, "__init__", watched)
+    assert fsis(*options, "--output", "three").status == 0
+    assert used[-1] == 3
+    for name in ("good-labels.tif", "large-labels.tif", "large-table.csv", "summary.csv"):
+        assert (desk / "three" / name).read_bytes() == (desk / "one" / name).read_bytes()
 
 
 def test_a_device_that_does_not_say_why(fsis, desk, monkeypatch):
