@@ -1,10 +1,10 @@
-"""`fsis convert`: weights and configs of other projects to ours, and weights back. `fsis export`: a run in one file."""
+"""`fsis convert`: weights and configs of other projects to ours, and back. `fsis export`: a model to give away."""
 
 import hashlib
 from collections.abc import Sequence
 
 from fsis_jax.checkpoints.runs import load_run
-from fsis_jax.checkpoints.weights import WEIGHTS_SUFFIX, save_weights
+from fsis_jax.checkpoints.weights import WEIGHTS_SUFFIX, load_weights, save_weights
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.cli.streams import say
 from fsis_jax.conversion.convert import convert as convert_file
@@ -12,7 +12,9 @@ from fsis_jax.conversion.convert import to_pytorch
 from fsis_jax.conversion.detectron.yaml_file import convert_yaml
 from fsis_jax.conversion.sources import KINDS
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.stablehlo import PLATFORMS, export_stablehlo
 from fsis_jax.io.atomic import user_path
+from fsis_jax.pretrained import find_weights
 
 
 def convert_parser() -> Parser:
@@ -65,24 +67,47 @@ def export_parser() -> Parser:
     """The arguments of `fsis export`."""
     parser = Parser(
         prog="fsis export",
-        description="The weights of a run in one file, to use or to give away: as float16, without the optimiser.",
+        description="A model to use elsewhere or to give away: the weights of a run in one file, as float16, without "
+        "the optimiser; or programs that JAX runs without fsis_jax.",
     )
-    parser.add_argument("run", metavar="RUN", help="the --workdir of a training run (its best step), or a step folder")
     parser.add_argument(
-        "--output", "-o", required=True, metavar="FILE", help=f"name of the weights file, such as cells{WEIGHTS_SUFFIX}"
+        "run",
+        metavar="RUN",
+        help="the --workdir of a training run (its best step), or a step folder; with --to stablehlo also a weights "
+        "file, or a name of weights that come with the package",
+    )
+    parser.add_argument(
+        "--to",
+        choices=["weights", "stablehlo"],
+        default="weights",
+        help=f"weights: a file for --checkpoint; stablehlo: programs of jax.export for {', '.join(PLATFORMS)} (docs/"
+        "exports.md); default: weights",
+    )
+    parser.add_argument(
+        "--output",
+        "-o",
+        required=True,
+        metavar="PATH",
+        help=f"name of the weights file, such as cells{WEIGHTS_SUFFIX}; a new folder for the programs",
     )
     return parser
 
 
 def export(arguments: Sequence[str]) -> None:
-    """`export RUN --output FILE.npz`; prints the file's size and its line for `sha256sum -c`."""
+    """`export RUN --output FILE.npz`, which prints the file's size and its line for `sha256sum -c`, or `--to`."""
     options = export_parser().parse_args(arguments)
-    file = user_path(options.output)
-    if file.suffix != WEIGHTS_SUFFIX:
+    output = user_path(options.output)
+    if options.to == "stablehlo":
+        weights = find_weights(options.run)
+        trained = load_run(user_path(options.run)) if weights is None else load_weights(weights)
+        export_stablehlo(trained, output, say)
+        say(f"{output}: {sum(file.stat().st_size for file in output.iterdir()) / 1e6:.1f} MB")
+        return
+    if output.suffix != WEIGHTS_SUFFIX:
         raise FsisError(
             f"{options.output}: give a name that ends in {WEIGHTS_SUFFIX}, "
-            f"such as {file.stem or 'cells'}{WEIGHTS_SUFFIX}"
+            f"such as {output.stem or 'cells'}{WEIGHTS_SUFFIX}"
         )
-    save_weights(file, load_run(user_path(options.run)))
-    say(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-    say(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")
+    save_weights(output, load_run(user_path(options.run)))
+    say(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    say(f"{hashlib.sha256(output.read_bytes()).hexdigest()}  {output.name}")

@@ -88,6 +88,8 @@ def test_a_default_that_is_not_there(fsis, desk, no_default, monkeypatch, caplog
         (["W"], "required: --output/-o"),
         (["none", "-o", "w.npz"], "none: no such folder; give the folder of a training run"),
         (["good.png", "-o", "w.npz"], "good.png: no such folder; give the folder of a training run"),
+        (["W", "--to", "stablehlo", "-o", "W"], "W: exists already: delete it or choose another folder"),
+        (["none", "--to", "stablehlo", "-o", "x"], "none: no such file or folder; give the folder of a training run"),
         (["W", "-o", "crop.png/w.npz"], "crop.png/w.npz: cannot be written (File exists): a part of the path is"),
     ],
 )
