@@ -186,10 +186,9 @@ def _neighbours(old, new, scale):
     """Of each new pixel the two old ones that it lies between, and their weights (2, new), of 2048."""
     place = ((np.arange(new) + 0.5) / scale - 0.5).astype(np.float32)
     first = np.floor(place).astype(np.int64)
-    share = np.where((first < 0) | (first >= old - 1), np.float32(0), place - first.astype(np.float32))
-    first = np.clip(first, 0, old - 1)
+    share = place - first.astype(np.float32)
     weights = np.rint(np.stack([1 - share, share]) * np.float32(2048)).astype(np.int64)
-    return first, np.minimum(first + 1, old - 1), weights
+    return np.clip(first, 0, old - 1), np.clip(first + 1, 0, old - 1), weights
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Gather what the protocol printed into docs/results.json, and make the tables of README and model card from it.
+"""Gather what the protocol printed into docs/results.json, and make the tables of numbers and model card from it.
 
 python scripts/make_results.py [--runs runs/models]    # after scripts/make_models.py
 python scripts/make_results.py --tables                # the tables alone, from docs/results.json
@@ -45,7 +45,7 @@ def main() -> None:
     if not options.tables:
         RESULTS.write_text(json.dumps(gather(options.runs), separators=(",", ":")) + "\n")
     results: Results = json.loads(RESULTS.read_text())
-    for name in ("README.md", "docs/model_card.md"):
+    for name in ("docs/numbers.md", "docs/model_card.md"):
         path = ROOT / name
         path.write_text(with_tables(path.read_text(), results))
 
@@ -125,7 +125,7 @@ def gpu_table(results: Results) -> str:
 
 
 def summary_table(results: Results) -> str:
-    """The few numbers that README shows."""
+    """The few numbers that docs/numbers.md shows."""
     folds, _ = _folds(results)
     rows = [
         (f"kinds seen in training, {OTHERS}", folds, "seen-5shot-train"),

@@ -1,6 +1,7 @@
 """What the documentation names exists: links, files, commands, configuration keys."""
 
 import argparse
+import importlib
 import pathlib
 import re
 import shlex
@@ -120,3 +121,15 @@ def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 yield from _parsers(command)
+
+
+@pytest.mark.parametrize(("module", "page"), [("fsis_jax", "api.md"), ("fsis_jax.ops", "api_ops.md")])
+def test_every_public_name_is_in_the_interface(module: str, page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    public = [name for name in importlib.import_module(module).__all__ if name != "__version__"]
+    assert [name for name in public if not re.search(rf"(auto\w+:: |`){name}\b", text)] == []
+
+
+def test_every_page_is_in_the_site() -> None:
+    listed = re.findall(r"^(?:.+ <)?(\w+)>?$", (ROOT / "docs/index.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "docs").glob("*.md") if path.stem != "index")
