@@ -17,6 +17,9 @@ prints a line for each cell: x1 y1 x2 y2 score. The image is an array (H, W) or 
    `longest_side`.
 4. Canvas: the image as levels, resized by the scale, at the top left of the smallest of the `canvases` that holds it,
    black elsewhere; three channels. `find` of this canvas gives rows by score, of which those that are `valid` count.
+5. Repeats: a mask holds the pixels whose centres lie in the box and where the probabilities over the box, read
+   bilinearly, exceed a half. By descending score a row is dropped of whose mask more than the share
+   `most_in_better` lies in masks that were kept; where that is 0, none is.
 
 What is not here: images that are larger than the largest canvas at their scale (the command `fsis segment` reads them
 in overlapping tiles), several kinds at once, references of very different sizes, and label images.
@@ -105,12 +108,43 @@ class Exported:
         found = self._program(name)(self.weights, features, canvas, np.array(size, np.int32), np.float32(scale), window)
         found = {name: np.asarray(values) for name, values in found.items()}
         valid = found.pop("valid")
-        return {name: values[valid] for name, values in found.items()}
+        found = {name: values[valid] for name, values in found.items()}
+        offset, share = self.about["box_offset"], self.about["most_in_better"]
+        if share:
+            kept = without_repeats(found["boxes"], found["masks"], image.shape[:2], share, offset)
+            found = {name: values[kept] for name, values in found.items()}
+        corners = found["boxes"] + np.array([0, 0, offset, offset], np.float32)
+        return found | {"boxes": np.clip(corners, 0, np.array(image.shape[1::-1] * 2, np.float32))}
 
     def _program(self, name):
         if name not in self._programs:
             self._programs[name] = jax.jit(export.deserialize((self.folder / name).read_bytes()).call)
         return self._programs[name]
+
+
+def without_repeats(boxes, masks, size, share, offset=0):
+    """Rows, by descending score, of whose masks (n, M, M) no more than a share lies in better ones."""
+    taken, kept = np.zeros(size, bool), []
+    for row, (probabilities, (x1, y1, x2, y2)) in enumerate(zip(masks, boxes.tolist(), strict=True)):
+        across = _sampling(x1, x2 + offset, size[1], probabilities.shape[1])
+        down = _sampling(y1, y2 + offset, size[0], probabilities.shape[0])
+        mask = down[1] @ probabilities @ across[1].T > 0.5
+        place = taken[down[0] : down[0] + len(mask), across[0] : across[0] + mask.shape[1]]
+        area = np.count_nonzero(mask)
+        if area and np.count_nonzero(mask & ~place) >= (1 - share) * area:
+            place |= mask
+            kept.append(row)
+    return np.array(kept, np.intp)
+
+
+def _sampling(low, high, limit, cells):
+    """The first of the p pixels with their centre between low and high, and bilinear weights (p, cells) of cells."""
+    first = min(max(int(np.ceil(low - 0.5)), 0), limit)
+    last = max(min(int(np.floor(high - 0.5)), limit - 1), first - 1)
+    centres = np.arange(first, last + 1, dtype=np.float32) + np.float32(0.5)
+    places = (centres - np.float32(low)) * np.float32(cells / max(high - low, 1e-6)) - np.float32(0.5)
+    places = np.clip(places, 0, cells - 1)
+    return first, np.maximum(1 - np.abs(places[:, None] - np.arange(cells, dtype=np.float32)), 0)
 
 
 def limits(image, settings):

@@ -128,8 +128,8 @@ def export_stablehlo(trained: Trained, folder: pathlib.Path, told: Callable[[str
             },
             "preprocessing": _preprocessing(transform),
             "min_score": trained.validation.get("min_score", DEFAULT_MIN_SCORE),
-            "boxes": "x1, y1, x2, y2 in pixels of the image; "
-            + ("x2 and y2 name the last pixel" if trained.config.model.legacy_boxes else "x2 - x1 wide"),
+            "box_offset": int(trained.config.model.legacy_boxes),
+            "most_in_better": trained.config.model.detections.mask_nms_threshold,
         }
         (target / "detector.json").write_text(json.dumps(about, indent=2) + "\n")
 

@@ -11,6 +11,7 @@ import pytest
 
 from fsis_jax.checkpoints.runs import load_run
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.preprocess.transform_config import transform_config
 from fsis_jax.preprocess.transforms import reference_image, resize
@@ -102,6 +103,20 @@ def test_references_are_prepared_as_by_the_segmenter(runner, segmenter, size, le
     square, side = runner.pad_to_square(crop, legacy), config.reference_size
     found = runner.resize(square, (side, side), (side / len(square),) * 2, config.antialias and side < len(square) / 2)
     assert _most_apart(runner.place(found, (side, side)), reference_image(crop, config)) <= 1
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_repeats_are_dropped_as_by_the_segmenter(runner, offset):
+    rng = np.random.default_rng(5)
+    corners = rng.uniform(-5, 70, (60, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(0.5, 40, (60, 2))], axis=1).astype(np.float32)
+    masks = rng.uniform(size=(60, 7, 7)).astype(np.float32) ** 0.5
+    scores = np.linspace(1, 0, 60, dtype=np.float32)
+    rows = np.arange(60, dtype=np.float32)[:, None, None]
+    found = Instances.from_padded(boxes, scores, scores >= 0, masks, (64, 80), offset=offset, keypoints=rows)
+    expected = found.without_repeats(0.4).keypoints.ravel()
+    assert 0 < len(expected) < 60
+    np.testing.assert_array_equal(runner.without_repeats(boxes, masks, (64, 80), 0.4, offset), expected)
 
 
 def _most_apart(first, second):
