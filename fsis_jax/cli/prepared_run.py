@@ -70,7 +70,8 @@ def prepare(options: argparse.Namespace, *, encoded: References | None = None) -
         devices=jax.local_devices() if jax.local_device_count() > 1 else None,
     )
     references = saved or (encode_examples(segmenter, examples, options.category) if examples else None)
-    kinds = list(FILES) if "all" in options.save else list(dict.fromkeys(options.save))
+    kinds = list(dict.fromkeys([*(FILES if "all" in options.save else ()), *options.save]))
+    kinds = [kind for kind in kinds if kind != "all"]
     if options.pdf and "overlay" not in kinds:
         kinds.append("overlay")
     if options.link and (options.page != ALL or "labels" not in kinds):

@@ -8,7 +8,7 @@ from fsis_jax.cli.part_option import part
 from fsis_jax.cli.reference_options import add_references, check_there
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import user_path
-from fsis_jax.io.names import DEFAULT, FILES, REFERENCES_SUFFIX
+from fsis_jax.io.names import DEFAULT, FILES, REFERENCES_SUFFIX, RESULTS
 
 
 def segment_parser() -> Parser:
@@ -36,10 +36,11 @@ def segment_parser() -> Parser:
     parser.add_argument(
         "--save",
         nargs="+",
-        choices=[*FILES, "all"],
+        choices=[*RESULTS, "all"],
         default=list(DEFAULT),
         metavar="KIND",
-        help=f"what is written for each image, of: {', '.join(FILES)}; or all. Default: {' '.join(DEFAULT)}",
+        help=f"what is written for each image, of: {', '.join(FILES)}; all of these; zarr, label images of OME-Zarr "
+        f"(NGFF 0.5), or zarr-0.4. Default: {' '.join(DEFAULT)}",
     )
     parser.add_argument("--pdf", action="store_true", help="also OUT/overlays.pdf, with a page for each image")
     parser.add_argument(

@@ -8,10 +8,12 @@ import contextlib
 import errno
 import os
 import pathlib
+import shutil
 from collections.abc import Iterable
 
 from fsis_jax.errors import OutputError
 from fsis_jax.io.atomic import check_folder, refuse_links, write_failure
+from fsis_jax.io.our_zarr import is_ours, move_zarr
 
 _MARK = ".fsis"
 """File in a folder `NAME.partial` that tells that it is ours."""
@@ -74,18 +76,35 @@ class OutputFolder:
             return
         with contextlib.suppress(OSError):
             for place in [*(folder / file for file in files), *folder.glob(".*.tmp"), folder / _MARK]:
-                place.unlink(missing_ok=True)
+                if is_ours(place) and not place.is_symlink():
+                    shutil.rmtree(place)
+                else:
+                    place.unlink(missing_ok=True)
             folder.rmdir()
+
+    def move(self, file: str, place: pathlib.Path) -> None:
+        """Move a file, or a folder of Zarr, of a folder `NAME.partial` to its place.
+
+        Raises:
+            OutputError: it cannot be moved.
+        """
+        try:
+            if os.path.isdir(file):
+                move_zarr(pathlib.Path(file), place)
+            else:
+                os.replace(file, place)
+        except OSError as error:
+            raise write_failure(place, error) from error
 
     def places(self, files: Iterable[str]) -> list[pathlib.Path]:
         """Where files of a folder `NAME.partial` belong.
 
         Raises:
-            OutputError: a folder is there.
+            OutputError: a folder is there, but for one of Zarr that we wrote.
         """
         places = [self.path / os.path.basename(file) for file in files]
         for place in places:
-            if place.is_dir() and not place.is_symlink():
+            if place.is_dir() and not place.is_symlink() and not is_ours(place):
                 raise write_failure(place, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
         return places
 

@@ -12,7 +12,7 @@ class OutputSettings:
     """How image files are read, and what is written."""
 
     save: tuple[str, ...] = DEFAULT
-    """Kinds of `io.outputs.FILES`."""
+    """Kinds of `io.names.RESULTS`."""
     channel: str | None = None
     page: str | None = None
     """Which page of a stack, as for `open_image`."""

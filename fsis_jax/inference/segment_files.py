@@ -34,10 +34,9 @@ from fsis_jax.inference.result_keys import ResultKeys
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.summary import Summary, summarised
 from fsis_jax.inference.tile_source import TileSource
-from fsis_jax.io.atomic import write_failure
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.kinds import counts
-from fsis_jax.io.names import FILES
+from fsis_jax.io.names import RESULTS
 from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
 
 _logger = logging.getLogger(__name__)
@@ -251,7 +250,7 @@ class _Run:
             return Outcome(path, plane=self.plane, error=str(error))
         finally:
             name = self.names[path]
-            self.folder.remove_partial(name, [file.format(name) for file in FILES.values()])
+            self.folder.remove_partial(name, [file.format(name) for file in RESULTS.values()])
             self._close(job)
 
     def _causes(self, job: _FileJob, found: Instances) -> tuple[str, ...]:
@@ -268,10 +267,7 @@ class _Run:
         if earlier is not None:
             self.record.append({**earlier, "key": ""})  # until all are there, its files may be of two runs
         for kind, place in places.items():
-            try:
-                os.replace(files[kind], place)
-            except OSError as error:
-                raise write_failure(place, error) from error
+            self.folder.move(files[kind], place)
         return {kind: str(place) for kind, place in places.items()}, written
 
     def _note(self, outcome: Outcome, job: _FileJob, written: dict[str, list[Any]], found: dict[str, Any]) -> None:
@@ -314,6 +310,7 @@ class _Run:
             file_name=file_name(path),
             references=list(self.references.images),
             pixel_size=job.pixel_size,
+            place=self.output,
         )
 
     def _close(self, job: _FileJob) -> None:
@@ -326,7 +323,7 @@ class _Run:
     def _is_complete(self, line: dict[str, Any]) -> bool:
         """Whether all files are as they were written; one that is not is told."""
         files = {kind: line["files"].get(kind, "") for kind in self.settings.save}
-        if not all(map(os.path.isfile, files.values())):
+        if not all(map(os.path.exists, files.values())):
             return False
         told = line.get("written", {})
         changed = [files[kind] for kind, found in fingerprints(files).items() if told.get(kind) != found]

@@ -11,6 +11,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.io.czi import CZI_SUFFIX
 from fsis_jax.io.names import FILES
 from fsis_jax.io.ome_zarr import images_in, is_zarr
+from fsis_jax.io.our_zarr import is_ours
 from fsis_jax.io.slides import SLIDE_SUFFIXES
 from fsis_jax.io.unread import is_hidden, is_in_zarr, unread_kinds
 from fsis_jax.io.vendor import VENDOR_SUFFIXES
@@ -82,7 +83,7 @@ def _is_zarr_folder(path: str) -> bool:
 
 def _may_be_image(path: str) -> bool:
     """Whether a file that nobody named should be read: no part of an OME-Zarr image, and none of our results."""
-    if path.endswith(_OURS):
+    if path.endswith(_OURS) or is_ours(path):
         return False
     if is_in_zarr(path) or (is_zarr(path) and not path.lower().endswith(".zarr")):
         return os.path.isdir(path) and bool(images_in(path))

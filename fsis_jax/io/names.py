@@ -9,6 +9,9 @@ FILES = {
     "overlay": "{}-overlay.png",
 }
 """Kind of result -> file of an image NAME."""
+ZARR = {"zarr": "{}.zarr", "zarr-0.4": "{}-0.4.zarr"}
+"""Kind of result -> folder, of NGFF 0.5 and 0.4."""
+RESULTS = {**FILES, **ZARR}
 DEFAULT = ("labels", "table", "overlay")
 """What is written where nothing else is said."""
 REFERENCES_SUFFIX = ".refs"

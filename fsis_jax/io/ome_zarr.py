@@ -78,7 +78,7 @@ def _metadata(path: str) -> Mapping[str, Any]:
 
 def _open(path: str, wanted: Wanted) -> ImageFile:
     metadata = _metadata(path)
-    _check_kind(path, metadata)
+    _check_kind(path, metadata, wanted)
     if "multiscales" not in metadata:
         folders = _collected(path)
         listed = [_listed(folder, image) for folder in folders for image in _metadata(folder)["multiscales"][:1]]
@@ -110,12 +110,12 @@ def _open(path: str, wanted: Wanted) -> ImageFile:
     return ImageFile(path, planes, micrometres(across, down, "µm"))
 
 
-def _check_kind(path: str, metadata: Mapping[str, Any]) -> None:
-    """Raise FsisError if the folder is not that of one image."""
+def _check_kind(path: str, metadata: Mapping[str, Any], wanted: Wanted) -> None:
+    """Raise FsisError if the folder is not that of one image, or of labels where they are wanted."""
     if "plate" in metadata or "well" in metadata:
         remedy = "give one field of a well, like plate.zarr/A/1/0"
         raise FsisError(f"{path}: a plate of many images: {remedy}")
-    if "labels" in metadata or "image-label" in metadata:
+    if "labels" in metadata or ("image-label" in metadata and not wanted.labels):
         raise FsisError(f"{path}: labels and not an image: give the folder of the image around it")
     if not metadata.get("multiscales") and "bioformats2raw.layout" not in metadata:
         raise FsisError(

@@ -11,11 +11,12 @@ from fsis_jax.errors import FsisError
 from fsis_jax.io.decoding import overview
 from fsis_jax.io.geojson import write_geojson
 from fsis_jax.io.given import ImageLike, as_image, known_pixel_size
-from fsis_jax.io.names import DEFAULT, FILES
+from fsis_jax.io.names import DEFAULT, RESULTS, ZARR
 from fsis_jax.io.ome_zarr import is_zarr
 from fsis_jax.io.rois import write_rois
 from fsis_jax.io.table import write_table
 from fsis_jax.io.writers import Result, write_coco, write_labels, write_overlay
+from fsis_jax.io.zarr_labels import Version, write_zarr
 
 _LONGEST_PART = 64
 """Characters of a channel's name that are kept in a file's."""
@@ -75,7 +76,7 @@ def check_results(
 ) -> None:
     """Raise FsisError where a result of these names would take the place of a file that is read."""
     folder = pathlib.Path(output).resolve()
-    results = {folder / FILES[kind].format(name) for name in names for kind in kinds}
+    results = {folder / RESULTS[kind].format(name) for name in names for kind in kinds}
     for path in read:
         if pathlib.Path(path).resolve() in results:
             raise FsisError(f"{path}: would be replaced by a result: choose another folder for the output")
@@ -91,8 +92,9 @@ def write_outputs(
     file_name: str = "",
     references: Sequence[np.ndarray] = (),
     pixel_size: float | None = None,
+    place: str | os.PathLike[str] | None = None,
 ) -> dict[str, str]:
-    """Write some of `FILES` for an image.
+    """Write some of `RESULTS` for an image.
 
     Args:
         folder: made if missing.
@@ -102,9 +104,10 @@ def write_outputs(
         file_name: of the image, as COCO's file names it.
         references: crops shown beside the overlay.
         pixel_size: micrometres per pixel of the image; None: as it says itself, if it is of `open_image`.
+        place: the folder that the files will be moved to; None: they stay.
 
     Returns:
-        Kind -> path of the file.
+        Kind -> path of the file, or of the folder of Zarr.
 
     Raises:
         OutputError: a file cannot be written.
@@ -113,7 +116,7 @@ def write_outputs(
     image = as_image(image)
     pixel_size = known_pixel_size(image, pixel_size)
     instances = instances.without_overlaps()
-    paths = {kind: pathlib.Path(folder, FILES[kind].format(name)) for kind in kinds}
+    paths = {kind: pathlib.Path(folder, RESULTS[kind].format(name)) for kind in kinds}
     for kind, path in paths.items():
         if kind == "labels":
             write_labels(path, instances, pixel_size=pixel_size)
@@ -125,6 +128,12 @@ def write_outputs(
             write_rois(path, instances)
         elif kind == "table":
             write_table(path, instances, image, pixel_size)
+        elif kind in ZARR:
+            shown = getattr(image, "path", "")
+            labels = pathlib.Path(os.path.abspath(place or folder), path.name, "labels", "KIND")
+            link = os.path.relpath(os.path.abspath(shown), labels) if shown and is_zarr(shown) else None
+            version: Version = "0.5" if kind == "zarr" else "0.4"
+            write_zarr(path, instances, pixel_size=pixel_size, image=link, version=version)
         else:
             picture, scale = overview(image)
             write_overlay(path, picture, instances, references, scale=scale)

@@ -9,9 +9,10 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from fsis_jax.io.names import FILES
+from fsis_jax.io.names import FILES, ZARR
 
 _RESULTS = tuple(file.format("") for file in FILES.values())
+_ZARR = tuple(folder.format("") for folder in ZARR.values())
 _RECORD = "images.jsonl"
 _OTHERS = (_RECORD, "summary.csv", "overlays.pdf")
 """What a folder of results has beside those of each image."""
@@ -27,7 +28,8 @@ def unread_kinds(paths: Iterable[str], suffixes: tuple[str, ...], *, searched: b
     kinds: collections.Counter[str] = collections.Counter()
     for path in paths:
         if os.path.isdir(path):
-            told = "" if searched or is_in_zarr(path) or is_hidden(path) or _has_results(path) else "folder"
+            untold = searched or is_in_zarr(path) or is_hidden(path) or _has_results(path) or _is_result(path)
+            told = "" if untold else "folder"
         else:
             told = _kind_of_file(path, suffixes)
         if told:
@@ -60,6 +62,11 @@ def _kind_of_file(path: str, suffixes: tuple[str, ...]) -> str:
 def _has_results(folder: str) -> bool:
     """Whether a folder is one of results, or, in one, has those of an image that is not finished."""
     return _has_record(folder) or (folder.endswith(".partial") and _has_record(os.path.dirname(folder)))
+
+
+def _is_result(folder: str) -> bool:
+    """Whether a folder of Zarr is a result beside others."""
+    return folder.endswith(_ZARR) and _has_record(os.path.dirname(folder))
 
 
 def _has_record(folder: str) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import cv2
@@ -28,6 +28,8 @@ class Result(Segmented, Protocol):
 
     @property
     def size(self) -> tuple[int, int]: ...
+    @property
+    def category(self) -> str | None: ...
     @property
     def categories(self) -> Sequence[str | None]: ...
     @property
@@ -55,11 +57,9 @@ def write_labels(path: Path, result: Result, *, pixel_size: float | None = None)
         options |= {"resolution": (1e4 / pixel_size, 1e4 / pixel_size), "resolutionunit": "CENTIMETER"}
     with atomic_write(path) as file:
         if height * width <= _TILED_FROM:
-            tifffile.imwrite(file, next(_label_bands(result, height)), **options)
+            tifffile.imwrite(file, next(label_bands(result, height)), **options)
             return
-        tiles = (
-            band[:, left : left + _TILE] for band in _label_bands(result, _TILE) for left in range(0, width, _TILE)
-        )
+        tiles = (band[:, left : left + _TILE] for band in label_bands(result, _TILE) for left in range(0, width, _TILE))
         tifffile.imwrite(
             file,
             tiles,
@@ -71,10 +71,15 @@ def write_labels(path: Path, result: Result, *, pixel_size: float | None = None)
         )
 
 
-def _label_bands(result: Result, rows: int) -> Iterator[np.ndarray]:
-    """(rows or fewer, W) int32, the label image from top to bottom."""
+def label_bands(result: Result, rows: int, chosen: Iterable[int] | None = None) -> Iterator[np.ndarray]:
+    """(rows or fewer, W) int32, the label image from top to bottom.
+
+    Args:
+        chosen: rows of the instances that are in it, whose numbers stay; None: all.
+    """
     height, width = result.size
-    waiting = sorted(range(len(result.masks)), key=lambda number: result.masks[number].y, reverse=True)
+    known = range(len(result.masks)) if chosen is None else chosen
+    waiting = sorted(known, key=lambda number: result.masks[number].y, reverse=True)
     active: list[int] = []
     for top in range(0, height, rows):
         bottom = min(top + rows, height)

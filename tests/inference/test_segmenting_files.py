@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from fsis_jax.errors import FsisError
+from fsis_jax.errors import FsisError, OutputError
 from fsis_jax.inference import finished_images, opening
 from fsis_jax.inference import segment_files as files
 from fsis_jax.inference.lock import acquire
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segment_files import segment_files
+from fsis_jax.io.source import open_image
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -415,3 +416,27 @@ def test_a_folder_that_is_removed_meanwhile_is_an_error(segmenter, image, tmp_pa
         out.mkdir(parents=True)
     with pytest.raises(FsisError, match="out: was removed or replaced while images were segmented into it: run the"):
         list(started)
+
+
+def test_folders_of_zarr_are_results_like_files(run, image, tmp_path, caplog):
+    path = image("a.png")
+    (made,) = run(path, save=("labels", "zarr", "zarr-0.4"))
+    folder = tmp_path / "out" / "a.zarr"
+    assert made.files["zarr"] == str(folder)
+    assert not (tmp_path / "out" / "a.partial").exists()
+    with open_image(folder / "labels" / "cell", labels=True) as labels:
+        np.testing.assert_array_equal(labels[:, :], _labels(tmp_path))
+    before = folder.stat().st_ino
+    assert run(path, save=("zarr",)) == [made]
+    assert folder.stat().st_ino == before
+    (chunk,) = [file for file in (folder / "labels" / "cell" / "0" / "c").rglob("*") if file.is_file()]
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    run(path, save=("zarr",))
+    assert [record.getMessage() for record in caplog.records] == [f"{folder}: not as it was written: made again"]
+    assert folder.stat().st_ino != before
+    with open_image(folder / "labels" / "cell", labels=True) as labels:
+        np.testing.assert_array_equal(labels[:, :], _labels(tmp_path))
+    (tmp_path / "out" / "b.zarr").mkdir()
+    with pytest.raises(OutputError, match=r"b\.zarr: cannot be written .*: a folder has that name"):
+        run(image("b.png"), save=("zarr",))
+    assert [*(tmp_path / "out" / "b.zarr").iterdir()] == []
