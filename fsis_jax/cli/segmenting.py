@@ -104,6 +104,12 @@ def segment_parser() -> Parser:
         help="do the I-th of N parts of the work, for `fsis merge OUT` to put together when all are done; auto/N: I is "
         "the number, from 1, of the task in a job array of SLURM, PBS, LSF or Grid Engine; auto: so is N",
     )
+    parser.add_argument(
+        "--dask",
+        metavar="SCHEDULER",
+        help="have the workers of a Dask cluster find what is in the tiles (extra `dask`): the address of its "
+        "scheduler, its scheduler file, or local:N for N processes on this machine",
+    )
     return parser
 
 
@@ -121,10 +127,17 @@ def segment(arguments: Sequence[str]) -> None:
     """`segment IMAGE... --references CROP... --output OUT`."""
     options = segment_parser().parse_args(arguments)
     check_there(options.images, options)
+    if options.part is not None and options.dask is not None:
+        raise FsisError("--part and --dask: two ways to many machines: give one")
     if options.part is not None:
         from fsis_jax.cli.merging import run_part
 
         run_part(options)
+        return
+    if options.dask is not None:
+        from fsis_jax.cli.dask_cluster import run_on_dask
+
+        run_on_dask(options)
         return
     from fsis_jax.cli.segmenting_run import run_segment
 

@@ -56,7 +56,7 @@ class Journal:
         try:
             if self._file is None:
                 self._file = self._open()
-            self._file.write(_record(_pack(tile, found)))
+            self._file.write(_record(pack_tile(tile, found)))
             self._file.flush()
         except OSError as error:
             raise write_failure(self.path, error) from error
@@ -85,7 +85,7 @@ class Journal:
             if not length or len(body) < length or zlib.crc32(body) != checksum:  # zeros are no record
                 break
             try:
-                tile, found = _unpack(body)
+                tile, found = unpack_tile(body)
             except (ValueError, KeyError, zipfile.BadZipFile):
                 break
             self.finished[tile] = found
@@ -97,7 +97,8 @@ def _record(body: bytes) -> bytes:
     return _RECORD.pack(len(body), zlib.crc32(body)) + body
 
 
-def _pack(tile: int, found: Instances) -> bytes:
+def pack_tile(tile: int, found: Instances) -> bytes:
+    """What was found in a tile, and its number; not kept: category, `names` and `min_score`, which are the image's."""
     bits = [crop.mask.ravel() for crop in found.masks]
     buffer = io.BytesIO()
     np.savez(
@@ -113,7 +114,12 @@ def _pack(tile: int, found: Instances) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack(body: bytes) -> tuple[int, Instances]:
+def unpack_tile(body: bytes) -> tuple[int, Instances]:
+    """What `pack_tile` wrote.
+
+    Raises:
+        ValueError, KeyError, zipfile.BadZipFile: it is something else.
+    """
     with np.load(io.BytesIO(body), allow_pickle=False) as record:
         places = record["places"].tolist()
         pixels = np.unpackbits(record["bits"]).astype(bool)

@@ -17,7 +17,7 @@ from typing import Any
 
 from fsis_jax.errors import FsisError, OutputError
 from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.job import J, Job
+from fsis_jax.inference.job import J, Job, Work
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.opening import open_target
 from fsis_jax.inference.output_settings import OutputSettings
@@ -196,10 +196,10 @@ class _PartRun:
         while True:
             self.taken = ""
             try:
-                jobs = self._jobs(settings, waiting, targets, keys)
-                for job in self.segmenter.find_tiles(jobs, tile=settings.tile, progress=self._report):
-                    self._close(job)
-                    yield job.image.path, ""
+                works = self._works(settings, waiting, targets, keys)
+                for work in self.segmenter.find_tiles(works, progress=self._report):
+                    self._close(work.job)
+                    yield work.job.image.path, ""
                 return
             except OutputError:
                 raise
@@ -210,9 +210,9 @@ class _PartRun:
                 for job in list(self.open):
                     self._close(job)
 
-    def _jobs(
+    def _works(
         self, settings: OutputSettings, waiting: Iterator[str], targets: Mapping[str, Target], keys: ResultKeys
-    ) -> Iterator[_PartJob]:
+    ) -> Iterator[Work[_PartJob]]:
         for path in waiting:
             self.taken, name = path, settings.name(path)
             target = targets[name]
@@ -222,10 +222,12 @@ class _PartRun:
             only = target.tiles_of(self.part) if target.tiles else range(1 << 62)
             job = _PartJob(image, self.references, size, journal, only, target.stretches)
             self.open.append(job)
-            tiles = len(self.segmenter.work(job, tile=settings.tile).tiles)
-            if target.tiles and tiles != target.tiles:
-                raise FsisError(f"{path}: has {tiles} tiles, and had {target.tiles} when the parts were planned")
-            yield job
+            work = self.segmenter.work(job, tile=settings.tile)
+            if target.tiles and len(work.tiles) != target.tiles:
+                raise FsisError(
+                    f"{path}: has changed: {len(work.tiles)} tiles, where the parts were planned for {target.tiles}"
+                )
+            yield work
 
     def _report(self, job: _PartJob, done: int, total: int) -> None:
         if self.progress is not None:
@@ -280,8 +282,8 @@ class Merged(TileSource):
                 journal.finished[tile] = found
 
     def candidates(
-        self, jobs: Iterable[J], *, tile: int, progress: Callable[[J, int, int], object]
-    ) -> Iterator[tuple[J, Instances]]:
-        """As `Segmenter.candidates`; tiles that no part noted show nothing."""
+        self, jobs: Iterable[J], *, settings: OutputSettings, progress: Callable[[J, int, int], object]
+    ) -> Iterator[tuple[J, Instances | FsisError]]:
+        """As `TileSource.candidates`; tiles that no part noted show nothing."""
         for job in jobs:
-            yield job, self.segmenter.found_so_far(job, tile=tile)
+            yield job, self.segmenter.found_so_far(job, tile=settings.tile)

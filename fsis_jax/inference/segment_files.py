@@ -164,10 +164,14 @@ class _Run:
         """Those images that no other run is at work on."""
         while True:
             self.taken = ""
-            stream = self.source.candidates(self._jobs(waiting), tile=self.settings.tile, progress=self._report)
+            stream = self.source.candidates(self._jobs(waiting), settings=self.settings, progress=self._report)
             try:
                 for job, found in stream:
-                    yield self._finish(job, found)
+                    if isinstance(found, FsisError):
+                        self._close(job)
+                        yield Outcome(job.image.path, plane=self.plane, error=str(found))
+                    else:
+                        yield self._finish(job, found)
                 return
             except OutputError:
                 raise

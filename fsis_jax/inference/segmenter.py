@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fsis_jax.checkpoints.architecture import Architecture
+from fsis_jax.checkpoints.architecture import Architecture, Arrays
 from fsis_jax.checkpoints.learnt import Learnt
 from fsis_jax.checkpoints.weights import Trained, load_weights
 from fsis_jax.inference.augmentation import Variant
@@ -129,6 +129,11 @@ class Segmenter(Encoder):
         return other
 
     @property
+    def arrays(self) -> Arrays:
+        """Of the detector, by their flat names."""
+        return self._network.arrays
+
+    @property
     def devices(self) -> list[jax.Device]:
         """Those that take batches in turn."""
         return self._network.devices
@@ -209,24 +214,22 @@ class Segmenter(Encoder):
             FsisError: a shape that is no image's, a `tile` of less than 32 pixels, references of another model, none
                 where the model needs some, or some where it takes none; here, in `segment` and in `segment_all`.
         """
-        for work in self._finished(jobs, tile, progress):
+        works = (self.work(job, tile=tile) for job in jobs)
+        for work in self.find_tiles(works, progress=progress):
             whole = work.whole(self.min_score)
             work.parts.clear()  # whoever gets the result may take its time
             yield work.job, whole
 
     def find_tiles(
-        self, jobs: Iterable[J], *, tile: int = 0, progress: Callable[[J, int, int], object] | None = None
-    ) -> Iterator[J]:
-        """`candidates` into the jobs' journals: no tiles are joined, and each job comes when its `only` are done."""
-        for work in self._finished(jobs, tile, progress):
-            yield work.job
-
-    def _finished(
-        self, jobs: Iterable[J], tile: int, progress: Callable[[J, int, int], object] | None
+        self, works: Iterable[Work[J]], *, progress: Callable[[J, int, int], object] | None = None
     ) -> Iterator[Work[J]]:
-        """Images all of whose tiles are done, as far as they were asked for."""
+        """`candidates` of images that are planned (`work`), without joining their tiles.
+
+        Yields:
+            Each image, when those of its tiles are done that its job wants.
+        """
         running: collections.deque[TileBatch[J]] = collections.deque()
-        batches = self._batches(jobs, tile)
+        batches = self._batches(works)
         while True:
             batch = None
             try:
@@ -289,10 +292,9 @@ class Segmenter(Encoder):
             ]
         return Work(job, plans, references, nothing_found(plans[0], self.config, references))
 
-    def _batches(self, jobs: Iterable[J], tile: int) -> Iterator[TileBatch[J]]:
+    def _batches(self, works: Iterable[Work[J]]) -> Iterator[TileBatch[J]]:
         """Batches that the device was given, each prepared when it is asked for."""
-        for job in jobs:
-            work = self.work(job, tile=tile)
+        for work in works:
             given = False
             for plan, tiles, images in work.prepared(self.tile_batch, self.variants):
                 # An image that is read whole is a batch of its own: one alone and one of many run the same program.

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import J
 from fsis_jax.inference.journal import Journal
+from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segmenter import Segmenter
 
 
@@ -26,7 +28,10 @@ class TileSource:
         """
 
     def candidates(
-        self, jobs: Iterable[J], *, tile: int, progress: Callable[[J, int, int], object]
-    ) -> Iterator[tuple[J, Instances]]:
-        """As `Segmenter.candidates`."""
-        return self.segmenter.candidates(jobs, tile=tile, progress=progress)
+        self, jobs: Iterable[J], *, settings: OutputSettings, progress: Callable[[J, int, int], object]
+    ) -> Iterator[tuple[J, Instances | FsisError]]:
+        """As `Segmenter.candidates`, of images that are read as the settings say.
+
+        Where several images are under way at once, the error of one comes in the place of its result.
+        """
+        yield from self.segmenter.candidates(jobs, tile=settings.tile, progress=progress)
