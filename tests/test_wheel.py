@@ -17,7 +17,7 @@ for name in sys.argv[2:]:
     module = importlib.import_module(name)
     assert module.__file__.startswith(sys.argv[1]), module.__file__
 """
-WITH_EXTRAS = ("fsis_jax.app.",)
+WITH_EXTRAS = ("fsis_jax.app.", "fsis_jax.napari.")
 """Modules that import what an extra brings."""
 
 
@@ -30,7 +30,7 @@ def test_the_wheel_is_whole_and_every_module_can_be_imported(tmp_path):
     files = set(archive.namelist())
     (metadata,) = (name for name in files if name.endswith(".dist-info/METADATA"))
     extras = {line for line in archive.read(metadata).decode().splitlines() if line.startswith("Provides-Extra: ")}
-    expected = ("app", "cuda", "docs", "export", "notebooks", "slides", "vendor")
+    expected = ("app", "cuda", "docs", "export", "napari", "notebooks", "slides", "vendor")
     assert {f"Provides-Extra: {extra}" for extra in expected} <= extras
     sources = {
         f"{place}/{path.relative_to(ROOT / folder).as_posix()}"

@@ -52,9 +52,11 @@ def test_the_commands_of_qupath(fsis, desk, cell):
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "properties": properties,
     }
-    (desk / "references.json").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     output, image = desk / "fsis/1", desk / "good.png"
-    values = {"outlines": desk / "references.json", "image": image, "encoded": desk / "x.refs", "output": output}
+    outlines = output / "references.json"
+    output.mkdir(parents=True)
+    outlines.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    values = {"outlines": outlines, "image": image, "encoded": desk / "fsis/references.refs", "output": output}
     encode, segment = _commands(QUPATH, "execute([", "]", values | {"foundClass": "cell"})
     for command in (encode, segment + ANY_SCORE):
         outcome = fsis(*command, "--checkpoint", "W")

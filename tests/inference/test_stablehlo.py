@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from fsis_jax.checkpoints.runs import load_run
+from fsis_jax.cli.converting import export
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
+from fsis_jax.inference.stablehlo import export_stablehlo
 from fsis_jax.preprocess.transform_config import transform_config
 from fsis_jax.preprocess.transforms import reference_image, resize
 
@@ -34,11 +36,9 @@ def runner():
 
 @pytest.fixture(scope="module")
 def folder(tiny_run, quick_compile, tmp_path_factory):
-    """What is exported of the barely trained detector."""
-    from fsis_jax.inference.stablehlo import export_stablehlo
-
+    """What the command exports of the barely trained detector."""
     target = tmp_path_factory.mktemp("exported") / "model"
-    export_stablehlo(load_run(tiny_run.workdir), target)
+    export([str(tiny_run.workdir), "--to", "stablehlo", "--output", str(target)])
     return target
 
 
@@ -159,8 +159,6 @@ def test_too_large_an_image_is_refused(model):
 
 
 def test_a_folder_that_is_there_is_left_alone(tiny_run, folder):
-    from fsis_jax.inference.stablehlo import export_stablehlo
-
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(FsisError, match="exists already"):
         export_stablehlo(load_run(tiny_run.workdir), folder)
@@ -168,8 +166,6 @@ def test_a_folder_that_is_there_is_left_alone(tiny_run, folder):
 
 
 def test_without_flatbuffers_the_extra_is_named(tiny_run, tmp_path, monkeypatch):
-    from fsis_jax.inference.stablehlo import export_stablehlo
-
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FsisError, match=r'pip install "fsis_jax\[export\]"'):
         export_stablehlo(load_run(tiny_run.workdir), tmp_path / "out")
