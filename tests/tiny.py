@@ -9,6 +9,7 @@ def get_config() -> ConfigDict:
     """A compact detector of a few thousand parameters on canvases of 64 and 96 pixels, two epochs long."""
     config = compact_config()
     model = config.model
+    model.backbone.depth = 10
     model.backbone.width = 8
     model.fpn.channels = 16
     model.rpn.train_pre_nms = 32

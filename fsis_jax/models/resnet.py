@@ -31,7 +31,7 @@ def make_stage(
     """The blocks of stage `index` (0 is res2) and the number of their output channels.
 
     Args:
-        depth: of the network: 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
+        depth: of the network: 10, 18, 34 (basic blocks), 50, 101 or 152 (bottlenecks).
         channels_in: channels that the stage reads.
         width: channels of the stem; 64 in the paper.
         group_width: channels of a group of the first stage's 3x3 convolutions; 0 for the width.

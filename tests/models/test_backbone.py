@@ -58,6 +58,7 @@ def test_max_pool(size: int, padded: bool, pooled: list[int]) -> None:
 @pytest.mark.parametrize(
     ("depth", "channels", "blocks", "parameters"),
     [
+        (10, (64, 128, 256, 512), (1, 1, 1, 1), 5_418_792 - 513_000),
         (18, (64, 128, 256, 512), (2, 2, 2, 2), 11_689_512 - 513_000),
         (34, (64, 128, 256, 512), (3, 4, 6, 3), 21_797_672 - 513_000),
         (50, (256, 512, 1024, 2048), (3, 4, 6, 3), 25_557_032 - 2_049_000),
@@ -163,7 +164,7 @@ def test_canvas(depth: int, padded_pool: bool, changes: dict[str, Any]) -> None:
 
 
 def test_unknown_depth() -> None:
-    with pytest.raises(ValueError, match=r"depth is 20; it must be one of \[18, 34, 50, 101, 152\]"):
+    with pytest.raises(ValueError, match=r"depth is 20; it must be one of \[10, 18, 34, 50, 101, 152\]"):
         ResNet(20, style=BlockStyle(**STYLE), rngs=nnx.Rngs(0))
 
 

@@ -20,6 +20,7 @@ def tiny_config() -> ConfigDict:
     the norm matters."""
     config = compact_config()
     model = config.model
+    model.backbone.depth = 10
     model.backbone.width = 8
     model.fpn.channels = 36
     model.rpn.train_pre_nms = 64
