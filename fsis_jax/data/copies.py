@@ -4,28 +4,14 @@ Copy-paste (Ghiasi et al. 2021), with two differences: a copy stays in its own i
 is moved towards another cell until the two just touch, so that no mask changes.
 """
 
-import dataclasses
 import math
 
 import cv2
 import numpy as np
 
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 from fsis_jax.preprocess.records import Annotations
 from fsis_jax.preprocess.windows import VisibleInstances, Window, coverage, decode_columns
-
-
-@dataclasses.dataclass(frozen=True)
-class _Piece:
-    """A cell's part in a window: its first pixel there, and its mask (h, w) bool."""
-
-    y: int
-    x: int
-    mask: np.ndarray
-
-    @property
-    def part(self) -> tuple[slice, slice]:
-        height, width = self.mask.shape
-        return slice(self.y, self.y + height), slice(self.x, self.x + width)
 
 
 def paste_copies(
@@ -57,7 +43,7 @@ def paste_copies(
     pieces = [_piece(annotations, row, window) for row in shown.rows.tolist()]
     occupied = np.zeros(window.size, bool)
     for piece in pieces:
-        occupied[piece.part] |= piece.mask
+        occupied[piece.slices] |= piece.mask
     image = image.copy()
     rows, boxes, masks = [], [], []
     size = (annotations.width, annotations.height)
@@ -69,9 +55,9 @@ def paste_copies(
         place = _beside(rng, occupied, turned[1], pieces[neighbour])
         if place is None:
             continue
-        copy = _Piece(*place, turned[1])
+        copy = CroppedMask(*place, turned[1])
         _blend(image, turned[0], copy)
-        occupied[copy.part] |= copy.mask
+        occupied[copy.slices] |= copy.mask
         height, width = copy.mask.shape
         left, top = window.x0 + copy.x, window.y0 + copy.y
         boxes.append((left, top, left + width, top + height))
@@ -87,7 +73,8 @@ def paste_copies(
     )
 
 
-def _piece(annotations: Annotations, row: int, window: Window) -> _Piece:
+def _piece(annotations: Annotations, row: int, window: Window) -> CroppedMask:
+    """The part of an instance that a window shows, in pixels of the window."""
     x1, y1, x2, y2 = annotations.boxes[row]
     left, top = max(math.floor(x1), window.x0), max(math.floor(y1), window.y0)
     right, bottom = min(math.ceil(x2), window.x1), min(math.ceil(y2), window.y1)
@@ -95,18 +82,18 @@ def _piece(annotations: Annotations, row: int, window: Window) -> _Piece:
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     tight = mask[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1] if len(ys) else mask[:0, :0]
     y, x = (ys[0], xs[0]) if len(ys) else (0, 0)
-    return _Piece(top - window.y0 + int(y), left - window.x0 + int(x), tight)
+    return CroppedMask(top - window.y0 + int(y), left - window.x0 + int(x), tight)
 
 
-def _turned(rng: np.random.Generator, image: np.ndarray, piece: _Piece) -> tuple[np.ndarray, np.ndarray]:
+def _turned(rng: np.random.Generator, image: np.ndarray, piece: CroppedMask) -> tuple[np.ndarray, np.ndarray]:
     """Pixels and mask of a cell, flipped and turned at random."""
     turns, step = int(rng.integers(4)), int(rng.choice((-1, 1)))
-    pixels, mask = (np.rot90(array, turns)[::step] for array in (image[piece.part], piece.mask))
+    pixels, mask = (np.rot90(array, turns)[::step] for array in (image[piece.slices], piece.mask))
     return pixels, mask
 
 
 def _beside(
-    rng: np.random.Generator, occupied: np.ndarray, mask: np.ndarray, neighbour: _Piece
+    rng: np.random.Generator, occupied: np.ndarray, mask: np.ndarray, neighbour: CroppedMask
 ) -> tuple[int, int] | None:
     """First pixel (y, x) of a mask that leaves a neighbour in a random direction where it has just left all cells.
 
@@ -127,7 +114,7 @@ def _beside(
     return None
 
 
-def _blend(image: np.ndarray, pixels: np.ndarray, copy: _Piece) -> None:
+def _blend(image: np.ndarray, pixels: np.ndarray, copy: CroppedMask) -> None:
     """Put a cell's pixels into the image, with an edge that is softened over a pixel."""
     colours = [(0, 0)] * (image.ndim - 2)
     wide = np.pad(pixels, [(1, 1), (1, 1), *colours], mode="edge")

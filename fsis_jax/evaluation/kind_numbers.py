@@ -15,9 +15,9 @@ import numpy as np
 import pycocotools.mask
 
 from fsis_jax.evaluation.coco_ap import coco_evaluate
-from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.references import References
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 from fsis_jax.preprocess.records import Source
 
 By = Literal["boxes", "centres"]

@@ -19,12 +19,12 @@ from fsis_jax.evaluation.closed_set import EVERY, by_category
 from fsis_jax.evaluation.instance_metrics import matched_pairs
 from fsis_jax.evaluation.predictions import Prediction, read_target
 from fsis_jax.evaluation.scores import counted, predictions_to_coco
-from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
 from fsis_jax.io.atomic import atomic_write
 from fsis_jax.io.decoding import to_rgb8
 from fsis_jax.io.overlay import Judged, Judgement
 from fsis_jax.io.writers import write_overlay
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 from fsis_jax.preprocess.records import Source
 
 IOU = 0.5

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.cropped_mask import CroppedMask, Size
 from fsis_jax.inference.example_cells import Opener, label_boxes
 from fsis_jax.inference.instances import Instances
 from fsis_jax.io.geojson import read_geojson_figures
 from fsis_jax.io.outlines import Figure, fill
 from fsis_jax.io.rois import read_roi_figures
+from fsis_jax.preprocess.cropped_mask import CroppedMask, Size
 
 _ROIS = (".zip", ".roi")
 _OUTLINES = (".geojson", ".json", *_ROIS)

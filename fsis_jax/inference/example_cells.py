@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.cropped_mask import Size
 from fsis_jax.inference.encoding import cut_boxes
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
@@ -27,6 +26,7 @@ from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.intensity import Image, Stretch
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.rois import read_roi_boxes
+from fsis_jax.preprocess.cropped_mask import Size
 
 
 class Opener(Protocol):

@@ -14,10 +14,10 @@ import pycocotools.mask
 
 from fsis_jax.coco_names import KEYPOINTS, SKELETON
 from fsis_jax.errors import FsisError
-from fsis_jax.inference import cropped_mask
-from fsis_jax.inference.cropped_mask import CroppedMask, Size
 from fsis_jax.inference.neighbours import Neighbours
 from fsis_jax.inference.traits import TRAITS
+from fsis_jax.preprocess import cropped_mask
+from fsis_jax.preprocess.cropped_mask import CroppedMask, Size
 from fsis_jax.preprocess.keypoints import keypoints_to_coco
 from fsis_jax.preprocess.windows import decode_columns
 

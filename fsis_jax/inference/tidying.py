@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.cropped_mask import CroppedMask, Size, largest_part
 from fsis_jax.inference.instances import Instances
+from fsis_jax.preprocess.cropped_mask import CroppedMask, Size, largest_part
 
 
 @dataclasses.dataclass(frozen=True)

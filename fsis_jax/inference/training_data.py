@@ -15,12 +15,12 @@ import numpy as np
 import tifffile
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
 from fsis_jax.io.atomic import new_folder
 from fsis_jax.io.intensity import Image
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.writers import write_coco
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 _SIDE = 1024
 """Pixels of a window, at most."""

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.cropped_mask import CroppedMask, encode
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.lock import BusyError, Lock, acquire
 from fsis_jax.interactive.state import NOT_THIS, VERDICTS, Added, Filters, Reference, Result, State
 from fsis_jax.io.atomic import atomic_write, open_file, read_failure
 from fsis_jax.io.damage import damage_in
 from fsis_jax.io.outlines import Box
+from fsis_jax.preprocess.cropped_mask import CroppedMask, encode
 from fsis_jax.preprocess.windows import decode_columns
 
 _FORMAT = 2

@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.cropped_mask import CroppedMask, Size
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.neighbours import box_ious
 from fsis_jax.io.outlines import Box
+from fsis_jax.preprocess.cropped_mask import CroppedMask, Size
 
 Verdict = Literal["right", "wrong", "deleted"]
 """What a person says of an instance: it counts whatever the filters say; it is no such cell; it must not be there."""

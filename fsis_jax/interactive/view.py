@@ -8,11 +8,11 @@ import math
 import cv2
 import numpy as np
 
-from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.io.decoding import to_rgb8
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.intensity import Image, coarsest, find_stretch
 from fsis_jax.io.outlines import Box
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 _OVERVIEW = 2048
 """Pixels of the longer side of the picture of the whole image, which is kept."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.interactive.kinds import colour, counts, title
 from fsis_jax.interactive.state import Filters, Result
 from fsis_jax.io.outlines import Box
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 KIND = "fsis_kind"
 """Key in the metadata of a Shapes layer of examples: their kind."""

@@ -9,10 +9,10 @@ import tifffile
 from fsis_jax.data.coco import CocoSource
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import training_data
-from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
 from fsis_jax.interactive.exporting import export_images, export_training_data
 from fsis_jax.interactive.state import Added, Filters, Result, State, ellipse
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 
 @pytest.fixture

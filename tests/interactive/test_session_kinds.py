@@ -9,11 +9,11 @@ import pytest
 
 from fsis_jax.cli.segmenting import segment
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
 from fsis_jax.interactive.exporting import command, export, export_training_data
 from fsis_jax.interactive.state import NOT_THIS, Added, Filters, Reference, Result, State, ellipse
 from fsis_jax.io.names import FILES
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
 from fsis_jax.interactive.state import Added, Filters, Reference, Result, ellipse
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 
 def candidates(count=60, size=(80, 100), seed=0):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.interactive.state import ellipse
 from fsis_jax.interactive.view import View, outline
 from fsis_jax.io.source import open_image
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 
 @pytest.fixture(scope="module")
