@@ -340,7 +340,9 @@ main()
 """`fsis`, which waits for a signal after some tiles. A shell lets background jobs ignore Ctrl-C; this one does not."""
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, *(pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGTERM, signal.SIGKILL))]
+)
 def test_an_interrupted_image_goes_on_where_it_stopped(segment, pictures, out, cell, tiny_run, tmp_path, how):
     tifffile.imwrite(pictures / "large.tif", np.tile(cell[0], (6, 6)))
     whole = segment("large.tif", save="labels table")

@@ -151,7 +151,7 @@ def test_a_model_of_ours_goes_to_pytorch_with_zeros_for_what_is_unused(tmp_path)
 
 @pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize(
-    "variant", ["fpn", "c4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("l1", "norel")), "deform"]
+    "variant", ["fpn", "c4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("l1", "norel", "deform"))]
 )
 def test_a_converted_model_segments(files, tmp_path, fsis, variant):
     """With random weights it finds nothing sensible, but something."""

@@ -62,7 +62,10 @@ def test_which_variants_the_keys_mean():
     assert variants(flip=True, scales=(2.0,)) == (Variant(2.0), Variant(1.0, True), Variant(2.0, True))
 
 
-@pytest.mark.parametrize(("chosen", "size"), [(FLIPPED, (64, 80)), (FLIPPED, (60, 83)), (ALL, (64, 80))])
+@pytest.mark.parametrize(
+    ("chosen", "size"),
+    [(FLIPPED, (60, 83)), *(pytest.param(chosen, (64, 80), marks=pytest.mark.slow) for chosen in (FLIPPED, ALL))],
+)
 def test_a_mirrored_image_has_the_mirrored_result(augmented, chosen, size):
     image = discs(size)
     network = augmented(*chosen)

@@ -213,6 +213,7 @@ def test_from_the_command_line(fsis, weights, tmp_path):
     assert "references given, but this model finds" in fsis("references", *crops, "--checkpoint", weights).error
 
 
+@pytest.mark.slow
 def test_evaluation_from_the_command_line(fsis, weights, tiny_data, tmp_path):
     options = ("--config", TESTS / "tiny_closed_set.py", "--workdir", tmp_path, f"--config.data.root={tiny_data}")
     outcome = fsis("evaluate", *options, "--checkpoint", weights, "--config.eval.max_images=0")

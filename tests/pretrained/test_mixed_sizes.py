@@ -10,7 +10,8 @@ SMALL, LARGE = 6, 40
 """Radii in pixels."""
 
 
-@pytest.mark.parametrize("tile", [0, pytest.param(320, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tile", [0, 320])
 def test_small_and_large_cells_are_found_together(tile):
     image, cells = _draw()
     shown = [cells[0], cells[1], cells[-1], cells[-2]]

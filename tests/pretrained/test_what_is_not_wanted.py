@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import pytest
 
 from fsis_jax import References, Segmenter
 
@@ -9,6 +10,7 @@ SIDE = 480
 CELLS = DUST = 45
 
 
+@pytest.mark.slow
 def test_dust_goes_and_cells_stay():
     image, cells, dust = _draw()
     segmenter = Segmenter.from_pretrained()
