@@ -25,6 +25,24 @@ _COLOURED = (_PHOTOMETRIC.RGB, _PHOTOMETRIC.YCBCR)
 _MICROSCOPES = ("imagej", "ome", "lsm")
 """Dialects, as tifffile calls them, whose colour maps are for display only."""
 _JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.ALT_JPEG, tifffile.COMPRESSION.JPEG_LOSSY)
+_CODECS_OF_COLOURS = (
+    *_JPEG, tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.JPEG2000, tifffile.COMPRESSION.JPEG_2000_LOSSY,
+    tifffile.COMPRESSION.APERIO_JP2000_YCBC, tifffile.COMPRESSION.APERIO_JP2000_RGB, tifffile.COMPRESSION.WEBP,
+    tifffile.COMPRESSION.JPEGXL, tifffile.COMPRESSION.JPEGXL_DNG, tifffile.COMPRESSION.JPEGXR,
+)  # fmt: skip
+"""Which give red, green and blue of what they store as light and colour."""
+_FOREIGN = {
+    _PHOTOMETRIC.SEPARATED: "CMYK",
+    _PHOTOMETRIC.YCBCR: "YCbCr",
+    _PHOTOMETRIC.CIELAB: "Lab",
+    _PHOTOMETRIC.ICCLAB: "Lab",
+    _PHOTOMETRIC.ITULAB: "Lab",
+    _PHOTOMETRIC.CFA: "a camera's raw mosaic",
+    _PHOTOMETRIC.LINEAR_RAW: "a camera's raw values",
+    _PHOTOMETRIC.LOGL: "LogL",
+    _PHOTOMETRIC.LOGLUV: "LogLuv",
+}
+"""Numbers that are neither greys nor red, green and blue."""
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
@@ -50,8 +68,9 @@ class Reader:
             FsisError: colours that are not read.
         """
         (axes, shape), keyframe = dimensions(series), series.keyframe
-        if keyframe.photometric in (_PHOTOMETRIC.SEPARATED, _PHOTOMETRIC.CIELAB, _PHOTOMETRIC.ICCLAB):
-            raise FsisError(f"{self._name}: colours as CMYK or Lab: save the image as RGB")
+        decoded = keyframe.photometric == _PHOTOMETRIC.YCBCR and keyframe.compression in _CODECS_OF_COLOURS
+        if keyframe.photometric in _FOREIGN and not decoded:
+            raise FsisError(f"{self._name}: colours as {_FOREIGN[keyframe.photometric]}: save the image as RGB")
         table = _table(series, self._labels)
         if table is not None and table.ndim == 2:
             return axes.replace("S", "Q") + "S", (*shape, 3)

@@ -126,7 +126,9 @@ def write_coco(path: Path, results: Mapping[str, Result]) -> None:
         for row, name in zip(result.to_coco(image_id, 0), names, strict=True):
             category_id = categories[name]["id"]
             annotations.append({"id": len(annotations) + 1, **row, "category_id": category_id, "iscrowd": 0})
-    content = {"images": images, "categories": list(categories.values()), "annotations": annotations}
+    # Without `info` pycocotools before 2.0.11 compares no results with it.
+    info = {"description": "cells found by fsis_jax"}
+    content = {"info": info, "images": images, "categories": list(categories.values()), "annotations": annotations}
     with atomic_write(path) as file:
         file.write(json.dumps(content).encode())
 

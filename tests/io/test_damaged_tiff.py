@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from tiff_files import count_decoded, random_image, write
 
 from fsis_jax.errors import FsisError
@@ -78,9 +79,14 @@ def test_nonsense_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     for name, image in (("d.tif", np.zeros((4, 4), np.complex64)), ("e.tif", np.zeros((4, 4), np.complex128))):
         with pytest.raises(FsisError, match=f"{name}: pixels of type complex"):
             open_image(write(tmp_path / name, image))
-    cmyk = write(tmp_path / "f.tif", random_image((20, 30, 4), "u1"), photometric="separated")
-    with pytest.raises(FsisError, match=r"f\.tif: colours as CMYK or Lab: save the image as RGB"):
-        open_image(cmyk)
+    for photometric, channels, name in (("separated", 4, "CMYK"), ("cielab", 3, "Lab"), ("logluv", 3, "LogLuv")):
+        path = write(tmp_path / "f.tif", random_image((20, 30, channels), "u1"), photometric=photometric)
+        with pytest.raises(FsisError, match=rf"f\.tif: colours as {name}: save the image as RGB"):
+            open_image(path)
+    path = tmp_path / "g.tif"
+    Image.fromarray(random_image((20, 30, 3), "u1")).convert("YCbCr").save(path)
+    with pytest.raises(FsisError, match=r"g\.tif: colours as YCbCr: save the image as RGB"):
+        open_image(path)
     assert not decoded
 
 
