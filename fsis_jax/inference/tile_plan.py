@@ -92,7 +92,7 @@ class TilePlan:
         return self.extent_of(Variant())
 
     def prepare(self, tile: Tile) -> np.ndarray | None:
-        """(H, W, 3) uint8, the canvas with a tile; None if it is one of several and shows nothing.
+        """(H, W, 3) uint8, the canvas with a tile; None if it is of one value, or one of several and shows nothing.
 
         No more of the image is read or copied than the tile.
         """
@@ -143,7 +143,9 @@ class TilePlan:
         return to_8bit(np.asarray(image[top:bottom, left:right]), self.transform, self.stretch)
 
     def _shows_nothing(self, pixels8: np.ndarray, image: Image) -> bool:
-        """No square of `grain` in a window of one of the image's levels stands out."""
+        """No square of `grain` in a window of one of the image's levels stands out; no pixel, if it is the only one."""
+        if (pixels8 == pixels8[:1, :1]).all():
+            return True
         if len(self.tiles) == 1 or not self.background_contrast or not self.grain:
             return False
         scale = min(self.size[0] / image.shape[0] / self.grain, 1)
