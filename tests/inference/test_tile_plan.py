@@ -191,9 +191,10 @@ def test_tiles_that_show_nothing_are_not_prepared():
     assert all(tile is not None for tile in map(planned(config, image, (28, 28)).prepare, plan.tiles))
 
 
-def test_an_image_of_one_tile_is_always_prepared():
-    plan = planned(compact_config(), np.zeros((300, 300), np.uint8), (28, 28))
-    assert plan.prepare(plan.tiles[0]) is not None
+@pytest.mark.parametrize(("image", "shows"), [(np.zeros((300, 300), np.uint8), False), (_speckled((300, 300)), True)])
+def test_an_image_of_one_tile_is_prepared_unless_it_is_of_one_value(image, shows):
+    plan = planned(compact_config(), image, (28, 28))
+    assert (plan.prepare(plan.tiles[0]) is not None) == shows
 
 
 @dataclasses.dataclass(frozen=True)

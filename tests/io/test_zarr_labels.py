@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 import zarr
+from fsis_jax.inference.cropped_mask import CroppedMask
 
 from fsis_jax.errors import FsisError, OutputError
-from fsis_jax.inference.cropped_mask import CroppedMask
 from fsis_jax.inference.instances import Instances
 from fsis_jax.io.finding import image_files
 from fsis_jax.io.kinds import kind_colour
