@@ -83,7 +83,8 @@ def test_the_reference_of_the_command_line_is_up_to_date() -> None:
 
 
 @manuals
-def test_commands_in_code_blocks_parse(page: pathlib.Path) -> None:
+def test_commands_in_code_blocks_parse(page: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")  # for `--part auto/16`
     for command, arguments in _commands(page.read_text()):
         _, changes = PARSERS[command]().parse_known_args(arguments)
         assert [change for change in changes if not change.startswith("--config.")] == [], (command, arguments)
