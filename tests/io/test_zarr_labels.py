@@ -6,7 +6,6 @@ import pathlib
 import numpy as np
 import pytest
 import zarr
-from fsis_jax.inference.cropped_mask import CroppedMask
 
 from fsis_jax.errors import FsisError, OutputError
 from fsis_jax.inference.instances import Instances
@@ -15,6 +14,7 @@ from fsis_jax.io.kinds import kind_colour
 from fsis_jax.io.our_zarr import is_ours
 from fsis_jax.io.outputs import write_outputs
 from fsis_jax.io.source import open_image
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 KINDS = ["zarr", "zarr-0.4"]
 FOLDERS = {"zarr": "a.zarr", "zarr-0.4": "a-0.4.zarr"}
