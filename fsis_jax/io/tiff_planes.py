@@ -31,7 +31,7 @@ _CODECS_OF_COLOURS = (
     tifffile.COMPRESSION.JPEGXL, tifffile.COMPRESSION.JPEGXL_DNG, tifffile.COMPRESSION.JPEGXR,
 )  # fmt: skip
 """Which give red, green and blue of what they store as light and colour."""
-_FOREIGN = {
+_FOREIGN: dict[int, str] = {
     _PHOTOMETRIC.SEPARATED: "CMYK",
     _PHOTOMETRIC.YCBCR: "YCbCr",
     _PHOTOMETRIC.CIELAB: "Lab",
