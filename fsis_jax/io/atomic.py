@@ -6,7 +6,7 @@ import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from fsis_jax.errors import FsisError, OutputError
@@ -123,25 +123,9 @@ def write_once(path: str | os.PathLike[str], content: bytes) -> bytes:
         OutputError: it cannot be written or read.
     """
     target = pathlib.Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    with _published(target, _link_first) as file:
+        file.write(content)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, target)
-            except FileExistsError:
-                pass
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                if not target.exists():
-                    os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
         return target.read_bytes()
     except OSError as error:
         raise write_failure(target, error) from error
@@ -158,7 +142,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the file cannot be written (full disk, no permission, `path` is a folder ...).
     """
-    target = pathlib.Path(path)
+    with _published(pathlib.Path(path), os.replace) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _published(target: pathlib.Path, publish: Callable[[pathlib.Path, pathlib.Path], None]) -> Iterator[BinaryIO]:
+    """A temporary file beside `target`, which `publish` gives its name once it is whole and on the disk."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -167,9 +157,21 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
+            publish(temporary, target)
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise write_failure(target, error) from error
+
+
+def _link_first(temporary: pathlib.Path, target: pathlib.Path) -> None:
+    """Give a file a second name, unless another has that name already."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if not target.exists():
+            os.replace(temporary, target)

@@ -4,9 +4,9 @@ import dataclasses
 import json
 import shutil
 
-import cv2
 import numpy as np
 import pytest
+from pictures import draw_discs, written
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import programs
@@ -21,35 +21,12 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 SETTINGS = OutputSettings(("labels", "table", "geojson"), tile=64)
 
 
-def _paint(path, size, seed):
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 60, size, np.uint8)
-    for y, x in zip(rng.integers(9, size[0] - 9, 12), rng.integers(9, size[1] - 9, 12), strict=True):
-        cv2.circle(pixels, (int(x), int(y)), 9, int(rng.integers(150, 250)), -1)
-    cv2.imwrite(str(path), pixels)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def segmenter(segmenter):
-    return segmenter.with_options(min_score=0.0)
-
-
-@pytest.fixture(scope="module")
-def references(segmenter):
-    return segmenter.encode_references([np.tile(np.arange(20, dtype=np.uint8), (20, 1))])
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Five small images, and a large one, half of which shows nothing."""
     folder = tmp_path_factory.mktemp("pictures")
-    small = [_paint(folder / f"small{seed}.png", (60, 60), seed) for seed in range(5)]
-    large = _paint(folder / "large.png", (150, 140), 5)
-    pixels = cv2.imread(large, cv2.IMREAD_GRAYSCALE)
-    pixels[75:] = 30
-    cv2.imwrite(large, pixels)
-    return small, large
+    small = [draw_discs(folder / f"small{seed}.png", (60, 60), discs=12, seed=seed) for seed in range(5)]
+    return small, draw_discs(folder / "large.png", (150, 140), discs=12, seed=5, empty_below=75)
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +35,7 @@ def alone(segmenter, references, pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     outcomes = list(segment_files(segmenter, [*pictures[0], pictures[1]], references, folder, SETTINGS))
     assert all(outcome.cells for outcome in outcomes)
-    return _written(folder)
-
-
-def _written(folder):
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name not in ("images.jsonl", ".fsis")}
+    return written(folder)
 
 
 @pytest.fixture
@@ -114,7 +87,7 @@ def test_parts_give_the_bytes_of_one_run(run, merge, pictures, out, alone, no_ne
     no_network()
     outcomes = merge(paths)
     assert not any(outcome.error for outcome in outcomes)
-    assert _written(out) == alone
+    assert written(out) == alone
     assert [again.cells for again in merge(paths)] == [outcome.cells for outcome in outcomes]
 
 
@@ -143,8 +116,8 @@ def test_a_part_that_is_killed_goes_on_and_one_that_is_run_twice_does_no_harm(
     run([large], (1, 2, 1), 2)
     (outcome,) = merge([large])
     assert outcome.files
-    assert {name: alone[name] for name in _written(out) if name != "summary.csv"} == {
-        name: content for name, content in _written(out).items() if name != "summary.csv"
+    assert {name: alone[name] for name in written(out) if name != "summary.csv"} == {
+        name: content for name, content in written(out).items() if name != "summary.csv"
     }
 
 
@@ -182,7 +155,7 @@ def test_images_that_fail_or_change_are_told(run, merge, pictures, out, tmp_path
     told = {path: error for part in run(paths, (1, 2), 2) for path, error in part.items()}
     assert (told[good], told[changing]) == ("", "")
     assert bad in told[bad]
-    _paint(changing, (60, 60), 77)
+    draw_discs(changing, (60, 60), discs=12, seed=77)
     outcomes = {outcome.image: outcome.error for outcome in merge(paths)}
     assert outcomes[good] == ""
     assert outcomes[bad] == told[bad]

@@ -7,13 +7,12 @@ import subprocess
 import sys
 import time
 
-import cv2
-import numpy as np
 import pytest
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 import distributed
+from pictures import draw_discs, written
 
 from fsis_jax.cli.dask_cluster import connected
 from fsis_jax.errors import FsisError
@@ -30,40 +29,21 @@ SETTINGS = OutputSettings(("labels", "table", "geojson"), tile=64)
 
 
 @pytest.fixture(scope="module")
-def segmenter(segmenter):
-    return segmenter.with_options(min_score=0.0)
-
-
-@pytest.fixture(scope="module")
-def references(segmenter):
-    return segmenter.encode_references([np.tile(np.arange(20, dtype=np.uint8), (20, 1))])
-
-
-@pytest.fixture(scope="module")
 def paths(tmp_path_factory):
     """Three small images, and a large one, a third of which shows nothing."""
     folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    found = []
-    for name, size in (("a", (60, 60)), ("large", (150, 140)), ("b", (60, 60)), ("c", (60, 60))):
-        pixels = rng.integers(0, 60, size, np.uint8)
-        for y, x in zip(rng.integers(9, size[0] - 9, 9), rng.integers(9, size[1] - 9, 9), strict=True):
-            cv2.circle(pixels, (int(x), int(y)), 9, int(rng.integers(150, 250)), -1)
-        pixels[100:] = 30
-        found.append(str(folder / f"{name}.png"))
-        cv2.imwrite(found[-1], pixels)
-    return found
+    sizes = {"a": (60, 60), "large": (150, 140), "b": (60, 60), "c": (60, 60)}
+    return [
+        draw_discs(folder / f"{name}.png", size, discs=9, seed=seed, empty_below=100)
+        for seed, (name, size) in enumerate(sizes.items())
+    ]
 
 
 @pytest.fixture(scope="module")
 def alone(segmenter, references, paths, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     outcomes = list(segment_files(segmenter, paths, references, folder, SETTINGS))
-    return _written(folder), [outcome.cells for outcome in outcomes]
-
-
-def _written(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.suffix != ".jsonl"}
+    return written(folder), [outcome.cells for outcome in outcomes]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +75,7 @@ def test_workers_give_the_bytes_of_one_machine(segmenter, references, paths, alo
         )
     assert [outcome.image for outcome in outcomes] == paths
     assert [outcome.cells for outcome in outcomes] == alone[1]
-    assert _written(tmp_path) == alone[0]
+    assert written(tmp_path) == alone[0]
     assert 1 < max(under_way) <= 4
     assert len(under_way) > 5  # the large one is several tasks
     assert {path for path, done, total in told if done == total} == {*paths}
@@ -128,7 +108,7 @@ def test_an_image_that_workers_cannot_read_fails_alone(
     with DaskTiles(segmenter, references, client) as source:
         outcomes = list(segment_files(segmenter, paths, references, tmp_path, SETTINGS, source=source))
     assert [outcome.error for outcome in outcomes] == ["", f"{paths[1]}: no such file: check the path", "", ""]
-    assert {name: alone[0][name] for name in ("a-labels.tif", "c-labels.tif")}.items() <= _written(tmp_path).items()
+    assert {name: alone[0][name] for name in ("a-labels.tif", "c-labels.tif")}.items() <= written(tmp_path).items()
 
 
 def test_workers_that_differ_are_refused(segmenter, references, client, paths, tmp_path, monkeypatch):
@@ -184,11 +164,7 @@ def test_plain_addresses_of_other_machines_are_warned_of(caplog):
 @pytest.mark.slow
 def test_workers_that_are_killed_cost_no_tile(tiny_run, references, segmenter, tmp_path):
     """Processes; two of them are killed while they are at work."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 60, (600, 600), np.uint8)
-    for y, x in rng.integers(9, 591, (300, 2)).tolist():
-        cv2.circle(pixels, (x, y), 9, int(rng.integers(150, 250)), -1)
-    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    draw_discs(tmp_path / "a.png", (600, 600), discs=300, seed=0)
     references.save(tmp_path / "a.refs")
     command = [sys.executable, "-m", "fsis_jax", "segment", tmp_path / "a.png", "--references", tmp_path / "a.refs"]
     command += ["--checkpoint", tiny_run.workdir, "--min-score", "0", "--tile", "64", "--save", "labels", "geojson"]
