@@ -3,7 +3,7 @@
 Command:  python scripts/train.py --config configs/cells_base_last.py --workdir runs/models/cells-base-last
           fsis export runs/models/cells-base --output third.npz
           fsis export runs/models/cells-base-last --output last.npz
-          python scripts/average_weights.py third.npz last.npz --config configs/cells_base_last.py --min-score 0.25 \\
+          python scripts/average_weights.py third.npz last.npz --config configs/cells_base_last.py --min-score 0.24 \\
               --output cells-base.npz
 """
 

@@ -249,6 +249,9 @@ def _model() -> ConfigDict:
     model.detections.mask_confidence = 0.0
     # And by the votes' to this power: their mean probability to lie in a cell, over the mask. Needs model.votes.
     model.detections.vote_confidence = 0.0
+    # Of what is nearer to its surroundings in brightness than the references are, the log odds fall by this much for
+    # each power of e of 1 + z^2 / 4, z spreads away (inference/traits.py). 0: brightness counts for the network alone.
+    model.detections.faintness = 0.0
     # Width of the "gaussian".
     model.detections.sigma = 0.5
     # Each box becomes the mean of those that overlap it from this IoU on, weighted by their scores; 0 does not.

@@ -238,6 +238,7 @@ RULES: dict[str, Rule] = {
     "model.detections.mask_nms_threshold": SHARE,
     "model.detections.mask_confidence": NOT_NEGATIVE,
     "model.detections.vote_confidence": NOT_NEGATIVE,
+    "model.detections.faintness": NOT_NEGATIVE,
     "model.detections.sigma": POSITIVE,
     "model.detections.box_voting": SHARE,
     "model.detections.box_voting_scores": one_of(*get_args(VotingMethod)),

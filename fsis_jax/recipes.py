@@ -117,6 +117,7 @@ def cells_base_config() -> ConfigDict:
     model.detections.mask_nms_threshold = 0.4
     model.detections.mask_confidence = 1.0
     model.detections.vote_confidence = 1.0
+    model.detections.faintness = 0.75
     transform = config.data.transform
     config.data.repeat_rare = 0.5
     transform.reference_pixels = 36.0

@@ -1,6 +1,6 @@
 """The mean of the parameters of several networks that were trained on from one another, as one weights file.
 
-python scripts/average_weights.py FILE FILE ... --config configs/cells_base_last.py --min-score 0.25 --output OUT
+python scripts/average_weights.py FILE FILE ... --config configs/cells_base_last.py --min-score 0.24 --output OUT
 
 Such a mean is often better than each of them (model soups, Wortsman et al. 2022), at the cost of one. Detections are
 made as the config says; the score from which instances count was chosen by hand, since the validation images of each

@@ -114,7 +114,8 @@ class Encoder:
     @property
     def compares_brightness(self) -> bool:
         """Whether the stretch of the image that a reference is cut from tells the model anything."""
-        return self._transform.reference_stretch != "crop" and self._transform.intensity == "percentile"
+        stretched = self._transform.reference_stretch != "crop" or self.config.model.detections.faintness > 0
+        return stretched and self._transform.intensity == "percentile"
 
     def stretch_of(self, image: Image, sides: np.ndarray) -> Stretch | None:
         """How an image whose cells have `sides` (k, 2) pixels is stretched, if it is; for `encode_references`."""

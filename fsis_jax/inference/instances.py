@@ -50,7 +50,7 @@ class Instances:
     """(N, K + 1) float32, with references of named kinds: the probability of each, and last that it is none of them.
     They sum to 1, and `scores` is what the last leaves."""
     evidence: np.ndarray | None = None
-    """(N, K + 1) float32, beside `kind_scores`: the network's log odds of each kind, and how sure the mask is."""
+    """(N, K + 1) float32, beside `kind_scores`: the log odds of each kind by itself, and how sure the mask is."""
     traits: np.ndarray | None = None
     """(N, T) float32, beside `kind_scores`: what tells kinds apart (`traits.py`), sizes in pixels of the references."""
     unwanted: tuple[str, ...] = ()

@@ -34,18 +34,24 @@ def paste_tile(
         offset: 1 where boxes are of the inclusive convention, else 0.
         min_score: what `Instances.min_score` will be.
     """
-    classes = np.asarray(detections.classes[row]) - 1 if config.model.classes else None
     boxes, scores, valid = (np.asarray(x[row]) for x in (detections.boxes, detections.scores, detections.valid))
     if len(plan.tiles) > 1:
         valid = valid & near_core(boxes, tile, plan.margin)
+    classes = np.asarray(detections.classes[row]) - 1 if config.model.classes else None
     kinds = evidence = traits = None
-    if references.kinds:
-        logits = None if detections.kind_logits is None else np.asarray(detections.kind_logits[row])
-        traits = measure(plan.shown(tile.window), np.where(valid[:, None], boxes, 0))
-        traits[:, 0] += np.log(references.ratio(plan.pixel_size))
-        evidence = _evidence(plan.kinds, scores, logits, len(references.kinds))
-        kinds = kind_scores(evidence, traits, references.kind_model)
-        scores, classes = 1 - kinds[:, -1], kinds[:, :-1].argmax(1).astype(np.int32)
+    weight = config.model.detections.faintness
+    if references.kinds or (weight and len(references.traits)):
+        measured = measure(plan.shown(tile.window), np.where(valid[:, None], boxes, 0))
+        measured[:, 0] += np.log(references.ratio(plan.pixel_size))
+        faint = weight * references.kind_model.faintness(measured)
+        if references.kinds:
+            logits = None if detections.kind_logits is None else np.asarray(detections.kind_logits[row])
+            evidence = _evidence(plan.kinds, scores, logits, len(references.kinds))
+            evidence[:, :-1] -= faint
+            traits, kinds = measured, kind_scores(evidence, measured, references.kind_model)
+            scores, classes = 1 - kinds[:, -1], kinds[:, :-1].argmax(1).astype(np.int32)
+        else:
+            scores = (scores / (scores + (1 - scores) * np.exp(faint[:, 0]))).astype(np.float32)
     found = Instances.from_padded(
         boxes,
         scores,

@@ -149,8 +149,8 @@ class References:
 
     @functools.cached_property
     def kind_model(self) -> KindModel:
-        """What tells the kinds apart, of the examples' traits."""
-        return KindModel(self.traits, self.trait_kinds, len(self.kinds))
+        """What tells cells from each other and from nothing, of the examples' traits; without kinds there is one."""
+        return KindModel(self.traits, self.trait_kinds, max(len(self.kinds), 1))
 
     def features_of(self, kinds: Sequence[int]) -> Features:
         """The rows of `features` of some kinds."""
@@ -167,9 +167,9 @@ class References:
         for level, features in sorted(self.features.items()):
             state.update(f"{level}".encode() + features.astype(np.float32).tobytes())
         state.update(self.sides.tobytes())
+        state.update(self.traits.tobytes() + self.trait_kinds.tobytes())
         if self.kinds:
             state.update(f"{self.kinds} {self.unwanted} {self.owners}".encode())
-            state.update(self.traits.tobytes() + self.trait_kinds.tobytes())
         return state.hexdigest()
 
     def at(self, pixel_size: float) -> "References":

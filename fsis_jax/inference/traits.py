@@ -121,6 +121,22 @@ class KindModel:
         odds = np.clip(nothing - cell, -_MOST_LOG_ODDS, _MOST_LOG_ODDS)
         return shares, odds * examples / (examples + _FEW)
 
+    def faintness(self, traits: np.ndarray) -> np.ndarray:
+        """(n, K), how much less cells stand out than the examples of each kind: 0 of those that do as much or more.
+
+        It is log(1 + z^2 / 4), that of Student's distribution of four degrees of freedom, of the brightness z that
+        lies from the examples' mean on towards the brightness around them, in spreads: specks and shreds in a field of
+        dark nuclei, or background in one of bright ones. 0 where no brightness is known.
+
+        Args:
+            traits: (n, T) of the cells.
+        """
+        inside, around = TRAITS.index("brightness"), TRAITS.index("surroundings")
+        means, spreads, _ = self._fitted
+        away = np.sign(means[:-1, around] - means[:-1, inside])
+        gaps = away * (traits[:, None, inside] - means[:-1, inside]) / spreads[:-1, inside]
+        return np.log1p(np.fmax(gaps, 0.0) ** 2 / 4)
+
     @staticmethod
     def _densities(traits: np.ndarray, means: np.ndarray, spreads: np.ndarray, counting: np.ndarray) -> np.ndarray:
         """(n, K) log densities by the traits that count, up to a constant."""

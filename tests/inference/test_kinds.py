@@ -14,6 +14,7 @@ from fsis_jax.inference.job import Job
 from fsis_jax.inference.journal import Journal
 from fsis_jax.inference.references import References
 from fsis_jax.inference.references_file import load_references
+from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tidying import Tidying
 from fsis_jax.inference.tile_plan import size_groups
 from fsis_jax.inference.tiling import Tile, merge_tiles
@@ -45,7 +46,7 @@ def kinds(segmenter, image):
     return {"bright": shown(20, 15), "dim": shown(30, 40)}
 
 
-def test_boxes_are_crops_with_the_stretch_of_their_image(segmenter, image, tmp_path):
+def test_boxes_are_crops_with_the_stretch_of_their_image(segmenter, image, tmp_path, monkeypatch):
     boxes = [(11, 6, 29, 24), (20.5, 30, 39, 50)]
     found = segmenter.encode_boxes(image, boxes, pixel_size=0.5)
     sides = np.array([[18, 18], [20, 18.5]], np.float32)
@@ -54,8 +55,26 @@ def test_boxes_are_crops_with_the_stretch_of_their_image(segmenter, image, tmp_p
     assert found.digest == segmenter.encode_references(crops, sides=sides, pixel_size=0.5, stretches=stretches).digest
     assert np.isfinite(found.traits).all()
     cv2.imwrite(str(tmp_path / "a.png"), image)
+    monkeypatch.setattr(Segmenter, "compares_brightness", True)  # else the command leaves the stretch out
     examples = [box_example(f"{tmp_path / 'a.png'}:{','.join(map(str, box))}", open_image) for box in boxes]
     assert encode_examples(segmenter, examples).digest == segmenter.encode_boxes(tmp_path / "a.png", boxes).digest
+
+
+def test_what_stands_out_less_than_the_references_scores_less(segmenter, image, monkeypatch):
+    boxed = segmenter.encode_boxes(image, [(21, 31, 39, 49)])
+    crops = segmenter.encode_references([image[31:49, 21:39]])
+    before, of_crops = candidates(segmenter, image, boxed), candidates(segmenter, image, crops)
+    monkeypatch.setitem(segmenter.config.model.detections, "faintness", 2.0)
+    after = candidates(segmenter, image, boxed)
+    np.testing.assert_array_equal(candidates(segmenter, image, crops).scores, of_crops.scores)
+    scores = {tuple(box): score for box, score in zip(before.boxes.tolist(), before.scores.tolist(), strict=True)}
+    again = zip(after.boxes.tolist(), after.scores.tolist(), strict=True)
+    # Another one may be left of two that are the same cell.
+    ratios = [score / scores[tuple(box)] for box, score in again if tuple(box) in scores]
+    assert len(ratios) > 0.8 * len(before)
+    assert max(ratios) == 1  # what is as bright as the reference
+    assert min(ratios) < 0.9
+    assert after.kind_scores is None
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,27 @@ def test_what_is_like_the_examples_of_a_kind_is_of_it():
     np.testing.assert_array_equal(nothing, 0)
 
 
+def test_cells_that_stand_out_less_than_the_examples_are_faint():
+    dark = _traits(brightness=0.3, surroundings=0.7)  # on a light ground
+    model = KindModel(np.array([dark, dark]), np.zeros(2, np.int32), 1)
+    spread = 0.12 * np.sqrt(8 / 10)  # two equal examples make it smaller
+    cells = [dark, _traits(brightness=0.1), _traits(brightness=0.3 + 2 * spread), _traits(brightness=0.9)]
+    faint = model.faintness(np.array(cells))[:, 0]
+    np.testing.assert_allclose(faint[:3], [0, 0, np.log(2)], atol=1e-6)  # darker ones are not
+    assert faint[3] > faint[2]
+    bright = KindModel(np.array([_traits(brightness=0.8, surroundings=0.2)]), np.zeros(1, np.int32), 1)
+    np.testing.assert_array_equal(bright.faintness(np.array(cells))[:, 0] > 0, [True, True, True, False])
+
+
+def test_nothing_is_faint_where_no_brightness_is_known():
+    unknown = _traits(log_size=3)
+    unknown[2:] = np.nan
+    model = KindModel(np.array([unknown, _traits(brightness=0.9, surroundings=0.1)]), np.arange(2), 2)
+    np.testing.assert_array_equal(model.faintness(np.array([_traits(brightness=0.1)])) > 0, [[False, True]])
+    empty = KindModel(np.zeros((0, COUNT)), np.zeros(0, int), 1)
+    np.testing.assert_array_equal(empty.faintness(np.array([_traits(brightness=0.1)])), [[0]])
+
+
 def test_a_trait_that_is_not_known_of_one_kind_does_not_count():
     bright, unknown = _traits(brightness=0.9), _traits(log_size=1)
     unknown[2:] = np.nan

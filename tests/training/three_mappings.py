@@ -1,6 +1,6 @@
-"""Run by test_parallel.py with four virtual devices: three steps on one, by shard_map on four, by pmap on four.
+"""Run by test_parallel.py with four virtual devices: three steps by each of some mappings.
 
-python three_mappings.py DATA OUT.npz
+python three_mappings.py DATA OUT.npz MAPPING ...
 """
 
 import dataclasses
@@ -18,8 +18,11 @@ from fsis_jax.models.detector import Detector
 from fsis_jax.training.parallel import DataParallel
 from fsis_jax.training.step import new_state
 
+MAPPINGS = {"one": ("shard_map", 1), "shard_map": ("shard_map", 4), "pmap": ("pmap", 4)}
+"""Label -> how the step is mapped, and over how many devices."""
 
-def main(data: str, output: str) -> None:
+
+def main(data: str, output: str, *labels: str) -> None:
     config = tiny.get_config()
     config.data.root = data
     config.model.matching.norm = "batch"  # whose statistics run over all devices too
@@ -37,7 +40,8 @@ def main(data: str, output: str) -> None:
     params = jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32), state.params)
     start = jax.tree.map(np.asarray, dataclasses.replace(state, params=params))
     arrays = {f"start/{name}": np.asarray(value) for name, value in flat_model(start).items()}
-    for label, kind, count in (("one", "shard_map", 1), ("shard_map", "shard_map", 4), ("pmap", "pmap", 4)):
+    for label in labels:
+        kind, count = MAPPINGS[label]
         parallel = DataParallel(step, kind, batch_size=4, devices=jax.devices()[:count])
         state = parallel.put_state(start)
         for i, batch in enumerate(steps):
