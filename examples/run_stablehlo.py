@@ -17,7 +17,9 @@ prints a line for each cell: x1 y1 x2 y2 score. The image is an array (H, W) or 
    `longest_side`.
 4. Canvas: the image as levels, resized by the scale, at the top left of the smallest of the `canvases` that holds it,
    black elsewhere; three channels. `find` of this canvas gives rows by score, of which those that are `valid` count.
-5. Repeats: a mask holds the pixels whose centres lie in the box and where the probabilities over the box, read
+5. Brightness, where `faintness` is above 0 and the examples are boxes in an image: what `faintness` below makes of a
+   cell, times that, is taken from its log odds, and the rows are put in order again.
+6. Repeats: a mask holds the pixels whose centres lie in the box and where the probabilities over the box, read
    bilinearly, exceed a half. By descending score a row is dropped of whose mask more than the share
    `most_in_better` lies in masks that were kept; where that is 0, none is.
 
@@ -47,18 +49,21 @@ class Exported:
         self._programs = {}
 
     def encode_boxes(self, image, boxes):
-        """What `find` needs of example cells: features, and (k, 2) height and width of the boxes (k, 4)."""
+        """What `find` needs of example cells: features, (k, 2) height and width of the boxes (k, 4), and brightness."""
         boxes = np.asarray(boxes, np.float64)
-        stretch = limits(image, self.settings) if self.settings["reference_stretch"] == "image" else None
+        own = limits(image, self.settings)
+        stretch = own if self.settings["reference_stretch"] == "image" else None
         height, width = image.shape[:2]
         crops = []
         for x1, y1, x2, y2 in boxes:
             left, top = (min(max(math.floor(low), 0), most - 1) for low, most in ((x1, width), (y1, height)))
             crops.append(image[top : max(math.ceil(y2), top + 1), left : max(math.ceil(x2), left + 1)])
-        return self.encode_crops(crops, boxes[:, [3, 2]] - boxes[:, [1, 0]], stretch)
+        features, sides, _ = self.encode_crops(crops, boxes[:, [3, 2]] - boxes[:, [1, 0]], stretch)
+        shown = [brightness(to_levels(crop, own), [[0, 0, *crop.shape[1::-1]]])[0] for crop in crops]
+        return features, sides, np.array(shown)
 
     def encode_crops(self, crops, sides=None, stretch=None):
-        """The same of crops; `sides` and `stretch` of the image that they are of, or None: their own."""
+        """The same of crops, whose brightness is not known; `sides` and `stretch` of their image, None: their own."""
         each = []
         for crop in crops:
             levels = to_levels(crop, stretch or limits(crop, self.settings))
@@ -69,7 +74,7 @@ class Exported:
             each.append(self._program(self.about["encode"]["program"])(self.weights, place(square, (side, side))))
         features = {name: sum(np.asarray(x[name]) for x in each) / np.float32(len(each)) for name in each[0]}
         sides = [crop.shape[:2] for crop in crops] if sides is None else sides
-        return features, np.asarray(sides, np.float32)
+        return features, np.asarray(sides, np.float32), None
 
     def prepare(self, image, sides):
         """The canvas (H, W, 3) uint8, the image's size on it and its scale; `sides` (k, 2) of the references."""
@@ -101,7 +106,7 @@ class Exported:
 
         Those that score `min_score` of detector.json count.
         """
-        features, sides = references
+        features, sides, shown = references
         canvas, size, scale = self.prepare(image, sides)
         (name,) = (x["program"] for x in self.about["find"]["programs"] if tuple(x["canvas"]) == canvas.shape[:2])
         window = np.array(image.shape[:2], np.int32)
@@ -109,6 +114,12 @@ class Exported:
         found = {name: np.asarray(values) for name, values in found.items()}
         valid = found.pop("valid")
         found = {name: values[valid] for name, values in found.items()}
+        if shown is not None and self.about["faintness"]:
+            cells = brightness(to_levels(image, limits(image, self.settings)), found["boxes"])
+            taken = np.exp(self.about["faintness"] * faintness(shown, cells))
+            scores = found["scores"] / (found["scores"] + (1 - found["scores"]) * taken)
+            order = np.argsort(-scores, kind="stable")
+            found = {name: values[order] for name, values in (found | {"scores": scores}).items()}
         offset, share = self.about["box_offset"], self.about["most_in_better"]
         if share:
             kept = without_repeats(found["boxes"], found["masks"], image.shape[:2], share, offset)
@@ -120,6 +131,31 @@ class Exported:
         if name not in self._programs:
             self._programs[name] = jax.jit(export.deserialize((self.folder / name).read_bytes()).call)
         return self._programs[name]
+
+
+def brightness(levels, boxes):
+    """(n, 2) shares of 255: the means inside and outside of an ellipse in the pixels that each box touches."""
+    height, width = levels.shape[:2]
+    found = []
+    for x1, y1, x2, y2 in np.asarray(boxes, np.float64):
+        left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
+        right, bottom = (min(max(math.ceil(b), a + 1), most) for a, b, most in ((left, x2, width), (top, y2, height)))
+        part = levels[top:bottom, left:right] / 255
+        y, x = ((np.arange(side) + 0.5 - side / 2) / (side / 2) for side in part.shape[:2])
+        inside = y[:, None] ** 2 + x[None] ** 2 <= 0.8
+        inside |= not inside.any()
+        cell = part[inside].mean()
+        found.append((cell, cell if inside.all() else part[~inside].mean()))
+    return np.array(found).reshape(-1, 2)
+
+
+def faintness(shown, cells):
+    """(n,) log(1 + z^2 / 4), z how far the brightness of cells (n, 2) lies from that of the examples (k, 2) towards
+    what is around them, in spreads: that of the examples, to which one of 0.12 counts as eight more."""
+    mean, around = shown.mean(0)
+    spread = np.sqrt((8 * 0.12**2 + ((shown[:, 0] - mean) ** 2).sum()) / (8 + len(shown)))
+    z = np.maximum((cells[:, 0] - mean) * np.sign(around - mean) / spread, 0)
+    return np.log1p(z**2 / 4)
 
 
 def without_repeats(boxes, masks, size, share, offset=0):

@@ -129,6 +129,7 @@ def export_stablehlo(trained: Trained, folder: pathlib.Path, told: Callable[[str
             "preprocessing": _preprocessing(transform),
             "min_score": trained.validation.get("min_score", DEFAULT_MIN_SCORE),
             "box_offset": int(trained.config.model.legacy_boxes),
+            "faintness": trained.config.model.detections.faintness,
             "most_in_better": trained.config.model.detections.mask_nms_threshold,
         }
         (target / "detector.json").write_text(json.dumps(about, indent=2) + "\n")

@@ -15,6 +15,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.stablehlo import export_stablehlo
+from fsis_jax.inference.traits import TRAITS, KindModel, measure
 from fsis_jax.preprocess.transform_config import transform_config
 from fsis_jax.preprocess.transforms import reference_image, resize
 
@@ -68,6 +69,40 @@ def test_the_same_boxes_and_scores_as_the_segmenter(model, segmenter, cell):
     assert found["masks"].shape == (len(expected), 28, 28)
 
 
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_brightness_counts_as_for_the_segmenter(runner, channels):
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 256, (60, 80, *channels)).astype(np.uint8)
+    corners = rng.uniform(-9, 85, (40, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(0.5, 25, (40, 2))], 1)
+    traits = measure(levels, boxes)
+    places = [TRAITS.index("brightness"), TRAITS.index("surroundings")]
+    cells = runner.brightness(levels, boxes)
+    np.testing.assert_allclose(cells, traits[:, places], atol=1e-5)
+    for shown in (traits[:1], traits[5:9]):
+        expected = KindModel(shown, np.zeros(len(shown), int), 1).faintness(traits)[:, 0]
+        assert (expected > 0).any()
+        np.testing.assert_allclose(runner.faintness(shown[:, places], cells), expected, atol=1e-4)
+
+
+def test_boxes_score_as_for_the_segmenter(runner, folder, segmenter, monkeypatch):
+    """Nothing is resized, as above; two grounds and two brightnesses of cells."""
+    monkeypatch.setitem(segmenter.config.model.detections, "faintness", 2.0)
+    model = runner.Exported(folder)
+    monkeypatch.setitem(model.about, "faintness", 2.0)
+    side = int(transform_config(segmenter.config).reference_pixels)
+    image = np.full((64, 64), 30, np.uint8)
+    image[8:side, 8:side], image[40:60, 30:50], image[10:20, 44:60] = 130, 255, 90
+    box = (4, 4, 4 + side, 4 + side)
+    expected = _found(segmenter, image, segmenter.encode_boxes(image, [box]))
+    found = model.find(image, model.encode_boxes(image, [box]))
+    assert len(expected) > 0
+    np.testing.assert_allclose(found["boxes"], expected.boxes, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(found["scores"], expected.scores, rtol=0, atol=1e-4)
+    monkeypatch.setitem(model.about, "faintness", 0.0)
+    assert model.find(image, model.encode_boxes(image, [box]))["scores"].sum() > expected.scores.sum() + 0.1
+
+
 @pytest.mark.parametrize("image_type", ["uint8", "uint16", "float32", "colour"])
 def test_images_are_prepared_as_by_the_segmenter(model, segmenter, cell, image_type):
     grey, _ = cell
@@ -78,7 +113,7 @@ def test_images_are_prepared_as_by_the_segmenter(model, segmenter, cell, image_t
         "colour": np.stack([grey, grey[::-1], 255 - grey, grey], -1),
     }[image_type]
     plan = segmenter.plan(image, segmenter.encode_boxes(image, [BOX]))
-    _, sides = model.encode_boxes(image, [BOX])
+    _, sides, _ = model.encode_boxes(image, [BOX])
     canvas, extent, scale = model.prepare(image, sides)
     assert (canvas.shape[:2], extent, scale) == (plan.canvas, plan.extent, pytest.approx(plan.scale, rel=1e-12))
     assert _most_apart(canvas, plan.prepare(plan.tiles[0])) <= 1
