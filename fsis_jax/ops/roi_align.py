@@ -1,4 +1,5 @@
-"""RoIAlign over one feature map or over a pyramid, differentiable in the features.
+"""RoIAlign over one feature map or over a pyramid, differentiable in the features (in reverse mode; it is linear in
+them, so that the derivative along a tangent is the op of the tangent).
 
 Every output cell averages bilinear samples. Bilinear interpolation is separable, so per roi and per output row (or
 column) a few *taps* suffice: feature rows (columns) with their weights. A cell is then the sum over pairs of taps,
