@@ -23,6 +23,9 @@ def base_config() -> ConfigDict:
     config.init_from = ""
     # How the step is mapped over devices: "shard_map" (jax.jit of jax.shard_map) or "pmap" (jax.pmap).
     config.parallel = "shard_map"
+    # Train in several processes, on one host or many, all with the same command: "auto" under SLURM, Open MPI or
+    # Kubernetes; elsewhere "ADDRESS:PORT,NUMBER,ID": where process 0 listens, how many there are, which one this is.
+    config.distributed = ""
 
     config.data = _data()
     config.model = _model()

@@ -5,6 +5,7 @@ Choices come from the Literals of the code that acts on them, where it has such.
 
 import dataclasses
 import math
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, get_args
@@ -89,6 +90,14 @@ def _is_canvas(value: Any) -> bool:
     return several(whole(32), "", least=2, most=2).allows(value) and not any(side % 32 for side in value)
 
 
+def _is_place_among_processes(value: Any) -> bool:
+    found = isinstance(value, str) and re.fullmatch(r"[^\s,]+:(\d{1,5}),(\d{1,6}),(\d{1,6})", value)
+    if not found:
+        return value in ("", "auto")
+    port, processes, process = map(int, found.groups())
+    return 0 < port < 1 << 16 and process < processes
+
+
 SWITCH = Rule("True or False", lambda value: isinstance(value, bool))
 TEXT = Rule("text", lambda value: isinstance(value, str))
 NAME = Rule("a name", lambda value: isinstance(value, str) and value != "")
@@ -107,6 +116,11 @@ RULES: dict[str, Rule] = {
     "debug": SWITCH,
     "init_from": TEXT,
     "parallel": one_of("shard_map", "pmap"),
+    "distributed": Rule(
+        "'' for one process, 'auto' (SLURM, Open MPI, Kubernetes), or ADDRESS:PORT,NUMBER,ID, where IDs begin at 0, "
+        "like 'node1:8476,2,0'",
+        _is_place_among_processes,
+    ),
     "data.root": TEXT,
     "data.synthetic": SWITCH,
     "data.fold": COUNT_OR_NONE,

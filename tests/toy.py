@@ -36,13 +36,18 @@ def toy_losses(model: ToyDetector, *arguments: Any, axis_name: str) -> Any:
     return model.losses(*arguments, axis_name=axis_name)
 
 
-@pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def train_the_toy(patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The loop trains the toy; the list holds what each validation in turn returns, the last one for ever."""
     results: list[dict[str, Any]] = [{"mask_ap50": 0.5, "f1": 0.5, "min_score": 0.25}]
-    monkeypatch.setattr(fsis_jax.training.loop, "Detector", ToyDetector)
-    monkeypatch.setattr(fsis_jax.training.step, "training_losses", toy_losses)
-    monkeypatch.setattr(
+    patch.setattr(fsis_jax.training.loop, "Detector", ToyDetector)
+    patch.setattr(fsis_jax.training.step, "training_losses", toy_losses)
+    patch.setattr(
         fsis_jax.training.loop, "validate", lambda *_, **__: results.pop(0) if len(results) > 1 else results[0]
     )
     return results
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """See `train_the_toy`."""
+    return train_the_toy(monkeypatch)

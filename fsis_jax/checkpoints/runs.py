@@ -69,12 +69,12 @@ class Checkpoints:
         # What Orbax logs it also raises.
         logging.getLogger("absl").addFilter(not_orbax)
         self.folder = workdir.absolute() / CHECKPOINTS
-        self._read_only = read_only
+        self._writes = not read_only and jax.process_index() == 0
         if read_only and not self.folder.is_dir():
             raise FsisError(f"{workdir}: no folder {CHECKPOINTS!r} in it; give the folder of a training run")
         self._remove_incomplete()
         with disk_errors(self.folder):
-            if not read_only:
+            if self._writes:
                 self.folder.mkdir(parents=True, exist_ok=True)
             self._writer = ocp.AsyncCheckpointer(
                 ocp.CompositeCheckpointHandler(),
@@ -100,7 +100,7 @@ class Checkpoints:
         with disk_errors(self.folder):
             # Found out now, as the threads that write would each report a full disk in many lines.
             needed = sum(x.nbytes for arrays in items.values() for x in arrays.values()) + OVERHEAD_BYTES
-            if shutil.disk_usage(self.folder).free < needed:
+            if self._writes and shutil.disk_usage(self.folder).free < needed:
                 reason = f"{os.strerror(errno.ENOSPC)}: a checkpoint takes {needed / 1e6:.1f} MB"
                 raise OSError(errno.ENOSPC, reason)
             composite = ocp.args.Composite(**arguments, meta=ocp.args.JsonSave(meta))
@@ -223,7 +223,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> str:
         """Rename a step, where this process may; what was done, for the message that says so."""
-        if self._read_only:
+        if not self._writes:
             return ""
         aside = self.folder / f"{step}{ASIDE_SUFFIX}"
         with disk_errors(self.folder):
@@ -242,14 +242,14 @@ class Checkpoints:
 
     def _remove_old(self) -> None:
         """Remove all steps but the last two and the best."""
-        if not self._read_only:
+        if self._writes:
             for step in self.steps()[:-2]:
                 if step != self.best():
                     shutil.rmtree(self.folder / str(step), ignore_errors=True)
 
     def _remove_incomplete(self) -> None:
         """Remove what a killed process or a full disk left of a checkpoint that was never complete."""
-        if not self._read_only:
+        if self._writes:
             for path in self.folder.glob(f"*{TEMPORARY_SUFFIX}*"):
                 shutil.rmtree(path, ignore_errors=True)
 

@@ -187,8 +187,10 @@ def _repeated(annotations: Sequence[Annotations], seen: Collection[int], exponen
     return [position for position, count in enumerate(times) for _ in range(count)]
 
 
-def training_batches(config: ConfigDict, splits: Splits, steps: int) -> BatchIterator:
-    """The batches of a run of `steps` steps."""
+def training_batches(
+    config: ConfigDict, splits: Splits, steps: int, *, rows: Sequence[int] | None = None
+) -> BatchIterator:
+    """The batches of a run of `steps` steps, or these rows of each."""
     transform = transform_config(config)
     targets: Sequence[int] = range(len(splits.train))
     if config.model.classes:
@@ -218,4 +220,5 @@ def training_batches(config: ConfigDict, splits: Splits, steps: int) -> BatchIte
         steps=steps,
         workers=config.data.workers,
         seed=config.seed,
+        rows=rows,
     )

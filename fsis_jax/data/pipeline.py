@@ -104,6 +104,7 @@ class _BatchSource:
         *,
         trainable: Sequence[int],
         batch_size: int,
+        rows: Sequence[int],
         steps: int,
         seed: int,
         cache_bytes: int,
@@ -113,6 +114,7 @@ class _BatchSource:
         self._config = config
         self._trainable = trainable
         self._batch_size = batch_size
+        self._rows = rows
         self._steps = steps
         self._seed = seed
         self._cache = ImageCache(source, config, max_bytes=cache_bytes)
@@ -123,11 +125,11 @@ class _BatchSource:
     def __getitem__(self, step: int) -> Batch:
         canvas, targets = self._order(step)
         examples = []
-        for slot, target in enumerate(targets):
-            sample = step * self._batch_size + slot
+        for row in self._rows:
+            sample = step * self._batch_size + row
             example = training_example(
                 self._cache,
-                self._sampler.episode(sample, target),
+                self._sampler.episode(sample, targets[row]),
                 self._config,
                 canvas=canvas,
                 trainable=self._trainable,
@@ -231,6 +233,7 @@ def make_batches(
     steps: int,
     workers: int,
     seed: int,
+    rows: Sequence[int] | None = None,
     cache_bytes: int = 128 << 20,
 ) -> BatchIterator:
     """Batches 0 ... steps - 1 of training on the sampler's targets.
@@ -239,6 +242,7 @@ def make_batches(
         trainable: ids of the categories that may be learnt, for a closed-set detector in the order of its classes;
             instances of others are ignored.
         canvases: see `bucket_targets`.
+        rows: those of each batch that are made, where other processes make the others; None: all.
         workers: processes; 0 makes the batches in a thread of this one.
         cache_bytes: decoded images that each worker keeps.
     """
@@ -253,6 +257,7 @@ def make_batches(
         config,
         trainable=tuple(trainable),
         batch_size=batch_size,
+        rows=range(batch_size) if rows is None else rows,
         steps=steps,
         seed=seed,
         cache_bytes=cache_bytes,

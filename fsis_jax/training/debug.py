@@ -4,6 +4,7 @@ import logging
 import pathlib
 import shutil
 
+import jax
 from ml_collections import ConfigDict
 
 from fsis_jax.checkpoints import config_file
@@ -31,7 +32,8 @@ def debug_run(config: ConfigDict, workdir: pathlib.Path) -> tuple[ConfigDict, pa
     if (workdir / config_file.NAME).exists():  # an earlier look would only be gone on with
         if not config_file.read_config(workdir / config_file.NAME).debug:
             raise FsisError(f"{workdir}: holds a run that is no quick look: rename it, or choose another --workdir")
-        shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
+        if jax.process_index() == 0:
+            shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
     _logger.info(
         "config.debug: at most %d training and %d validation images and %d steps, in %s",
         *(DEBUG_TRAIN, DEBUG_VALIDATION, STEPS, workdir),

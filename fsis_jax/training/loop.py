@@ -23,6 +23,7 @@ from fsis_jax.evaluation.protocol import validate
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.models.detector import Detector
 from fsis_jax.preprocess.records import Source
+from fsis_jax.training import hosts
 from fsis_jax.training.debug import debug_run
 from fsis_jax.training.initialise import initialise_from
 from fsis_jax.training.metrics import MetricWriter
@@ -39,7 +40,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
     """Train as `config` says, or go on where `workdir` stopped.
 
     SIGTERM finishes the step and saves it. A checkpoint is written before its validation, which is made up for when a
-    run goes on from one without.
+    run goes on from one without. Of several processes (`hosts.py`) all call this with one config, and share `workdir`.
 
     Writes to `workdir`: config.json, checkpoints/, metrics.jsonl, tensorboard/, overlays/. With `config.debug` a quick
     look (`debug.py`) in a folder beside it.
@@ -54,31 +55,34 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
 
     Raises:
         FsisError: bad config or data, a checkpoint of another architecture, no sound one, a full disk, a non-finite
-            loss.
+            loss, another process that is lost.
         SystemExit: with status 143, after SIGTERM.
     """
     check_config(config)
-    if config.debug:
-        config, workdir = debug_run(config, workdir)
-    splits = open_splits(config)
-    # An update takes the gradients of `accumulate` batches.
-    steps = total_steps(config) * config.optimizer.accumulate
-    rate = learning_rate(config)
-    resuming = has_checkpoint(workdir)
-    if from_step is not None and not resuming:
-        raise FsisError(f"{workdir}: no checkpoint, so none of step {from_step}: leave --step out to train anew")
-    if not config.init_from and not resuming:
-        _check_scratch(config)
-    model = nnx.jit(lambda: Detector(config.model, rngs=nnx.Rngs(config.seed)))()  # one compilation, which is kept
-    graph, state, per_device_step = new_state(config, model)
-    parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
-    learnt = NOTHING
-    if config.init_from and not resuming:
-        state, learnt = initialise_from(config.init_from, state, config)
-    names = [splits.train.categories[category] for category in splits.seen]
-    learnt = learnt.and_then(names, splits.train.annotations)
     with contextlib.ExitStack() as stack:
-        batches = stack.enter_context(training_batches(config, splits, steps))
+        stack.enter_context(hosts.joined(config))
+        first = jax.process_index() == 0
+        if config.debug:
+            config, workdir = debug_run(config, workdir)
+        with hosts.first_alone() if config.data.synthetic else contextlib.nullcontext():
+            splits = open_splits(config)
+        # An update takes the gradients of `accumulate` batches.
+        steps = total_steps(config) * config.optimizer.accumulate
+        rate = learning_rate(config)
+        resuming = bool(hosts.told(has_checkpoint(workdir)))
+        if from_step is not None and not resuming:
+            raise FsisError(f"{workdir}: no checkpoint, so none of step {from_step}: leave --step out to train anew")
+        if not config.init_from and not resuming:
+            _check_scratch(config)
+        model = nnx.jit(lambda: Detector(config.model, rngs=nnx.Rngs(config.seed)))()  # one compilation, which is kept
+        graph, state, per_device_step = new_state(config, model)
+        parallel = DataParallel(per_device_step, config.parallel, batch_size=config.training.batch_size)
+        learnt = NOTHING
+        if config.init_from and not resuming:
+            state, learnt = initialise_from(config.init_from, state, config)
+        names = [splits.train.categories[category] for category in splits.seen]
+        learnt = learnt.and_then(names, splits.train.annotations)
+        batches = stack.enter_context(training_batches(config, splits, steps, rows=parallel.rows))
         checkpoints = None
         if config.training.save or resuming:
             opened = Checkpoints(workdir, read_only=not config.training.save)
@@ -94,13 +98,16 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
             # A converted checkpoint has no data state: the data start where a run of this config would be.
             batches.set_state(meta["data_state"] or {**batches.get_state(), "step": start})
             to_validate = bool(meta["data_state"]) and not meta["validation"] and _validates(config, start, steps)
+            to_validate = bool(hosts.told(to_validate))
             _logger.info("going on from step %d of %s", start, workdir)
             if start >= steps:
                 _logger.info("config.training.steps is %d: no step is left to take", config.training.steps)
-        _note_config(config, workdir)
+        if first:
+            _note_config(config, workdir)
         _logger.info(
-            "%d device(s): %s; %d training and %d validation images; %d steps",
-            jax.local_device_count(),
+            "%d device(s)%s: %s; %d training and %d validation images; %d steps",
+            jax.device_count(),
+            f" of {jax.process_count()} processes" if jax.process_count() > 1 else "",
             jax.devices()[0].device_kind,
             len(splits.train),
             len(splits.validation),
@@ -108,30 +115,36 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
         )
 
         state = parallel.put_state(state)
-        writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, first_step=start)))
-        writer.describe("config", json.dumps(config_file.plain_config(config), indent=1))
+        writer = None
+        if first:
+            writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, first_step=start)))
+            writer.describe("config", json.dumps(config_file.plain_config(config), indent=1))
         progress = stack.enter_context(
-            contextlib.closing(Progress(steps, first=start, canvases=config.data.train_canvases))
+            contextlib.closing(Progress(steps, first=start, canvases=config.data.train_canvases, shown=first))
         )
+        stopping = stack.enter_context(Termination())
 
         def validate_step(step: int, host_state: TrainState) -> None:
-            segmenter = Segmenter(merged_model(graph, host_state), config)
-            overlays = workdir / "overlays" / f"{step:06d}"
-            validation = _validate(segmenter, splits, config, overlays)
-            writer.show(step, overlays)
-            writer.write(step, {f"validation/{name}": value for name, value in validation.items()})
-            kind = "mask" if config.model.mask_head.kind != "none" else "box"
-            progress.say(
-                f"step {step}: validation {kind} AP50 {validation[f'{kind}_ap50']:.3f}, "
-                f"F1 {validation['f1']:.3f} at score {validation['min_score']:.2f}"
-            )
-            if checkpoints and config.training.save:
-                checkpoints.record_validation(step, validation)
+            """By process 0, while others wait. SIGTERM leaves it for the next start, in all."""
+            with contextlib.suppress(SystemExit), stopping.interruptible(), progress.paused():
+                if writer:
+                    segmenter = Segmenter(merged_model(graph, host_state), config)
+                    overlays = workdir / "overlays" / f"{step:06d}"
+                    validation = _validate(segmenter, splits, config, overlays)
+                    writer.show(step, overlays)
+                    writer.write(step, {f"validation/{name}": value for name, value in validation.items()})
+                    kind = "mask" if config.model.mask_head.kind != "none" else "box"
+                    progress.say(
+                        f"step {step}: validation {kind} AP50 {validation[f'{kind}_ap50']:.3f}, "
+                        f"F1 {validation['f1']:.3f} at score {validation['min_score']:.2f}"
+                    )
+                    if checkpoints and config.training.save:
+                        checkpoints.record_validation(step, validation)
+            if hosts.told(stopping.asked):
+                raise SystemExit(STATUS)
 
-        stopping = stack.enter_context(Termination())
         if to_validate:
-            with stopping.interruptible(), progress.paused():
-                validate_step(start, jax.device_get(parallel.one(state)))
+            validate_step(start, jax.device_get(parallel.one(state)))
         pending: tuple[int, Any, Batch] | None = None
         for step in range(start + 1, steps + 1):
             batch = next(batches)
@@ -145,28 +158,33 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
                 values = _check_finite(*pending, splits.train)
                 values["images_per_second"] = config.training.batch_size * progress.steps_per_second(step)
                 values["learning_rate"] = float(rate((step - 1) // config.optimizer.accumulate))
-                writer.write(step, values)
+                if writer:
+                    writer.write(step, values)
                 progress.show_loss(values["loss/total"])
             due = step % config.training.checkpoint_every == 0 or step == steps
-            if due or stopping.asked:
+            asked = parallel.agreed(stopping.asked)
+            if due or asked:
                 _check_finite(*pending, splits.train)
                 host_state = jax.device_get(parallel.one(state))
                 if checkpoints and config.training.save:
                     checkpoints.save(host_state, config=config, data_state=batches.get_state(), learnt=learnt.plain())
-                if stopping.asked:
+                if asked:
                     _logger.warning("stopped by SIGTERM after step %d: the same command goes on", step)
                     raise SystemExit(STATUS)
                 if _validates(config, step, steps):
-                    with stopping.interruptible(), progress.paused():
-                        validate_step(step, host_state)
+                    validate_step(step, host_state)
         return jax.device_get(parallel.one(state))
 
 
 def _first_step(checkpoints: Checkpoints, step: int | None) -> int | None:
-    """The step to go on from; None: there is none."""
-    if step is not None:
-        checkpoints.go_back_to(step)
-    return checkpoints.latest_sound()
+    """The step to go on from, which process 0 finds out; None: there is none."""
+    found = None
+    if jax.process_index() == 0:
+        if step is not None:
+            checkpoints.go_back_to(step)
+        found = checkpoints.latest_sound()
+    agreed = int(hosts.told(-1 if found is None else found))
+    return None if agreed < 0 else agreed
 
 
 def _learnt_before(meta: dict[str, Any]) -> Learnt:

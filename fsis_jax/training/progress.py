@@ -16,10 +16,11 @@ class Progress:
         steps: of the whole run.
         first: steps that are taken already.
         canvases: (height, width) that batches may have; a step is compiled for each when it is first seen.
+        shown: False keeps all to itself.
     """
 
-    def __init__(self, steps: int, *, first: int, canvases: Sequence[tuple[int, int]]) -> None:
-        self._shown = sys.stderr or io.StringIO()  # a program with a window has none
+    def __init__(self, steps: int, *, first: int, canvases: Sequence[tuple[int, int]], shown: bool = True) -> None:
+        self._shown = (shown and sys.stderr) or io.StringIO()  # a program with a window has none
         every = 1 if self._shown.isatty() else 30
         self._bar = tqdm(total=steps, initial=first, unit="step", file=self._shown, mininterval=every)
         self._canvases = tuple(map(tuple, canvases))
