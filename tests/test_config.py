@@ -136,6 +136,25 @@ def test_choices_are_those_of_the_code() -> None:
         ("model.box_head.box_weights", [(1, 1, 2.0, 2.0)], [(1.0, 1.0, 1.0), (1.0, 1.0, 1.0, 0.0)]),
         ("model.rpn.straddle", [-1, 0, 3.5], [-0.5]),
         ("model.classes", [("cat",)], [("",), ("cat", 3), "cat"]),
+        (
+            "distributed",
+            ["", "auto", "node1:8476,2,1", "10.0.0.1:65535,1,0", "[fe80::1]:1,16,15"],
+            [
+                "node1",
+                "node1:8476",
+                "node1:8476,2",
+                "node1,2,0",
+                "node1:0,2,0",
+                "node1:65536,2,0",
+                "node1:1,2,2",
+                ":1,2,0",
+                "node1:8476,2,-1",
+                "node1:8476,2,0,",
+                "node 1:8476,2,0",
+                "node1:8476, 2, 0",
+                "Auto",
+            ],
+        ),
     ],
 )
 def test_what_several_values_and_special_ones_may_be(key: str, good: list[Any], bad: list[Any]) -> None:

@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from fsis_jax import __version__
 from fsis_jax.checkpoints.config_file import plain_config
 from fsis_jax.errors import FsisError
 from fsis_jax.training import lost_process
@@ -31,29 +33,35 @@ _LOST = re.compile("gloo|nccl|barrier|heartbeat|unavailable", re.IGNORECASE)
 """In JAX's errors, where another process did not answer."""
 _MOST = 200
 """Characters of an error of JAX that are told."""
+_WEEK_MS = 7 * 24 * 3600 * 1000
 
 _logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def joined(config: ConfigDict) -> Iterator[None]:
+def joined(config: ConfigDict) -> Iterator[ConfigDict]:
     """Be one of the processes of `config.distributed` from here on; "": alone, or as JAX was set up before.
 
     A process that leaves the block by an exception ends without waiting for the others, which then lose it.
+
+    Yields:
+        The config without `distributed`, which is of this start and not of the run.
 
     Raises:
         FsisError: the processes did not meet, have other configs, or one was lost within the block.
     """
     _meet(config.distributed)
-    if jax.process_count() == 1:
-        yield
+    if not jax.distributed.is_initialized():
+        yield config
         return
+    config = config.copy_and_resolve_references()
+    config.distributed = ""
     if jax.process_index():
         logging.getLogger("fsis_jax").setLevel(logging.ERROR)
     try:
         _check_devices()
         _check_same(config)
-        yield
+        yield config
     except SystemExit:
         raise  # all leave at the same step
     except BaseException as error:
@@ -68,14 +76,19 @@ def told(tree: Tree) -> Tree:
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
 
 
+def wait(name: str) -> None:
+    """Until all processes wait by this name, which none may do twice. On CPUs `told` gives up after half an hour."""
+    ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=_WEEK_MS)
+
+
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
     """Process 0 is through with the block before another enters it: for files that are made where there are none."""
     if jax.process_index():
-        told(0)
+        wait("process 0 goes first")
     yield
     if not jax.process_index():
-        told(0)
+        wait("process 0 goes first")
 
 
 def _check_devices() -> None:
@@ -103,7 +116,6 @@ def _meet(distributed: str) -> None:
             **given,
             initialization_timeout=WAIT_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
         hint = "" if given else "; without srun, mpirun of Open MPI 4 or a Kubernetes job give ADDRESS:PORT,NUMBER,ID"
@@ -125,12 +137,12 @@ def _lead_stderr_through(program: str, *arguments: str) -> None:
 
 
 def _check_same(config: ConfigDict) -> None:
-    """Raise FsisError in a process whose config differs from that of process 0."""
+    """Raise FsisError in a process whose config or version is not that of process 0."""
     config = config.copy_and_resolve_references()
-    config.distributed = config.data.root = config.init_from = ""  # hosts may have files by other names
-    text = json.dumps(plain_config(config), sort_keys=True)
+    config.data.root = config.init_from = ""  # hosts may have files by other names
+    text = __version__ + json.dumps(plain_config(config), sort_keys=True)
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
     if not np.array_equal(told(digest), digest):
         raise FsisError(
-            f"process {jax.process_index()} has another config than process 0: give all the same --config and keys"
+            f"process {jax.process_index()} has another config or version of fsis_jax than process 0: give all the same"
         )

@@ -60,8 +60,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
     """
     check_config(config)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(hosts.joined(config))
-        first = jax.process_index() == 0
+        config = stack.enter_context(hosts.joined(config))
         if config.debug:
             config, workdir = debug_run(config, workdir)
         with hosts.first_alone() if config.data.synthetic else contextlib.nullcontext():
@@ -97,11 +96,12 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
             learnt = _learnt_before(meta).and_more(learnt)
             # A converted checkpoint has no data state: the data start where a run of this config would be.
             batches.set_state(meta["data_state"] or {**batches.get_state(), "step": start})
-            to_validate = bool(meta["data_state"]) and not meta["validation"] and _validates(config, start, steps)
-            to_validate = bool(hosts.told(to_validate))
+            lacks_validation = bool(meta["data_state"]) and not meta["validation"]
+            to_validate = bool(hosts.told(lacks_validation)) and _validates(config, start, steps)
             _logger.info("going on from step %d of %s", start, workdir)
             if start >= steps:
                 _logger.info("config.training.steps is %d: no step is left to take", config.training.steps)
+        first = jax.process_index() == 0
         if first:
             _note_config(config, workdir)
         _logger.info(
@@ -140,6 +140,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
                     )
                     if checkpoints and config.training.save:
                         checkpoints.record_validation(step, validation)
+            hosts.wait(f"validation of step {step}")
             if hosts.told(stopping.asked):
                 raise SystemExit(STATUS)
 

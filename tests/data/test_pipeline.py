@@ -40,7 +40,7 @@ class BrokenSource(MemorySource):
         raise FsisError(f"{index}.png: truncated")
 
 
-def _batches(source, *, workers=0, steps=12, seed=5, config=CONFIG, canvases=((96, 96),)):
+def _batches(source, *, workers=0, steps=12, seed=5, config=CONFIG, canvases=((96, 96),), rows=None):
     sampler = EpisodeSampler(
         source.annotations,
         categories={1, 2},
@@ -59,6 +59,7 @@ def _batches(source, *, workers=0, steps=12, seed=5, config=CONFIG, canvases=((9
         steps=steps,
         workers=workers,
         seed=seed,
+        rows=rows,
     )
 
 
@@ -120,6 +121,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(source, straight):
         rest = list(resumed)
     assert len(rest) == 7
     assert all(_same(a, b) for a, b in zip(rest, straight[5:], strict=True))
+
+
+def test_processes_that_make_some_of_the_rows_each_make_the_same_batch(source, straight):
+    with _batches(source, rows=(0, 2)) as first, _batches(source, rows=(1,)) as second:
+        for whole in straight[:4]:
+            outer, inner = next(first), next(second)
+            for field in dataclasses.fields(Batch):
+                value = getattr(whole, field.name)
+                np.testing.assert_array_equal(getattr(outer, field.name), value[[0, 2]], err_msg=field.name)
+                np.testing.assert_array_equal(getattr(inner, field.name), value[[1]], err_msg=field.name)
+        assert first.get_state() == second.get_state() == {"step": 4, "seed": 5, "batch_size": 3, "targets": 7}
 
 
 def test_worker_processes_change_nothing(source, straight):

@@ -191,7 +191,7 @@ def test_processes_that_do_not_meet_say_so_in_one_line(tiny_data, tmp_path, numb
         (
             (),
             ("--config.seed=1",),
-            "process 1 has another config than process 0: give all the same --config and changes",
+            "process 1 has another config or version of fsis_jax than process 0: give all the same",
         ),
         (
             ("--config.training.batch_size=6",),
