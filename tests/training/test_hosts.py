@@ -19,10 +19,18 @@ from fsis_jax.training import lost_process
 from fsis_jax.training.lost_process import REMEDY
 
 TOY = pathlib.Path(__file__).with_name("toy_process.py")
+CLUSTERS = {
+    "slurm": {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"},
+    "mpi": {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"},
+}
+NUMBERS = {
+    "slurm": ("SLURM_PROCID", "SLURM_LOCALID"),
+    "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+}
 WAITING = "waiting for the other processes, up to {} s\n"
 
 
-def _start(workdir, data, *changes, distributed="", devices=2, pause=0.0, wait=100):
+def _start(workdir, data, *changes, distributed="", devices=2, pause=0.0, wait=100, **environment):
     command = [sys.executable, str(TOY), str(pause), str(wait), "--config", str(TINY_CONFIG), "--workdir", str(workdir)]
     return subprocess.Popen(
         [*command, f"--config.data.root={data}", f"--config.distributed={distributed}", *changes],
@@ -32,6 +40,7 @@ def _start(workdir, data, *changes, distributed="", devices=2, pause=0.0, wait=1
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+            **environment,
         },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -44,6 +53,15 @@ def _start_two(workdir, data, *changes, of_second=(), **options):
     return [
         _start(workdir, data, *changes, *of_second * number, distributed=f"{address},2,{number}", **options)
         for number in range(2)
+    ]
+
+
+def _start_two_by(cluster, *arguments):
+    """As a cluster's launcher would start them."""
+    port = str(_free_port())
+    return [
+        _start(*arguments, distributed="auto", JAX_COORDINATOR_PORT=port, **{**CLUSTERS[cluster], **numbers})
+        for numbers in ({name: str(number) for name in NUMBERS[cluster]} for number in range(2))
     ]
 
 
@@ -108,15 +126,22 @@ def whole(tiny_data, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("kind", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
-def test_two_processes_of_two_devices_train_as_one_of_four(whole, tiny_data, tmp_path, kind):
-    first, second = _ended(_start_two(tmp_path / "run", tiny_data, f"--config.parallel={kind}"))
+def test_two_processes_of_two_devices_train_as_one_of_four(whole, tiny_data, tmp_path):
+    first, second = _ended(_start_two(tmp_path / "run", tiny_data))
     assert (first[0], second[0]) == (0, 0), first[1] + second[1]
     _assert_same_run(tmp_path / "run", whole)
     assert "4 device(s) of 2 processes: " in first[1]
     assert "step 12: validation mask AP50 0.500" in first[1]
-    # Process 0 alone tells what happens; the other may say that pmap moves the state before the first step.
-    assert second[1].removeprefix(WAITING.format(100)) == "" or kind == "pmap"
+    assert second[1] == WAITING.format(100)  # process 0 alone tells what happens
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cluster", "kind"), [("slurm", "shard_map"), ("mpi", "pmap")])
+def test_processes_of_a_cluster_find_one_another(whole, tiny_data, tmp_path, cluster, kind):
+    processes = _start_two_by(cluster, tmp_path / "run", tiny_data, f"--config.parallel={kind}")
+    first, second = _ended(processes)
+    assert (first[0], second[0]) == (0, 0), first[1] + second[1]
+    _assert_same_run(tmp_path / "run", whole)
 
 
 @pytest.mark.slow
@@ -186,23 +211,29 @@ def test_processes_that_do_not_meet_say_so_in_one_line(tiny_data, tmp_path, numb
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("changes", "of_second", "message"),
+    ("changes", "of_second", "teller", "message"),
     [
         (
             (),
             ("--config.seed=1",),
+            1,
             "process 1 has another config or version of fsis_jax than process 0: give all the same",
         ),
         (
             ("--config.training.batch_size=6",),
             (),
+            0,
             "config.training.batch_size is 6; it must be a multiple of the 4 devices",
         ),
     ],
 )
-def test_what_two_processes_cannot_do_is_told_in_one_line(tiny_data, tmp_path, changes, of_second, message):
-    (_, _), (status, stderr) = _ended(_start_two(tmp_path / "run", tiny_data, *changes, of_second=of_second))
-    assert (status, stderr) == (2, f"{WAITING.format(100)}fsis: error: {message}\n")
+def test_what_two_processes_cannot_do_is_told_in_one_line(tiny_data, tmp_path, changes, of_second, teller, message):
+    ended = _ended(_start_two(tmp_path / "run", tiny_data, *changes, of_second=of_second))
+    assert ended[teller] == (2, f"{WAITING.format(100)}fsis: error: {message}\n")
+    status, stderr = ended[1 - teller]  # it loses the other, if it does not find the same
+    assert status != 0
+    assert stderr.startswith(f"{WAITING.format(100)}fsis: error: ")
+    assert stderr.count("\n") == 2
     assert not (tmp_path / "run").exists()
 
 
