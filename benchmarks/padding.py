@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsis_jax.cli.training import _change, _load_config
+from fsis_jax.cli.training_run import changed_config
 from fsis_jax.data.from_config import open_splits
 from fsis_jax.data.pipeline import BatchOrder, bucket_targets
 from fsis_jax.preprocess.transform_config import transform_config
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=8)
     parser.add_argument("--images", type=int, default=2, help="on each device")
     options, changes = parser.parse_known_args()
-    config = _change(_load_config(options.config), "train", changes)
+    config = changed_config(options.config, changes)
     transform, batch = transform_config(config), options.devices * options.images
     source = open_splits(config).train
     sizes = np.array(

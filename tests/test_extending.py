@@ -11,11 +11,13 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 COMMAND_TEST = """
-from fsis_jax.cli.training import _parse_config
+from fsis_jax.cli.training import _parsed
+from fsis_jax.cli.training_run import changed_config
 
 
 def test_command() -> None:
-    config, _, _ = _parse_config("train", {arguments})
+    options = _parsed("train", {arguments})
+    config = changed_config(options.config, options.changes)
     assert config.model.box_head.kind == "separable"
 """
 

@@ -9,8 +9,8 @@ from command_line import PARSERS
 from toy import toy  # noqa: F401 (a fixture)
 
 from fsis_jax.checkpoints.runs import Checkpoints
-from fsis_jax.cli.training import _change, _load_config, train
-from fsis_jax.config_check import check_config
+from fsis_jax.cli.training import train
+from fsis_jax.cli.training_run import changed_config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/from_pytorch.md"
@@ -43,7 +43,7 @@ def test_commands_parse(there, environment, command, arguments):
     if config is None or config.startswith("runs/"):
         assert changes == []
     else:
-        check_config(_change(_load_config(ROOT / config), command, changes))
+        changed_config(ROOT / config, changes)
 
 
 @pytest.mark.parametrize(("there", "environment", "command", "arguments"), TRAINING)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import fsis_jax
+from fsis_jax.cli import COMMANDS
 
 HEAVY = ("grain", "orbax", "tensorflow_datasets", "fsis_jax.training", "fsis_jax.data", "fsis_jax.evaluation")
 
@@ -33,29 +34,70 @@ def test_to_segment_with_weights_imports_no_training():
     assert [name for name in loaded if name.startswith(HEAVY)] == []
 
 
-def test_a_file_that_is_not_there_is_told_before_what_reads_files_is_imported(tmp_path):
-    """So are the arguments: within a third of a second, where importing JAX alone takes a second."""
-    program = (
-        "import sys\nfrom fsis_jax.cli import main\nsys.argv = ['fsis', 'segment', *sys.argv[1:]]\ntry:\n    main()\n"
-    )
-    program += "finally:\n    print(*{'jax', 'cv2', 'numpy', 'tifffile'} & set(sys.modules))"
-    image = tmp_path / "a.png"
-    image.touch()
-    there, output = [str(image), "--references", str(image)], ["--output", str(tmp_path / "out")]
-    missing = tmp_path / "b.png"
-    for arguments, status in (
-        (["--help"], 0),
-        ([str(missing), *there[1:], *output], 2),
-        ([*there[:2], str(missing), *output], 2),
-        ([*there, "--reference", f"{missing}:1,2,30,40", *output], 2),
-        ([*there, "--kind", f"dead={missing}", *output], 2),
-        ([*there, "--not", str(missing), *output], 2),
-        ([*there, "--reference-mask", str(missing), *output], 2),
-        ([*there, "--checkpoint", str(missing), *output], 2),
-    ):
-        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout.splitlines()[-1]) == (status, "")
-        assert status == 0 or f"fsis: error: {missing}: no such file" in done.stderr
+def test_fsis_segment_imports_neither_training_nor_flax_nor_scipy():
+    loaded = _run("import sys; import fsis_jax.cli.segmenting_run; print(*sys.modules)")
+    assert "fsis_jax.inference.segmenter" in loaded
+    assert [name for name in loaded if name.startswith((*HEAVY, "flax", "scipy", "zarr", "matplotlib"))] == []
+
+
+THERE = "{there} --references {there} --output out"
+"""Arguments of `fsis segment` that are right so far."""
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong", "told"),
+    [
+        ("demo", "--checkpoint {}", "no such file or folder"),
+        ("app", "{}", "no such file or folder"),
+        ("app", "{there} --checkpoint {}", "no such file or folder"),
+        ("train", "--config {}", "no such config file"),
+        ("train", "--config {there} --stepp 3", "unknown argument"),
+        ("evaluate", "--config {}", "no such config file"),
+        ("evaluate", "--config {there} --checkpoint {}", "no such file or folder"),
+        ("segment", "{} --references {there} --output out", "no such file"),
+        ("segment", "{there} --references {} --output out", "no such file"),
+        ("segment", THERE + " --reference {}:1,2,30,40", "no such file"),
+        ("segment", THERE + " --kind dead={}", "no such file"),
+        ("segment", THERE + " --not {}", "no such file"),
+        ("segment", THERE + " --reference-mask {}", "no such file"),
+        ("segment", THERE + " --checkpoint {}", "no such file or folder"),
+        ("merge", "{}", "has no parts"),
+        ("references", "--references {} --output x.refs", "no such file"),
+        ("refine", "{} --result {there} --wrong 1 --output x.refs", "no such file"),
+        ("refine", "{there} --result {} --wrong 1 --output x.refs", "no results"),
+        ("refine", "{there} --result {there} --corrected {} --output x.refs", "no such file"),
+        ("refine", "{there} --result {there} --wrong 1 --output x.refs --checkpoint {}", "no such file or folder"),
+        ("corrections", "{} --output x", "no results"),
+        ("corrections", "--corrected {}={there} --output x", "no such file"),
+        ("corrections", "--corrected {there}={} --output x", "no such file"),
+        ("convert", "{} --output x", "no such file"),
+        ("convert", "{} --to-pytorch x", "no such folder"),
+        ("export", "{} --output x.npz", "no such folder"),
+        ("export", "{} --output x --to stablehlo", "no such file or folder"),
+    ],
+)
+def test_a_path_where_nothing_is_is_told_before_what_reads_it_is_imported(tmp_path, command, wrong, told):
+    there, missing = tmp_path / "a.png", tmp_path / "b.png"
+    there.touch()
+    status, error = _fsis_without_libraries(command, *wrong.replace("{there}", str(there)).format(missing).split())
+    assert (status, error.count("\n")) == (2, 1)
+    assert error.startswith("fsis: error: ")
+    assert told in error
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_no_library(command):
+    """It is there within a third of a second, where importing JAX alone takes a second."""
+    assert _fsis_without_libraries(command, "--help") == (0, "")
+
+
+def _fsis_without_libraries(*arguments: str) -> tuple[int, str]:
+    """The exit status of `fsis`, and what it says on stderr, which it must say without these."""
+    program = "import sys\nfrom fsis_jax.cli import main\ntry:\n    main()\n"
+    program += "finally:\n    print(*{'jax', 'numpy', 'cv2', 'tifffile', 'ml_collections', 'absl'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == ""
+    return done.returncode, done.stderr
 
 
 def _run(code: str) -> list[str]:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-WEIGHTS_SUFFIX = ".npz"
 _FORMAT = 1
 _META = "meta"
 

@@ -1,23 +1,16 @@
-"""`fsis app`: a page in the browser to show cells by pointing, to look at what is found, and to correct it."""
+"""`fsis app`, a page in the browser to show cells by pointing and to correct what is found: its arguments.
+
+What it does is imported when it is asked for.
+"""
 
 import argparse
 import importlib.util
-import logging
-import pathlib
-import webbrowser
 from collections.abc import Sequence
 
-from fsis_jax.cli.parsing import Parser, add_plane_options, pixel_size, tile_side
+from fsis_jax.cli.parsing import Parser, add_plane_options, check_exists, pixel_size, tile_side
+from fsis_jax.cli.reference_options import check_checkpoint
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.output_settings import OutputSettings
-from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.interactive.folders import Folders
-from fsis_jax.interactive.saved import hold, saved_checkpoint
-from fsis_jax.interactive.session import SESSION_FILE, UPLOADS, Session
-from fsis_jax.io.atomic import check_folder, user_path
-from fsis_jax.pretrained import default_weights
 
-_logger = logging.getLogger(__name__)
 _LOCAL = "127.0.0.1"
 
 
@@ -87,46 +80,9 @@ def app(arguments: Sequence[str]) -> None:
     options = app_parser().parse_args(arguments)
     if importlib.util.find_spec("bokeh") is None:
         raise FsisError('the page needs Bokeh, which is not installed: pip install "fsis_jax[app]"')
-    output = user_path(options.output)
-    check_folder(output)
-    with hold(output):
-        _serve(options, output)
+    for path in options.images:
+        check_exists(path, "no such file or folder: check the path")
+    check_checkpoint(options.checkpoint)
+    from fsis_jax.cli.app_run import run_app
 
-
-def _serve(options: argparse.Namespace, output: pathlib.Path) -> None:
-    """The page of a session, until Ctrl-C."""
-    from fsis_jax.app.page import Page
-    from fsis_jax.app.server import PageServer, is_local
-    from fsis_jax.app.uploads import UPLOAD, UploadHandler
-
-    folders = Folders(options.images, [output / UPLOADS])
-    named = options.checkpoint or saved_checkpoint(output / SESSION_FILE)
-    checkpoint = named or default_weights()
-    _logger.info(f"loading {checkpoint}")
-    settings = OutputSettings(
-        channel=options.channel,
-        page=options.page,
-        series=options.series,
-        pixel_size=options.pixel_size,
-        tile=options.tile,
-        category=options.category,
-    )
-    segmenter = Segmenter.from_pretrained(checkpoint)
-    session = Session(segmenter, folders, output, settings, checkpoint=named)
-    if session.load():
-        _logger.info(f"going on with the session in {output}")
-    uploads = [(UPLOAD, UploadHandler, {"session": session})]
-    server = PageServer(lambda document: Page(document, session), options.host, options.port, uploads)
-    if not is_local(options.host):
-        _logger.warning(
-            f"--host {options.host}: other machines can reach the page, and whoever has its address can open the "
-            "images; what is sent is not encrypted"
-        )
-    print(f"The page: {server.url}\nIts address holds a secret: give it to nobody. Ctrl-C ends it.", flush=True)
-    if not options.no_browser:
-        webbrowser.open(server.url)
-    try:
-        server.run()
-    finally:
-        session.stop()
-        session.save_changes()
+    run_app(options)

@@ -1,20 +1,20 @@
-"""`fsis convert`: weights and configs of other projects to ours, and back. `fsis export`: a model to give away."""
+"""`fsis convert`: weights and configs of other projects to ours, and back. `fsis export`: a model to give away.
+
+What each needs is imported when its arguments are read.
+"""
 
 import hashlib
 from collections.abc import Sequence
 
-from fsis_jax.checkpoints.runs import load_run
-from fsis_jax.checkpoints.weights import WEIGHTS_SUFFIX, load_weights, save_weights
-from fsis_jax.cli.parsing import Parser
+from fsis_jax.cli.parsing import Parser, check_exists
 from fsis_jax.cli.streams import say
-from fsis_jax.conversion.convert import convert as convert_file
-from fsis_jax.conversion.convert import to_pytorch
-from fsis_jax.conversion.detectron.yaml_file import convert_yaml
-from fsis_jax.conversion.sources import KINDS
+from fsis_jax.conversion.kinds import KINDS
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.stablehlo import PLATFORMS, export_stablehlo
 from fsis_jax.io.atomic import user_path
+from fsis_jax.io.names import WEIGHTS_SUFFIX
 from fsis_jax.pretrained import find_weights
+
+_NO_RUN = "no such folder; give the folder of a training run"
 
 
 def convert_parser() -> Parser:
@@ -46,21 +46,26 @@ def convert(arguments: Sequence[str]) -> None:
     """`convert SOURCE --output PATH`, or `convert RUN --to-pytorch FILE`."""
     options = convert_parser().parse_args(arguments)
     source = user_path(options.source)
-    if source.suffix in (".yaml", ".yml"):
-        if options.to_pytorch is not None or options.kind != "auto" or options.resume or options.allow_missing:
-            raise FsisError(f"{source}: a config, not weights; give --output FILE.py and no other option")
+    is_config = source.suffix in (".yaml", ".yml")
+    if is_config and (
+        options.to_pytorch is not None or options.kind != "auto" or options.resume or options.allow_missing
+    ):
+        raise FsisError(f"{source}: a config, not weights; give --output FILE.py and no other option")
+    check_exists(options.source, _NO_RUN if options.to_pytorch is not None else "no such file: check the path")
+    if is_config:
+        from fsis_jax.conversion.detectron.yaml_file import convert_yaml
+
         say(convert_yaml(source, user_path(options.output)))
         return
+    from fsis_jax.conversion import convert as conversion
+
     if options.to_pytorch is not None:
         file = user_path(options.to_pytorch)
-        say(f"{to_pytorch(source, file)} tensors written to {file}")
+        say(f"{conversion.to_pytorch(source, file)} tensors written to {file}")
         return
     output = user_path(options.output)
-    say(
-        convert_file(
-            source, output, kind=options.kind, resume=options.resume, allow_missing=options.allow_missing
-        ).report(output)
-    )
+    chosen = {"kind": options.kind, "resume": options.resume, "allow_missing": options.allow_missing}
+    say(conversion.convert(source, output, **chosen).report(output))
 
 
 def export_parser() -> Parser:
@@ -80,7 +85,7 @@ def export_parser() -> Parser:
         "--to",
         choices=["weights", "stablehlo"],
         default="weights",
-        help=f"weights: a file for --checkpoint; stablehlo: programs of jax.export for {', '.join(PLATFORMS)} (docs/"
+        help="weights: a file for --checkpoint; stablehlo: programs of jax.export for cpu, cuda, tpu (docs/"
         "exports.md); default: weights",
     )
     parser.add_argument(
@@ -99,15 +104,23 @@ def export(arguments: Sequence[str]) -> None:
     output = user_path(options.output)
     if options.to == "stablehlo":
         weights = find_weights(options.run)
-        trained = load_run(user_path(options.run)) if weights is None else load_weights(weights)
-        export_stablehlo(trained, output, say)
-        say(f"{output}: {sum(file.stat().st_size for file in output.iterdir()) / 1e6:.1f} MB")
-        return
-    if output.suffix != WEIGHTS_SUFFIX:
+    elif output.suffix != WEIGHTS_SUFFIX:
         raise FsisError(
             f"{options.output}: give a name that ends in {WEIGHTS_SUFFIX}, "
             f"such as {output.stem or 'cells'}{WEIGHTS_SUFFIX}"
         )
+    else:
+        check_exists(options.run, _NO_RUN)
+    from fsis_jax.checkpoints.runs import load_run
+    from fsis_jax.checkpoints.weights import load_weights, save_weights
+
+    if options.to == "stablehlo":
+        from fsis_jax.inference.stablehlo import export_stablehlo
+
+        trained = load_run(user_path(options.run)) if weights is None else load_weights(weights)
+        export_stablehlo(trained, output, say)
+        say(f"{output}: {sum(file.stat().st_size for file in output.iterdir()) / 1e6:.1f} MB")
+        return
     save_weights(output, load_run(user_path(options.run)))
     say(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
     say(f"{hashlib.sha256(output.read_bytes()).hexdigest()}  {output.name}")

@@ -1,13 +1,10 @@
-"""`fsis data`: check, make and prepare data sets."""
+"""`fsis data`: check, make and prepare data sets. What each action needs is imported when its arguments are read."""
 
 import sys
 from collections.abc import Sequence
 
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.cli.streams import say
-from fsis_jax.data.check import check, format_report
-from fsis_jax.data.merging import merge_folders
-from fsis_jax.synthetic.generate import generate
 
 
 def data_parser() -> Parser:
@@ -47,11 +44,15 @@ def data(arguments: Sequence[str]) -> None:
     """`data check DIR | synthetic --output DIR | prepare DIR --output DIR | merge DIR DIR --output DIR`."""
     options = data_parser().parse_args(arguments)
     if options.action == "check":
+        from fsis_jax.data.check import check, format_report
+
         report = check(options.root)
         say(format_report(report))
         if report.problems:
             sys.exit(1)
     elif options.action == "synthetic":
+        from fsis_jax.synthetic.generate import generate
+
         made = generate(
             options.output,
             seed=options.seed,
@@ -64,6 +65,8 @@ def data(arguments: Sequence[str]) -> None:
         )
         say(made)
     elif options.action == "merge":
+        from fsis_jax.data.merging import merge_folders
+
         say(merge_folders(options.roots, options.output, folds=options.folds))
     else:
         from fsis_jax.data.prepared import prepare  # tensorflow-datasets takes seconds to import

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.linking import link_results
 from fsis_jax.inference.output_settings import Outcome, OutputSettings
 from fsis_jax.io.all_planes import ALL, PlaneChoice, all_planes, without_axis
 from fsis_jax.io.outputs import plane_parts
@@ -76,6 +75,8 @@ def link_planes(link: str, output: pathlib.Path, done: Iterable[tuple[OutputSett
         if split is not None:
             page, number = split
             stacks.setdefault((outcome.image, dataclasses.replace(settings, page=page or None)), {})[number] = outcome
+    from fsis_jax.inference.linking import link_results  # SciPy takes as long to import as all that segments
+
     found = []
     for (path, settings), planes in stacks.items():
         if any(outcome.error for outcome in planes.values()):

@@ -6,12 +6,12 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
-from fsis_jax.cli.parsing import Parser
+from fsis_jax.cli.parsing import Parser, check_exists
 from fsis_jax.cli.streams import say
 from fsis_jax.errors import FsisError, printable
 from fsis_jax.io.atomic import user_path
+
+_NO_PARTS = "has no parts: run `fsis segment ... --part 1/16` into it, and the others"
 
 
 def merge_parser() -> Parser:
@@ -29,6 +29,7 @@ def merge_parser() -> Parser:
 def merge(arguments: Sequence[str]) -> None:
     """`merge OUT`."""
     options = merge_parser().parse_args(arguments)
+    check_exists(options.output, _NO_PARTS)
     from fsis_jax.cli.prepared_run import prepare
     from fsis_jax.cli.segmenting_run import segment_prepared
     from fsis_jax.inference.parts import Merged, PartsFolder
@@ -36,7 +37,7 @@ def merge(arguments: Sequence[str]) -> None:
     folder = PartsFolder(user_path(options.output))
     plan = folder.plan()
     if plan is None:
-        raise FsisError(f"{options.output}: has no parts: run `fsis segment ... --part 1/16` into it, and the others")
+        raise FsisError(f"{options.output}: {_NO_PARTS}")
     folder.done(plan.count)  # before the model is read
     given = argparse.Namespace(**{**plan.command, "output": options.output, "json": options.json})
     run = prepare(given, encoded=folder.references())
@@ -45,6 +46,8 @@ def merge(arguments: Sequence[str]) -> None:
 
 def run_part(options: argparse.Namespace) -> None:
     """`fsis segment --part`, of its arguments."""
+    from tqdm import tqdm
+
     from fsis_jax.cli.prepared_run import prepare
     from fsis_jax.cli.segmenting_run import ends_as_by_ctrl_c, report_failures
     from fsis_jax.inference.output_settings import Outcome

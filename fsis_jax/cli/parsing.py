@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 from typing import NoReturn
 
@@ -35,6 +36,17 @@ def _meant(message: str, usage: str) -> str:
     if option := re.search(r"unrecognized arguments: (--[\w-]+)", message):
         return suggestion(option[1], re.findall(r"--[\w-]+", usage))
     return ""
+
+
+def check_exists(path: str, otherwise: str = "no such file: check the path") -> None:
+    """Raise FsisError for a path where nothing is, before what reads it is imported, which takes seconds.
+
+    Args:
+        path: as it was given.
+        otherwise: what is told of it.
+    """
+    if not os.path.lexists(os.path.expanduser(path)):
+        raise FsisError(f"{path}: {otherwise}")
 
 
 def pixel_size(text: str) -> float:

@@ -10,8 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from fsis_jax.cli.parsing import Parser, add_plane_options, pixel_size
-from fsis_jax.errors import FsisError
+from fsis_jax.cli.parsing import Parser, add_plane_options, check_exists, pixel_size
 from fsis_jax.io.names import REFERENCES_SUFFIX
 from fsis_jax.pretrained import DEFAULT_NAME, SHIPPED, VARIABLE, default_weights, find_weights
 
@@ -108,8 +107,13 @@ def check_there(images: Iterable[str], options: argparse.Namespace) -> None:
         box = None if os.path.exists(text) else _BOX.fullmatch(text)
         named.append(box["image"] if box else os.path.expanduser(text))
     for path in named:
-        if not os.path.lexists(path) and not glob.has_magic(path):
-            raise FsisError(f"{path}: no such file: check the path")
-    checkpoint = options.checkpoint or default_weights()
+        if not glob.has_magic(path):
+            check_exists(path)
+    check_checkpoint(options.checkpoint)
+
+
+def check_checkpoint(named: str | None) -> None:
+    """Raise FsisError for a model that is not there; None: the default one."""
+    checkpoint = named or default_weights()
     if checkpoint not in SHIPPED:
         find_weights(checkpoint)

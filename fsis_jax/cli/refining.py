@@ -1,20 +1,12 @@
-"""`fsis refine`: references that know what a person says of a result."""
+"""`fsis refine`: its arguments. What it does is imported when it is asked for."""
 
-import argparse
 from collections.abc import Sequence
 
-import numpy as np
-
-from fsis_jax.cli.parsing import Parser, add_plane_options
-from fsis_jax.cli.reference_options import add_checkpoint
-from fsis_jax.cli.references_given import load_model
+from fsis_jax.cli.parsing import Parser, add_plane_options, check_exists
+from fsis_jax.cli.reference_options import add_checkpoint, check_checkpoint
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.references import References
-from fsis_jax.inference.references_file import load_references
-from fsis_jax.inference.refining import corrected, read_result, traits_of
 from fsis_jax.io.atomic import user_path
 from fsis_jax.io.names import REFERENCES_SUFFIX
-from fsis_jax.io.source import open_image
 
 
 def refine_parser() -> Parser:
@@ -60,40 +52,11 @@ def refine(arguments: Sequence[str]) -> None:
         raise FsisError(f"{options.output}: give a name that ends in {REFERENCES_SUFFIX}")
     if not (options.wrong or options.right or options.corrected):
         raise FsisError("no correction given: give --wrong ID, --right KIND=ID or --corrected FILE")
-    panel = load_references(options.references)
-    segmenter = load_model(options.checkpoint)
-    segmenter.check_references(panel)
-    result = read_result(options.result, options.image, model=segmenter.fingerprint)
-    kinds = panel.kinds or ("cell",)
-    wrong, right = _rows(options, len(result.boxes))
-    boxes = result.boxes
+    check_exists(options.references, "no such file: make it with `fsis references`")
+    check_exists(options.result, "no results: give the --output of `fsis segment`")
     if options.corrected:
-        gone, changed, missed = corrected(result, options.corrected, kinds)
-        wrong, right, boxes = [*wrong, *gone], {**changed, **right}, np.concatenate([boxes, missed])
-    chosen = sorted({*wrong, *right})
-    plane = {"channel": options.channel, "page": options.page, "series": options.series}
-    with open_image(result.path, **plane) as image:
-        traits = traits_of(segmenter, image, boxes[chosen], panel, result.pixel_size)
-    places = {row: place for place, row in enumerate(chosen)}
-    better: References = panel.refined(
-        traits, right={places[row]: kind for row, kind in right.items()}, wrong=[places[row] for row in wrong]
-    )
-    better.save(file)
-    print(f"{len(chosen)} correction{'s' * (len(chosen) != 1)} of {result.name} written to {file}")
+        check_exists(options.corrected)
+    check_checkpoint(options.checkpoint)
+    from fsis_jax.cli.refining_run import run_refine
 
-
-def _rows(options: argparse.Namespace, count: int) -> tuple[list[int], dict[int, str]]:
-    """Rows that are wrong, and row -> kind of those that are of a kind, by the numbers of the table."""
-
-    def row(text: str, option: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= count:
-            raise FsisError(f"{option} {text}: give a number from 1 to {count} of the table")
-        return int(text) - 1
-
-    right: dict[int, str] = {}
-    for first, *others in options.right:
-        name, equals, number = first.partition("=")
-        if not equals or not number:
-            raise FsisError(f"--right {first}: give KIND=ID, like dead=3")
-        right |= {row(text, "--right"): name for text in (number, *others)}
-    return [row(text, "--wrong") for text in options.wrong], right
+    run_refine(options, file)

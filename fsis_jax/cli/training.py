@@ -1,47 +1,13 @@
-"""`fsis train` and `fsis evaluate`: a config, changes to it, the folder of the run."""
+"""`fsis train` and `fsis evaluate`: their arguments. What they do is imported when it is asked for."""
 
 import argparse
-import importlib.util
-import logging
-import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import jax
-from absl import flags
-from ml_collections import ConfigDict, config_flags
-
-from fsis_jax.checkpoints.config_file import read_config
-from fsis_jax.checkpoints.learnt import Learnt
-from fsis_jax.checkpoints.runs import CHECKPOINTS
-from fsis_jax.checkpoints.weights import WEIGHTS_SUFFIX
 from fsis_jax.cli.parsing import Parser
+from fsis_jax.cli.reference_options import check_checkpoint
 from fsis_jax.cli.spelling import suggestion
-from fsis_jax.cli.streams import say
-from fsis_jax.config_check import check_config
-from fsis_jax.data.closed_set import class_ids
-from fsis_jax.data.from_config import open_split, seen_and_unseen
 from fsis_jax.errors import FsisError
-from fsis_jax.evaluation.baselines import predict_otsu_watershed
-from fsis_jax.evaluation.mosaics import Mosaics
-from fsis_jax.evaluation.outcomes import save_overlays
-from fsis_jax.evaluation.protocol import (
-    format_kinds,
-    format_selectivity,
-    format_table,
-    run_closed_set,
-    run_kinds,
-    run_protocol,
-    run_selectivity,
-    write_results,
-)
-from fsis_jax.evaluation.scores import score, summarise
-from fsis_jax.inference.augmentation import variants
-from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.atomic import user_path
-from fsis_jax.training.loop import train_and_evaluate
-
-_logger = logging.getLogger(__name__)
 
 
 def config_parser(command: str) -> Parser:
@@ -78,170 +44,40 @@ def config_parser(command: str) -> Parser:
     return parser
 
 
-def _parse_config(command: str, arguments: Sequence[str]) -> tuple[ConfigDict, pathlib.Path, argparse.Namespace]:
-    options, changes = config_parser(command).parse_known_args(arguments)
+def train(arguments: Sequence[str]) -> None:
+    """`train --config FILE [--workdir DIR]`: train, or go on where the folder's last checkpoint stopped."""
+    options = _parsed("train", arguments)
+    from fsis_jax.cli.training_run import run_train
+
+    run_train(options)
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """`evaluate --config FILE --workdir DIR`: test a model; writes DIR/evaluation/[WEIGHTS-]NAME.json and overlays."""
+    options = _parsed("evaluate", arguments)
+    if options.checkpoint:
+        check_checkpoint(options.checkpoint)
+    from fsis_jax.cli.training_run import run_evaluate
+
+    run_evaluate(options)
+
+
+def _parsed(command: str, arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments, with absolute paths in `config` and `workdir`, and in `changes` those of the config."""
+    options, options.changes = config_parser(command).parse_known_args(arguments)
     if options.config is None:
         raise FsisError("no --config; give --config configs/quickstart.py [--workdir DIR] [--config.KEY=VALUE ...]")
-    path = user_path(options.config)
-    config = _change(_load_config(path), command, changes)
-    check_config(config)
-    return config, user_path(options.workdir or f"runs/{path.stem}"), options
-
-
-def _load_config(path: pathlib.Path) -> ConfigDict:
-    if path.suffix == ".json":
-        return read_config(path)
-    spec = importlib.util.spec_from_file_location("fsis_jax_user_config", path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise FsisError(f"{path}: no such config file; give a Python file like configs/quickstart.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise FsisError(f"{path}: defines no get_config(); write a file like configs/quickstart.py")
-    config: ConfigDict = module.get_config()
-    return config
-
-
-def _change(config: ConfigDict, command: str, changes: Sequence[str]) -> ConfigDict:
-    """The config after `--config.a.b=VALUE ...`, with each value of the type that the key has."""
-    for change in changes:
-        if not change.startswith("--config.") and change.startswith("--"):
+    for change in options.changes:
+        if change.startswith("--") and not change.startswith("--config."):
             raise _unknown(change, command)
-        key = change.removeprefix("--config.").partition("=")[0]
-        part: Any = config
-        for name in key.split(".") if key != change else ():
-            if not isinstance(part, ConfigDict) or name not in part:
-                hint = suggestion(name, part if isinstance(part, ConfigDict) else ())
-                raise FsisError(f"the config has no key {key!r}; {hint}fsis_jax/config.py lists the keys")
-            part = part[name]
-    values = flags.FlagValues()
-    try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=[command, *changes])
-        extra = values([command, *changes])[1:]
-    except (flags.Error, TypeError, ValueError) as error:
-        raise FsisError(f"{' '.join(str(error).split())}; fsis_jax/config.py says what each key takes") from error
-    if extra:
-        raise _unknown(extra[0], command)
-    return config
+    options.config = user_path(options.config)
+    if not options.config.is_file():
+        raise FsisError(f"{options.config}: no such config file; give a Python file like configs/quickstart.py")
+    options.workdir = user_path(options.workdir or f"runs/{options.config.stem}")
+    return options
 
 
 def _unknown(argument: str, command: str) -> FsisError:
     known = [*(["--allow-seen", "--checkpoint"] if command == "evaluate" else []), "--config", "--step", "--workdir"]
     hint = suggestion(argument.partition("=")[0], known)
     return FsisError(f"unknown argument {argument!r}; {hint}known are {', '.join(known)} and --config.KEY=VALUE")
-
-
-def train(arguments: Sequence[str]) -> None:
-    """`train --config FILE [--workdir DIR]`: train, or go on where the folder's last checkpoint stopped."""
-    config, workdir, options = _parse_config("train", arguments)
-    train_and_evaluate(config, workdir, from_step=options.step)
-
-
-def evaluate(arguments: Sequence[str]) -> None:
-    """`evaluate --config FILE --workdir DIR`: test a model; writes DIR/evaluation/[WEIGHTS-]NAME.json and overlays."""
-    config, workdir, options = _parse_config("evaluate", arguments)
-    settings = config.eval
-    targets = open_split(config, "test")
-    seen, unseen = seen_and_unseen(config, targets)
-    # A fold holds out none of the categories of a closed-set detector.
-    split = "all" if config.model.classes else settings.split
-    categories = {"seen": seen, "unseen": unseen, "all": seen + unseen}[split]
-    folder = workdir / "evaluation"
-    if settings.otsu:
-        predictions = predict_otsu_watershed(targets, categories, max_images=settings.max_images)
-        save_overlays(folder / f"otsu-{split}", targets, predictions, categories, settings.overlays)
-        results = summarise([score(targets, predictions, categories)])
-        _report(folder / f"otsu-{split}.json", config, None, results, format_table)
-        return
-    named = options.checkpoint
-    if options.step is not None:
-        named = str(user_path(named or str(workdir)) / CHECKPOINTS / str(options.step))
-    model = Segmenter.from_pretrained(named) if named else Segmenter.from_checkpoint(workdir)
-    _check_trained(config, model.config, named or str(workdir))
-    if split == "unseen":
-        names = [targets.categories[category] for category in unseen]
-        split = _unseen(model.learnt, names, named or str(workdir), allow_seen=options.allow_seen)
-    model = model.with_options(
-        variants=variants(flip=settings.flip, scales=settings.scales),
-        devices=jax.local_devices() if jax.local_device_count() > 1 else None,
-    )
-    tested = {"weights": named or str(workdir), "fingerprint": model.fingerprint, "min_score": model.min_score}
-    # Results of other weights, or of more looks at each image, do not take the place of the run's.
-    prefix = f"{user_path(named).name.removesuffix(WEIGHTS_SUFFIX)}-" if named else ""
-    prefix += "augmented-" if model.variants else ""
-    if model.names:
-        name = f"{prefix}plain-all"
-        categories = class_ids(targets.categories, model.names)
-        results = run_closed_set(model, targets, categories, settings=settings, overlays=folder / name)
-        _report(folder / f"{name}.json", config, tested, results, format_table)
-        return
-    train = open_split(config, "train")
-    mosaics = Mosaics(targets, settings.mosaics, seed=config.seed) if settings.mosaics else None
-    for shots in settings.shots:
-        if settings.kinds:
-            told = {"shots": shots, "settings": settings, "seed": config.seed}
-            results = run_kinds(model, targets, train, categories, **told)
-            _report(folder / f"{prefix}kinds-{split}-{shots}shot.json", config, tested, results, format_kinds)
-            continue
-        if mosaics is not None:
-            name = f"{prefix}mosaics-{split}-{shots}shot"
-            results = run_selectivity(
-                model, mosaics, train, categories, shots=shots, repeats=settings.repeats, seed=config.seed
-            )
-            _report(folder / f"{name}.json", config, tested, results, format_selectivity)
-            continue
-        name = f"{prefix}{split}-{shots}shot-{settings.references}"
-        results = run_protocol(
-            model,
-            targets,
-            train,
-            categories,
-            shots=shots,
-            references=settings.references,
-            settings=settings,
-            seed=config.seed,
-            overlays=folder / name,
-        )
-        _report(folder / f"{name}.json", config, tested, results, format_table)
-
-
-def _unseen(learnt: Learnt | None, names: Sequence[str], weights: str, *, allow_seen: bool) -> str:
-    """The name of a test of unseen kinds, which tells if the model has seen some of them.
-
-    Raises:
-        FsisError: it has, and that is not allowed.
-    """
-    known = [] if learnt is None else learnt.known(names)
-    if known and not allow_seen:
-        raise FsisError(
-            f"{weights} has learnt from {', '.join(known)}: a test of these is none of unseen kinds; give the config "
-            "that it was trained with (config.data.fold), --config.eval.split=all, or --allow-seen"
-        )
-    if not known and (learnt is None or not learnt.complete):
-        _logger.warning("%s does not say what it has learnt from: whether these kinds are unseen is not known", weights)
-    return "seen-as-unseen" if known else "unseen"
-
-
-def _check_trained(config: ConfigDict, trained: ConfigDict, weights: str) -> None:
-    """Raise FsisError if a model was trained for other classes, or another kind of keypoints, than the config says."""
-    for key, asked, found in (
-        ("model.classes", config.model.classes, trained.model.classes),
-        ("model.keypoint_head.kind", config.model.keypoint_head.kind, trained.model.keypoint_head.kind),
-    ):
-        if asked != found:
-            raise FsisError(
-                f"config.{key} is {asked!r}, but {weights} was trained with {found!r}: give the config of its run, "
-                "--config RUN/config.json"
-            )
-
-
-def _report(
-    path: pathlib.Path,
-    config: ConfigDict,
-    model: dict[str, Any] | None,
-    results: dict[str, Any],
-    form: Callable[[dict[str, Any]], str],
-) -> None:
-    write_results(path, config, results, model=model)
-    say(form(results))
-    say(f"written to {path}")

@@ -21,8 +21,9 @@ from fsis_jax.checkpoints import config_file
 from fsis_jax.checkpoints.runs import CHECKPOINTS, Checkpoints, has_checkpoint, open_run
 from fsis_jax.config_check import check_config
 from fsis_jax.conversion import ca_fsis
+from fsis_jax.conversion.kinds import KINDS
 from fsis_jax.conversion.momentum import momentum_of, optimizer_arrays, sgd_state
-from fsis_jax.conversion.sources import KINDS, SourceWeights, read_source
+from fsis_jax.conversion.sources import SourceWeights, read_source
 from fsis_jax.conversion.state_dict import is_alias, is_unused
 from fsis_jax.conversion.torch_file import read_file
 from fsis_jax.conversion.torch_writer import write_file

@@ -20,16 +20,9 @@ from fsis_jax.conversion.detectron import weights as detectron
 from fsis_jax.conversion.detectron.architecture import config_of_blobs, is_whole
 from fsis_jax.conversion.detectron.blobs import blob_names
 from fsis_jax.conversion.detectron.pytorch_names import renamed as renamed_to_blobs
+from fsis_jax.conversion.kinds import KINDS
 from fsis_jax.conversion.state_dict import state_dict_names
 from fsis_jax.errors import FsisError
-
-KINDS = {
-    "torchvision": "a ResNet of torchvision",
-    "ca_fsis": "a detector of CA_FSIS_Cell",
-    "oneshot": "the ResNet of One-Shot-Object-Detection",
-    "detectron": "weights of Detectron",
-    "detectron_pytorch": "a detector of Detectron.pytorch",
-}
 
 BODY = "Conv_Body.conv_body"
 """CA_FSIS_Cell's name of the ResNet of a pyramid."""

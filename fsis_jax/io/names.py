@@ -16,3 +16,5 @@ DEFAULT = ("labels", "table", "overlay")
 """What is written where nothing else is said."""
 REFERENCES_SUFFIX = ".refs"
 """Of files of encoded references."""
+WEIGHTS_SUFFIX = ".npz"
+"""Of files of weights."""

@@ -4,6 +4,9 @@ Images of many sizes share a few canvas shapes, so that nothing recompiles; the 
 the canvas. The extent of an image is what the PyTorch project would give to its network: with a pyramid the image's
 size rounded up to a multiple of 32, without one the size itself. Beyond the extent activations are zeroed before a
 convolution reads them, sums and statistics leave them out, and RoIAlign takes the map to end.
+
+All divisors are powers of two, so sizes are shifted: a division rounded down is a dozen operations, which the compiler
+copies into each of the hundreds of kernels that read a mask.
 """
 
 import dataclasses
@@ -24,8 +27,8 @@ class Extent:
 
     @classmethod
     def of(cls, image_sizes: jax.Array, multiple: int, *, padded_pool: bool = False) -> "Extent":
-        """From (B, 2) image sizes in pixels, rounded up to a multiple."""
-        return cls((image_sizes + multiple - 1) // multiple * multiple, padded_pool)
+        """From (B, 2) image sizes in pixels, rounded up to a multiple, a power of two."""
+        return cls((image_sizes + multiple - 1) & -multiple, padded_pool)
 
     def limits(self, stride: int) -> jax.Array:
         """(B, 2) int32, rows and columns of a backbone's map of this stride that lie in the extent.
@@ -34,11 +37,12 @@ class Extent:
         """
         if stride == 1:
             return self.sizes
-        half = (self.sizes + 1) // 2
+        half = (self.sizes + 1) >> 1
         if stride == 2:
             return half
-        quarter = (half + 1) // 2 if self.padded_pool else half // 2
-        return -(-quarter // (stride // 4))
+        quarter = (half + 1) >> 1 if self.padded_pool else half >> 1
+        further = stride // 4
+        return (quarter + further - 1) >> (further.bit_length() - 1)
 
     def mask(self, features: jax.Array, stride: int) -> jax.Array:
         """(B, h, w, 1) of 0 and 1 in the dtype of `features` (B, h, w, C), which has the given stride."""

@@ -2,7 +2,8 @@
 
 import json
 
-from fsis_jax.cli import datasets
+from fsis_jax.data import merging
+from fsis_jax.synthetic import generate
 
 
 def test_an_annotation_outside_its_image(fsis, data):
@@ -36,7 +37,7 @@ def test_a_sound_folder_passes_the_check(fsis, tiny_data):
 
 def test_synthetic_data_in_the_layout_of_fis_cell(fsis, tmp_path, monkeypatch):
     made = {}
-    monkeypatch.setattr(datasets, "generate", lambda output, **options: made.update(output=output, **options) or output)
+    monkeypatch.setattr(generate, "generate", lambda output, **options: made.update(output=output, **options) or output)
     counts = ("--images-per-category", "30", "--two-category-images", "0")
     assert fsis("data", "synthetic", "--layout", "fis_cell", "--output", "x", "--seed", "3", *counts).status == 0
     assert made == {
@@ -63,7 +64,7 @@ def test_data_is_not_written_over(fsis, data):
 def test_merged_folders(fsis, monkeypatch):
     made = {}
     monkeypatch.setattr(
-        datasets, "merge_folders", lambda roots, output, folds: made.update(r=roots, o=output, f=folds) or "c"
+        merging, "merge_folders", lambda roots, output, folds: made.update(r=roots, o=output, f=folds) or "c"
     )
     result = fsis("data", "merge", "a", "b", "--output", "c", "--folds", "f.json")
     assert (result.status, made) == (0, {"r": ["a", "b"], "o": "c", "f": "f.json"})

@@ -64,7 +64,7 @@ def test_an_interrupted_demo_is_started_again(fsis, desk, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fsis_jax.cli.demo.match", interrupted)
+        patch.setattr("fsis_jax.cli.demo_run.match", interrupted)
         assert fsis("demo", "--checkpoint", "W").status == 130
     assert fsis("demo", "--checkpoint", "W").status == 0
 

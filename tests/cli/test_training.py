@@ -11,6 +11,7 @@ from scripts_of_tests import TESTS, TINY_CONFIG, script
 from toy import toy  # noqa: F401 (a fixture)
 
 from fsis_jax.cli import training
+from fsis_jax.cli.training_run import changed_config
 from fsis_jax.inference.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -92,13 +93,14 @@ def test_values_take_the_type_of_their_key():
         f"--config.seed 5 --config {TINY_CONFIG} --config.optimizer.learning_rate=1 --config.data.synthetic "
         "--config.data.root=3 --config.training.steps=7"
     )
-    config, workdir, _ = training._parse_config("train", arguments.split())
+    options = training._parsed("train", arguments.split())
+    config = changed_config(options.config, options.changes)
     assert config.seed == 5
     assert isinstance(config.optimizer.learning_rate, float)
     assert config.data.synthetic is True
     assert config.data.root == "3"
-    assert workdir == pathlib.Path("runs/tiny").absolute()
-    assert training._parse_config("train", ["--config", str(TINY_CONFIG)])[0].training.steps == 12
+    assert options.workdir == pathlib.Path("runs/tiny").absolute()
+    assert changed_config(TINY_CONFIG, []).training.steps == 12
 
 
 def test_help_tells_how_keys_are_changed(fsis):

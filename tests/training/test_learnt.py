@@ -6,7 +6,7 @@ from toy import toy  # noqa: F401 (a fixture)
 
 from fsis_jax.checkpoints.learnt import NOTHING, UNKNOWN, Learnt, digest_of, learnt_of
 from fsis_jax.checkpoints.runs import Checkpoints
-from fsis_jax.cli.training import _unseen
+from fsis_jax.cli.training_run import _unseen
 from fsis_jax.data.from_config import open_splits
 from fsis_jax.errors import FsisError
 from fsis_jax.training.loop import train_and_evaluate
