@@ -30,8 +30,10 @@ _logger = logging.getLogger(__name__)
 
 Program = Callable[..., Any]
 """A compiled function."""
-AT_ONCE = 24
-"""Programs of a function that a process holds; beyond, those that were not used for longest are let go."""
+AT_ONCE = 8
+"""Programs of a function that a process holds; beyond, those that were not used for longest are let go.
+
+One of a detector holds about 70 MB, and to read it again takes half a second. Models have up to seven canvases."""
 _UNREADABLE = (
     *(jax.errors.JaxRuntimeError, pickle.PickleError, AttributeError, EOFError, ImportError, IndexError, KeyError),
     *(NotImplementedError, TypeError, ValueError),

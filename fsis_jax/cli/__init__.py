@@ -75,8 +75,8 @@ def command(name: str) -> Command:
 def run(command: Command, arguments: Sequence[str]) -> NoReturn:
     """Run a command as a program: its streams, errors in one line, the exit status."""
     open_streams()
-    # Python looks through all objects once in ten thousand new ones, of which imports make a million, and twice at its
-    # end: half a second.
+    # Imports make a million objects that stay. Python would look through them again and again for those that could be
+    # freed, and once more at its end, which takes half a second in all.
     gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
     atexit.register(gc.freeze)
     try:
