@@ -64,13 +64,13 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 def _parsed(command: str, arguments: Sequence[str]) -> argparse.Namespace:
     """The arguments, with absolute paths in `config` and `workdir`, and in `changes` those of the config."""
-    options, options.changes = config_parser(command).parse_known_args(arguments)
+    options, changes = config_parser(command).parse_known_args(arguments)
     if options.config is None:
         raise FsisError("no --config; give --config configs/quickstart.py [--workdir DIR] [--config.KEY=VALUE ...]")
-    for change in options.changes:
+    for change in changes:
         if change.startswith("--") and not change.startswith("--config."):
             raise _unknown(change, command)
-    options.config = user_path(options.config)
+    options.changes, options.config = changes, user_path(options.config)
     if not options.config.is_file():
         raise FsisError(f"{options.config}: no such config file; give a Python file like configs/quickstart.py")
     options.workdir = user_path(options.workdir or f"runs/{options.config.stem}")
