@@ -4,7 +4,7 @@ Command:  python scripts/train.py --config configs/cells_base_last.py --workdir 
           fsis export runs/models/cells-base --output third.npz
           fsis export runs/models/cells-base-last --output last.npz
           python scripts/average_weights.py third.npz last.npz --config configs/cells_base_last.py --min-score 0.24 \\
-              --output cells-base.npz
+              --output mean.npz
 """
 
 from ml_collections import ConfigDict
