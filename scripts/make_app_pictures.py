@@ -45,7 +45,7 @@ def make_app_pictures(arguments: Sequence[str]) -> None:
         model = ["--checkpoint", options.checkpoint] if options.checkpoint else []
         with running_app(folder, model) as (address, _), chromium() as browser:
             tab = Tab(browser, address, SIZE)
-            tab.page.locator("input[type=checkbox]").uncheck()
+            tab.page.locator("input[type=checkbox]").first.uncheck()
             for box in _examples(drawing, 0):
                 tab.drag(box)
             tab.page.wait_for_function(f"() => fsisModel('crops').text.split('<img').length == {EXAMPLES + 1}")

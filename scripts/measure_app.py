@@ -22,8 +22,11 @@ from fsis_jax.cli import run
 from fsis_jax.cli.parsing import Parser
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.inference.traits import TRAITS, KindModel
+from fsis_jax.interactive.learning import Basis
 from fsis_jax.interactive.saved import write_session
-from fsis_jax.interactive.state import Filters, Reference, Result, State, ellipse
+from fsis_jax.interactive.shapes import ellipse
+from fsis_jax.interactive.state import Filters, Reference, Result, State
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.source import open_image
 from fsis_jax.pretrained import default_weights
@@ -92,7 +95,7 @@ def network(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, sh
             tab.wait_for("count", "Nothing")
         _tell("first view, cold", times[0], "s")
         _tell("first view, warm", times[1], "s")
-        tab.page.locator("input[type=checkbox]").uncheck()
+        tab.page.locator("input[type=checkbox]").first.uncheck()
         tab.drag(box)
         for name in ("whole image", "whole image, again"):
             start = time.monotonic()
@@ -117,9 +120,13 @@ def outlines(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, s
     places = [(x, y) for y in range(0, SIDE - side, side) for x in range(0, SIDE - side, side)][:OUTLINES]
     crops = tuple(ellipse((x + 4.0, y + 6.0, x + side - 3.0, y + side - 2.0)) for x, y in places)
     scores = np.linspace(1, 0, len(crops), dtype=np.float32)
-    found = Instances(np.array([crop.extent for crop in crops], np.float32), scores, crops, (SIDE, SIDE))
+    traits = np.random.default_rng(0).normal(0, 0.1, (len(crops), len(TRAITS))).astype(np.float32)
+    evidence = np.stack([np.linspace(4, -4, len(crops)), np.ones(len(crops))], axis=1).astype(np.float32)
+    boxes = np.array([crop.extent for crop in crops], np.float32)
+    found = Instances(boxes, scores, crops, (SIDE, SIDE), evidence=evidence, traits=traits)
     references = (Reference(path, box),)
-    state = State(references, {path: Result(found, references)})
+    basis = Basis(KindModel(traits[:3], np.zeros(3, np.int32), 1), None, 0.75)
+    state = State(references, {path: Result(found, references, basis=basis)})
     write_session(folder / "fsis-app/session.json", state, Filters(0.0), path, checkpoint)
     with running_app(folder, [path, "--checkpoint", checkpoint], SECONDS) as (address, _):
         tab = Tab(browser, address, SIZE)

@@ -62,6 +62,7 @@ class Controls:
         self.work = self.text(name="work")
         self.count = self.text(name="count")
         self.score = self._styled(Slider(name="score", title="Least score", start=0, end=1, step=0.01, value=0.5))
+        self.learn = self._styled(Checkbox(label="Learn from corrections", active=True))
         self.sizes = Histogram()
         self.area = self._styled(RangeSlider(title="Size in pixels", start=0, end=1000, step=1, value=(0, 1000)))
         kinds = list(FILES)
@@ -84,6 +85,7 @@ class Controls:
             self._heading("2", "Segment"), row(self.view, self.whole, self.all, **wide), self.at_once,
             row(self.work, self.stop, **wide),
             self._heading("3", "Look and correct"), self.count, self.score, self.sizes.plot, self.area,
+            self.learn,
             self._heading("4", "Take away"), self.kinds, row(self.export, self.export_all, self.training, **wide),
             self.written, self.command,
             self._heading("5", "Let the model learn"), self.tune, self.model,

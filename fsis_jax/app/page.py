@@ -102,6 +102,7 @@ class Page:
         ):
             button.on_click(self._pressed(act))
         controls.model.on_change("value", lambda attr, old, new: self._guarded(self._choose_model)(new))
+        controls.learn.on_change("active", lambda attr, old, new: session.learn(new))
         controls.kinds.on_change("active", lambda attr, old, new: self._refresh())
 
     def _guarded(self, act: Callable[..., object]) -> Callable[..., None]:
@@ -300,6 +301,7 @@ class Page:
         models = [(name or "", f"model: {short(name or default_weights())}") for name in session.models()]
         controls.model.update(options=models, value=session.checkpoint or "", visible=len(models) > 1)
         self._refreshing = False
+        controls.learn.active = session.state.learning
         controls.undo.disabled = not session.history.can_undo
         controls.redo.disabled = not session.history.can_redo
         controls.export.disabled = not session.is_finished(self._path)

@@ -47,7 +47,7 @@ for (let i = 0; i < score.length; i++)
   if (!spoken_of.has(i) && score[i] >= from && area[i] >= low && area[i] <= high) kept.push(i)
 filter.indices = kept
 """
-"""As `Result.kept`, of the instances of which nothing was said."""
+"""As `Result.kept`, of the instances of which nothing was said; what is not wanted has a negative score."""
 _GROUND = "#101418"
 _GLYPH = {"line_color": "colour", "fill_color": "colour", "line_width": 2, "fill_alpha": 0.12}
 _SURE = {"line_width": 4, "fill_alpha": 0.3}
@@ -155,6 +155,7 @@ class Picture:
         document.js_on_event(DocumentReady, choose)
         for model, name in ((scores, "value"), (sizes, "value"), (self._outlines, "data"), (self._said, "data")):
             model.js_on_change(name, choose)
+        self._outlines.js_on_change("patching", choose)
 
     def show(self, view: View | None) -> None:
         """Another image, all of it."""
@@ -248,9 +249,11 @@ class Picture:
             rows = rows[(boxes[:, 0] < x2) & (boxes[:, 2] > x1) & (boxes[:, 1] < y2) & (boxes[:, 3] > y1)]
         self.many = len(rows) if len(rows) > _MOST else 0
         rows = rows[: 0 if self.many else None]
+        scores = np.where(result.wanted, result.scores, -1)[rows].tolist()
         kinds = _named([result.kind_of(row) for row in rows.tolist()], shown)
         if found is self._found and np.array_equal(rows, self._rows):
-            changed = {name: values for name, values in kinds.items() if self._outlines.data[name] != values}
+            columns = {**kinds, "score": scores}
+            changed = {name: values for name, values in columns.items() if self._outlines.data[name] != values}
             if changed:
                 self._outlines.patch({name: [(slice(len(rows)), values)] for name, values in changed.items()})
             return
@@ -258,7 +261,7 @@ class Picture:
         shapes = [outline(found.masks[row]) for row in rows.tolist()]
         for layer in (self._wrong, self._sure, self._found_ones):
             layer.view.filter.indices = []
-        self._outlines.data = _columns(shapes, found.scores[rows].tolist(), result.areas[rows].tolist(), kinds)
+        self._outlines.data = _columns(shapes, scores, result.areas[rows].tolist(), kinds)
 
     def _layer(self, name: str, **style: Any) -> GlyphRenderer:
         """Outlines, at first none."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from fsis_jax.interactive import kinds
 from fsis_jax.interactive.kinds import colour, title
+from fsis_jax.interactive.learning import told
 from fsis_jax.interactive.session import Session
 from fsis_jax.interactive.state import NOT_THIS, VERDICTS, Reference, Result
 from fsis_jax.interactive.task import Task
@@ -95,14 +96,16 @@ def counts(session: Session, result: Result | None) -> str:
     if result.added:
         said.append(f"{len(result.added)} added")
     where = "in the part that was segmented" if result.part else "in the image"
-    told = f"<p class='soft'>{', '.join(said)}</p>" if said else ""
+    if session.state.corrections:
+        said.append(told(session.state.corrections))
+    here = f"<p class='soft'>{', '.join(said)}</p>" if said else ""
     old = (
         ""
         if session.is_current(result)
         else "<p class='bad'>The examples, or the model, have changed: segment again.</p>"
     )
     legend = _legend(session, each)
-    return f"<span class='count'>{count}</span> {'cell' if count == 1 else 'cells'} {where}{legend}{told}{old}"
+    return f"<span class='count'>{count}</span> {'cell' if count == 1 else 'cells'} {where}{legend}{here}{old}"
 
 
 def _legend(session: Session, each: Mapping[str, int]) -> str:

@@ -50,9 +50,9 @@ class Instances:
     """(N, K + 1) float32, with references of named kinds: the probability of each, and last that it is none of them.
     They sum to 1, and `scores` is what the last leaves."""
     evidence: np.ndarray | None = None
-    """(N, K + 1) float32, beside `kind_scores`: the log odds of each kind by itself, and how sure the mask is."""
+    """(N, K + 1) float32, K = 1 without names, beside `traits`: log odds of each kind alone, how sure the mask is."""
     traits: np.ndarray | None = None
-    """(N, T) float32, beside `kind_scores`: what tells kinds apart (`traits.py`), sizes in pixels of the references."""
+    """(N, T) float32, where they count: what tells kinds apart (`traits.py`), sizes in pixels of the references."""
     unwanted: tuple[str, ...] = ()
     """Those of `names` that were shown as what is not wanted."""
     keypoints: np.ndarray | None = None
@@ -84,11 +84,11 @@ class Instances:
         min_score: float = 0.0,
         *,
         names: tuple[str, ...] = (),
-        kinds: bool = False,
+        measured: bool = False,
         keypoints: int = 0,
         boxes_only: bool = False,
     ) -> "Instances":
-        """No instance, of an image of `size`, as of a detector of these names, or `kinds`, and so many keypoints."""
+        """No instance, of an image of `size`, as of these names, of references with traits if `measured`, and so on."""
         return cls(
             np.zeros((0, 4), np.float32),
             np.zeros(0, np.float32),
@@ -97,9 +97,9 @@ class Instances:
             min_score=min_score,
             classes=np.zeros(0, np.int32) if names else None,
             names=names,
-            kind_scores=np.zeros((0, len(names) + 1), np.float32) if kinds else None,
-            evidence=np.zeros((0, len(names) + 1), np.float32) if kinds else None,
-            traits=np.zeros((0, len(TRAITS)), np.float32) if kinds else None,
+            kind_scores=np.zeros((0, len(names) + 1), np.float32) if measured and names else None,
+            evidence=np.zeros((0, max(len(names), 1) + 1), np.float32) if measured else None,
+            traits=np.zeros((0, len(TRAITS)), np.float32) if measured else None,
             keypoints=np.zeros((0, keypoints, 3), np.float32) if keypoints else None,
             boxes_only=boxes_only,
         )

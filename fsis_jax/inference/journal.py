@@ -18,7 +18,7 @@ import numpy as np
 from fsis_jax.inference.instances import OF_EACH, CroppedMask, Instances, Size
 from fsis_jax.io.atomic import refuse_links, write_failure
 
-_MAGIC = b"fsis tiles 1\n"
+_MAGIC = b"fsis tiles 2\n"
 _RECORD = struct.Struct("<QI")
 """Length and CRC-32 of what follows."""
 

@@ -40,18 +40,21 @@ def paste_tile(
     classes = np.asarray(detections.classes[row]) - 1 if config.model.classes else None
     kinds = evidence = traits = None
     weight = config.model.detections.faintness
-    if references.kinds or (weight and len(references.traits)):
-        measured = measure(plan.shown(tile.window), np.where(valid[:, None], boxes, 0))
-        measured[:, 0] += np.log(references.ratio(plan.pixel_size))
-        faint = weight * references.kind_model.faintness(measured)
+    if _measured(config, references):
+        model = references.kind_model
+        traits = measure(plan.shown(tile.window), np.where(valid[:, None], boxes, 0))
+        traits[:, 0] += np.log(references.ratio(plan.pixel_size))
+        faint = weight * model.faintness(traits)
+        logits = None if detections.kind_logits is None else np.asarray(detections.kind_logits[row])
+        evidence = _evidence(plan.kinds, scores, logits, model.count)
+        evidence[:, :-1] -= faint
         if references.kinds:
-            logits = None if detections.kind_logits is None else np.asarray(detections.kind_logits[row])
-            evidence = _evidence(plan.kinds, scores, logits, len(references.kinds))
-            evidence[:, :-1] -= faint
-            traits, kinds = measured, kind_scores(evidence, measured, references.kind_model)
+            kinds = kind_scores(evidence, traits, model)
             scores, classes = 1 - kinds[:, -1], kinds[:, :-1].argmax(1).astype(np.int32)
         else:
-            scores = (scores / (scores + (1 - scores) * np.exp(faint[:, 0]))).astype(np.float32)
+            against = faint[:, 0] + model.log_odds(traits)[1]
+            if weight or against.any():
+                scores = (scores / (scores + (1 - scores) * np.exp(against))).astype(np.float32)
     found = Instances.from_padded(
         boxes,
         scores,
@@ -70,6 +73,13 @@ def paste_tile(
     )
     share = config.model.detections.mask_nms_threshold
     return found.without_repeats(share) if share else found
+
+
+def _measured(config: ConfigDict, references: References) -> bool:
+    """Whether the traits of what is found count, or are asked for: for them the image is read again."""
+    corrected = bool((references.trait_kinds == references.kind_model.count).any())
+    wanted = corrected or references.keep_traits or config.model.detections.faintness > 0
+    return bool(references.kinds) or (wanted and len(references.traits) > 0)
 
 
 def _evidence(looked_for: tuple[int, ...], scores: np.ndarray, logits: np.ndarray | None, count: int) -> np.ndarray:
@@ -97,7 +107,7 @@ def nothing_found(plan: TilePlan, config: ConfigDict, references: References) ->
     return Instances.none(
         plan.window,
         names=references.kinds or tuple(config.model.classes),
-        kinds=bool(references.kinds),
+        measured=_measured(config, references),
         keypoints=0 if keypoints.kind == "none" else keypoints.keypoints,
         boxes_only=config.model.mask_head.kind == "none",
     )

@@ -50,6 +50,8 @@ class References:
     references and of cells that a person corrected. Sizes are in pixels of `sides`."""
     trait_kinds: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     """(n,) int32, of each of these the row of its kind, K for what is none of them."""
+    keep_traits: bool = False
+    """`Instances.traits` are asked for, even if no score depends on them; no file has it."""
 
     @classmethod
     def of_kinds(
@@ -106,11 +108,11 @@ class References:
         """These with corrections: what a person says of cells that were found, or were missed.
 
         It takes no training: the examples are added to those that tell the kinds apart, and count on every image after.
-        References of one kind without a name get the name "cell".
 
         Args:
             traits: (N, T), `Instances.traits` of what was found with these references.
-            right: row -> kind, of cells that are of this kind, whatever they were taken for.
+            right: row -> kind, of cells that are of this kind, whatever they were taken for; "cell" is the one kind of
+                references without a name.
             wrong: rows of what is none of the kinds.
 
         Raises:
@@ -130,7 +132,6 @@ class References:
         rows, of_kinds = np.array([*given], np.intp), np.array([*given.values()], np.int32)
         return dataclasses.replace(
             self,
-            kinds=kinds,
             traits=np.concatenate([self.traits, traits[rows].astype(np.float32).reshape(-1, len(TRAITS))]),
             trait_kinds=np.concatenate([self.trait_kinds, of_kinds]),
         )
@@ -139,13 +140,14 @@ class References:
         """Candidates that were found with these references before corrections, by what is known now.
 
         The network does not run again: nothing is found that was not, and masks stay. The candidates are those of the
-        same kinds (`Segmenter.candidates`).
+        same kinds (`Segmenter.candidates`); those without traits (`keep_traits`) stay as they are.
         """
         if found.evidence is None or found.traits is None:
             return found
         kinds = kind_scores(found.evidence, found.traits, self.kind_model)
-        again = dataclasses.replace(found, kind_scores=kinds, classes=kinds[:, :-1].argmax(1).astype(np.int32))
-        return again.by_scores(1 - kinds[:, -1])
+        if self.kinds:
+            found = dataclasses.replace(found, kind_scores=kinds, classes=kinds[:, :-1].argmax(1).astype(np.int32))
+        return found.by_scores(1 - kinds[:, -1])
 
     @functools.cached_property
     def kind_model(self) -> KindModel:

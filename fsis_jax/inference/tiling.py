@@ -112,10 +112,14 @@ def merge_tiles(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, 
     areas = np.array([np.count_nonzero(crop.mask) for crop in masks], np.int64)
     # As near to a side as each other, the larger one is less cut.
     ranked = shared[np.lexsort((-scores[shared], np.where(room < free, -areas[shared], 0), -room))]
-    keep, highest = np.ones(len(masks), bool), scores.copy()
+    keep, best = np.ones(len(masks), bool), np.arange(len(masks))
     for row, other in _found_twice(ranked, owners, scores, masks, extents, areas, classes):
         keep[row] = False
-        highest[other] = max(highest[other], scores[row])
+        if scores[row] > scores[best[other]]:
+            best[other] = row
+    highest = scores[best]
+    if "evidence" in told:
+        told["evidence"] = told["evidence"][best]
     if "kind_scores" in told:
         told["kind_scores"] = raised(told["kind_scores"], highest)
     scores, rows = highest, np.flatnonzero(keep)

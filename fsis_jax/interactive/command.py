@@ -14,7 +14,7 @@ from fsis_jax.interactive.state import NOT_THIS, Filters, Reference
 
 def segment_command(
     path: str,
-    references: Sequence[Reference],
+    references: Sequence[Reference] | str,
     filters: Filters,
     settings: OutputSettings,
     output: str | os.PathLike[str],
@@ -25,10 +25,13 @@ def segment_command(
     """A line for a shell, with paths from the working folder on where they lie below it.
 
     Args:
+        references: boxes, or a file of encoded ones.
         checkpoint: None for the default model.
         min_score: the model's own, which needs no option.
     """
     parts = ["fsis", "segment", short_path(path)]
+    if isinstance(references, str):
+        parts, references = [*parts, "--references", short_path(references)], ()
     shown = [dataclasses.replace(reference, image=short_path(reference.image)) for reference in references]
     for reference in shown:
         if not reference.kind:

@@ -10,18 +10,8 @@ from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.references import check_kind_names
 from fsis_jax.interactive.folders import Folders
 from fsis_jax.interactive.history import History
-from fsis_jax.interactive.state import (
-    NAMELESS,
-    NOT_THIS,
-    Added,
-    Filters,
-    Reference,
-    Result,
-    State,
-    Verdict,
-    ellipse,
-    whole_pixels,
-)
+from fsis_jax.interactive.shapes import ellipse, whole_pixels
+from fsis_jax.interactive.state import NAMELESS, NOT_THIS, Added, Filters, Reference, Result, State, Verdict
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.outlines import Box
 from fsis_jax.io.source import open_image
@@ -56,8 +46,8 @@ class Editing:
         return open_image(self.folders.allowed(path), channel=chosen.channel, page=chosen.page, series=chosen.series)
 
     def result(self, path: str) -> Result | None:
-        """What was found in an image."""
-        return self.state.results.get(path)
+        """What was found in an image, with the scores and kinds that corrections leave."""
+        return self.state.result(path)
 
     def add_reference(self, path: str, box: Box, kind: str | None = None) -> None:
         """A box around an example cell, which is rounded to whole pixels.
@@ -146,12 +136,16 @@ class Editing:
         self._tell()
 
     def mark(self, path: str, row: int, verdict: Verdict | None) -> None:
-        """Say something of an instance, or None to take it back."""
+        """Say something of an instance, or None to take it back; what is right is of the kind that it is shown as."""
+        shown = self.segmented(path)
+        learnt = shown.kind_of(row) if shown.wanted[row] else ""
 
         def marked(result: Result) -> Result:
             verdicts = {other: said for other, said in result.verdicts.items() if other != row}
             kinds = {other: kind for other, kind in result.kinds.items() if other != row}
             verdicts |= {} if verdict is None else {row: verdict}
+            if verdict == "right" and learnt and learnt != result.kind_of(row):
+                kinds[row] = learnt
             return dataclasses.replace(result, verdicts=verdicts, kinds=kinds)
 
         self._correct(path, marked)
@@ -213,6 +207,11 @@ class Editing:
         self._correct(
             path, lambda result: dataclasses.replace(result, added=result.added[:number] + result.added[number + 1 :])
         )
+
+    def learn(self, learning: bool) -> None:
+        """Whether what is said of a cell counts for all others."""
+        if learning != self.state.learning:
+            self._change(lambda state: dataclasses.replace(state, learning=learning))
 
     def undo(self) -> None:
         """Back to before the last change, if there was one."""

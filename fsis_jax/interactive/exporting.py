@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.training_data import CorrectedImage, write_training_data
 from fsis_jax.interactive.command import segment_command, short_path
+from fsis_jax.interactive.learning import refined
 from fsis_jax.interactive.session import Session
 from fsis_jax.interactive.state import Result
 from fsis_jax.interactive.task import Task
@@ -73,16 +74,16 @@ def export_images(session: Session, paths: Sequence[str], kinds: Sequence[str]) 
 
 
 def export_references(session: Session) -> str:
-    """Write the references as `fsis segment --references` takes them; the file.
+    """Write the references, with the corrections, as `fsis segment --references` takes them; the file.
 
     Raises:
         FsisError: there are none, or the file cannot be written.
     """
-    references = session.state.references
-    if not references:
+    state = session.state
+    if not state.references:
         raise FsisError("no example yet: draw a box around a cell first")
     file = session.output / REFERENCES_FILE
-    session.encode(references).save(file)
+    refined(session.encode(state.references), state.corrections).save(file)
     return str(file)
 
 
@@ -102,12 +103,13 @@ def export_training_data(session: Session) -> Task:
 
 
 def corrected_images(session: Session) -> dict[str, Result]:
-    """The results of which something was said, by the paths of their images.
+    """The results of which something was said, by the paths of their images, as corrections have them.
 
     Raises:
         FsisError: there is none.
     """
-    corrected = {path: result for path, result in session.state.results.items() if result.verdicts or result.added}
+    state = session.state
+    corrected = {path: session.segmented(path) for path, each in state.results.items() if each.verdicts or each.added}
     if not corrected:
         raise FsisError("nothing was corrected yet: mark what is wrong or right, or add what was missed")
     return corrected
@@ -134,10 +136,14 @@ def write_corrected(session: Session, task: Task, corrected: Mapping[str, Result
 
 
 def command(session: Session, path: str, kinds: Sequence[str]) -> str:
-    """The `fsis segment` that gives what `export` writes of an image, but for the corrections."""
+    """The `fsis segment` that gives what `export` writes of an image, but for what was said of its own cells.
+
+    With corrections it takes the references that `export_references` writes.
+    """
+    state = session.state
     return segment_command(
         path,
-        session.state.references,
+        str(session.output / REFERENCES_FILE) if state.corrections else state.references,
         session.filters,
         dataclasses.replace(session.settings, save=tuple(kinds)),
         session.output,

@@ -1,9 +1,11 @@
 """`session.json`: what was shown, found and corrected, so that it can be gone on with.
 
 Plain JSON; reading it runs nothing that is in it. A mask is stored as COCO's run lengths over its own crop, and so an
-image may have any size.
+image may have any size. What corrections need is there as base64 of float32; of files that were written before there
+was any it is not, and then nothing follows from what was said until the image is segmented again.
 """
 
+import base64
 import json
 import math
 import os
@@ -15,6 +17,8 @@ import numpy as np
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.lock import BusyError, Lock, acquire
+from fsis_jax.inference.traits import TRAITS, KindModel
+from fsis_jax.interactive.learning import Basis, Correction
 from fsis_jax.interactive.state import NOT_THIS, VERDICTS, Added, Filters, Reference, Result, State
 from fsis_jax.io.atomic import atomic_write, open_file, read_failure
 from fsis_jax.io.damage import damage_in
@@ -38,6 +42,8 @@ def write_session(
     Raises:
         OutputError: it cannot be written.
     """
+    # Of many images these are the same.
+    learnt = list(dict.fromkeys(each.basis.corrections for each in state.results.values() if each.basis))
     content = {
         "format": _FORMAT,
         "checkpoint": checkpoint,
@@ -46,8 +52,10 @@ def write_session(
         "max_area": None if math.isinf(filters.max_area) else filters.max_area,
         "looked_at": looked_at,
         "kinds": state.kinds,
+        "learning": state.learning,
         "references": [_reference(reference) for reference in state.references],
-        "images": [_image(path, result) for path, result in state.results.items()],
+        "corrections": learnt,
+        "images": [_image(path, result, learnt) for path, result in state.results.items()],
     }
     with atomic_write(path) as file:
         file.write(json.dumps(content, separators=(",", ":")).encode())
@@ -118,18 +126,20 @@ def _read(content: dict[str, Any]) -> tuple[State, Filters, str]:
     most = math.inf if content["max_area"] is None else float(content["max_area"])
     filters = Filters(float(content["min_score"]), float(content["min_area"]), most)
     references = tuple(_read_reference(entry) for entry in content["references"])
-    results = {str(entry["path"]): _read_result(entry) for entry in content["images"]}
+    learnt = [tuple(map(_read_correction, each)) for each in content.get("corrections", [])]
+    results = {str(entry["path"]): _read_result(entry, learnt) for entry in content["images"]}
     kinds = tuple(map(str, content["kinds"]))
     if not {reference.kind for reference in references} <= {*kinds, NOT_THIS} or not kinds:
         raise ValueError(f"kinds {kinds}")
-    return State(references, results, kinds), filters, str(content["looked_at"])
+    learning = bool(content.get("learning", True))
+    return State(references, results, kinds, learning), filters, str(content["looked_at"])
 
 
 def _reference(reference: Reference) -> dict[str, Any]:
     return {"image": reference.image, "box": reference.box, "kind": reference.kind}
 
 
-def _image(path: str, result: Result) -> dict[str, Any]:
+def _image(path: str, result: Result, learnt: list[tuple[Correction, ...]]) -> dict[str, Any]:
     found = result.found
     return {
         "path": path,
@@ -145,11 +155,29 @@ def _image(path: str, result: Result) -> dict[str, Any]:
         "said": {str(row): kind for row, kind in result.kinds.items()},
         "added": [[cell.kind, _mask(cell.mask)] for cell in result.added],
         "kinds": None if found.kind_scores is None else _kinds(found, found.kind_scores),
+        "basis": None if result.basis is None else _basis(found, result.basis, learnt),
     }
 
 
 def _kinds(found: Instances, scores: np.ndarray) -> dict[str, Any]:
     return {"names": found.names, "unwanted": found.unwanted, "scores": scores.tolist()}
+
+
+def _basis(found: Instances, basis: Basis, learnt: list[tuple[Correction, ...]]) -> dict[str, Any]:
+    each = found.of_each()
+    return {
+        "evidence": _packed(each["evidence"]),
+        "traits": _packed(each["traits"]),
+        "examples": _packed(basis.examples.traits),
+        "kinds": basis.examples.kinds.tolist(),
+        "pixel_size": basis.pixel_size,
+        "faintness": basis.faintness,
+        "corrections": learnt.index(basis.corrections),
+    }
+
+
+def _packed(values: np.ndarray) -> str:
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
 
 
 def _mask(crop: CroppedMask) -> list[Any]:
@@ -166,8 +194,11 @@ def _read_box(values: list[float]) -> Box:
     return x1, y1, x2, y2
 
 
-def _read_result(entry: dict[str, Any]) -> Result:
+def _read_result(entry: dict[str, Any], learnt: list[tuple[Correction, ...]]) -> Result:
     height, width = map(int, entry["size"])
+    basis = entry.get("basis")
+    names = () if entry["kinds"] is None else tuple(map(str, entry["kinds"]["names"]))
+    count = max(len(names), 1)
     found = Instances(
         np.array(entry["boxes"], np.float32).reshape(-1, 4),
         np.array(entry["scores"], np.float32),
@@ -175,6 +206,8 @@ def _read_result(entry: dict[str, Any]) -> Result:
         (height, width),
         None if entry["category"] is None else str(entry["category"]),
         **({} if entry["kinds"] is None else _read_kinds(entry["kinds"])),
+        evidence=None if basis is None else _unpacked(basis["evidence"], count + 1),
+        traits=None if basis is None else _unpacked(basis["traits"], len(TRAITS)),
     )
     verdicts = {int(row): verdict for row, verdict in entry["verdicts"].items()}
     if not set(verdicts).issubset(range(len(found))) or not set(verdicts.values()).issubset(VERDICTS):
@@ -190,7 +223,36 @@ def _read_result(entry: dict[str, Any]) -> Result:
         said,
         tuple(Added(_read_mask(values, (height, width)), str(kind)) for kind, values in entry["added"]),
         str(entry["model"]),
+        None if basis is None else _read_basis(basis, count, learnt),
     )
+
+
+def _read_basis(entry: dict[str, Any], count: int, learnt: list[tuple[Correction, ...]]) -> Basis:
+    traits, kinds = _unpacked(entry["examples"], len(TRAITS)), np.array(entry["kinds"], np.int32)
+    if kinds.shape != (len(traits),) or ((kinds < 0) | (kinds > count)).any():
+        raise ValueError(f"{len(traits)} examples of kinds {entry['kinds']}")
+    corrections = learnt[int(entry["corrections"])]
+    return Basis(
+        KindModel(traits, kinds, count), _read_size(entry["pixel_size"]), float(entry["faintness"]), corrections
+    )
+
+
+def _read_correction(values: list[Any]) -> Correction:
+    traits, pixel_size, kind = values
+    if len(traits) != len(TRAITS):
+        raise ValueError(f"a correction by {len(traits)} traits")
+    return Correction(tuple(map(float, traits)), _read_size(pixel_size), None if kind is None else str(kind))
+
+
+def _read_size(value: float | None) -> float | None:
+    if value is not None and not value > 0:
+        raise ValueError(f"a pixel of {value} micrometres")
+    return None if value is None else float(value)
+
+
+def _unpacked(text: str, columns: int) -> np.ndarray:
+    values = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+    return values.reshape(-1, columns).astype(np.float32)
 
 
 def _read_kinds(entry: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fsis_jax.inference.tidying import WHOLE_CELLS
 from fsis_jax.interactive.editing import Editing
 from fsis_jax.interactive.finding import find_all, find_in_part
 from fsis_jax.interactive.folders import Folders
+from fsis_jax.interactive.learning import Basis, refined
 from fsis_jax.interactive.saved import read_session, write_session
 from fsis_jax.interactive.state import NOT_THIS, Filters, Reference, Result
 from fsis_jax.interactive.task import StoppedError, Task
@@ -184,7 +185,7 @@ class Session(Editing):
         with self.open(path) as image:
             size, references = self.pixel_size(image), self.encode(result.references)
             plan = self.segmenter.plan(image, references, pixel_size=size, tile=self.settings.tile)
-        return no_cell_causes(result.found, self.filters.min_score, plan, references.sides_in(size))
+        return no_cell_causes(result.ranked, self.filters.min_score, plan, references.sides_in(size))
 
     def paths(self) -> list[str]:
         """The images that references or results are of."""
@@ -229,7 +230,7 @@ class Session(Editing):
         return True
 
     def encode(self, references: tuple[Reference, ...]) -> References:
-        """What the network keeps of references, once for the same ones."""
+        """What the network keeps of references, once for the same ones; corrections are not in it."""
         encoded, key = self._encoded, (references, self.segmenter.fingerprint)
         if encoded is None or encoded[0] != key:
             encoded = key, encode_examples(self.segmenter, self._examples(references), self.settings.category)
@@ -245,9 +246,10 @@ class Session(Editing):
 
     def _segment(self, task: Task, path: str, references: tuple[Reference, ...], seen: Box | None) -> None:
         """An image, or the tiles that answer for a part of it."""
-        tile, covered = self.settings.tile, None
+        tile, covered, corrections = self.settings.tile, None, self.state.corrections
         with self.open(path) as image:
-            encoded, size = self.encode(references), self.pixel_size(image)
+            shown, size = self.encode(references), self.pixel_size(image)
+            encoded = refined(shown, corrections)
             if seen is None:
                 found = find_all(self.segmenter, Job(image, encoded, size), tile, task.advance)
             else:
@@ -255,7 +257,9 @@ class Session(Editing):
                     self.segmenter, image, encoded, seen, pixel_size=size, tile=tile, advance=task.advance
                 )
         whole = dataclasses.replace(WHOLE_CELLS(found, 0.0), category=self.settings.category)
-        result = Result(whole, references, covered, model=self.segmenter.fingerprint)
+        faintness = self.segmenter.config.model.detections.faintness
+        basis = Basis(shown.kind_model, shown.pixel_size, faintness, corrections)
+        result = Result(whole, references, covered, model=self.segmenter.fingerprint, basis=basis)
         self._change(lambda state: state.with_result(path, result.taken_over(state.results.get(path))))
 
     def _version(self) -> object:

@@ -12,11 +12,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.neighbours import box_ious
+from fsis_jax.interactive.learning import Basis, Correction, in_order
+from fsis_jax.interactive.shapes import holds
 from fsis_jax.io.outlines import Box
-from fsis_jax.preprocess.cropped_mask import CroppedMask, Size
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 Verdict = Literal["right", "wrong", "deleted"]
 """What a person says of an instance: it counts whatever the filters say; it is no such cell; it must not be there."""
@@ -25,8 +26,6 @@ NOT_THIS = "not"
 """The kind of examples of what is not wanted; `fsis segment --not` calls it so, too."""
 NAMELESS = "cell"
 """What cells of a kind without a name are called beside others, unless the settings have a category."""
-_LEAST_SIDE = 2
-"""Pixels of a box."""
 _SAME = 0.5
 """IoU of two boxes from which they are taken for the same cell."""
 
@@ -82,6 +81,60 @@ class Result:
     """Cells that were missed."""
     model: str = ""
     """`Segmenter.fingerprint` of the model that found it; "" of that in use."""
+    basis: Basis | None = None
+    """That its scores rest on; None: corrections do not change them, nor do its own count elsewhere."""
+    corrected: np.ndarray | None = None
+    """(N, K + 1), what `by` makes of the kinds' scores of `found`."""
+
+    @functools.cached_property
+    def corrections(self) -> tuple[Correction, ...]:
+        """What was said that counts for other cells."""
+        basis, traits = self.basis, self.found.traits
+        if basis is None or traits is None:
+            return ()
+        said = {row: None if verdict == "wrong" else self.kind_of(row) for row, verdict in self.verdicts.items()}
+        return tuple(
+            Correction(tuple(traits[row].tolist()), basis.pixel_size, kind)
+            for row, kind in said.items()
+            if self.verdicts[row] != "deleted"
+        )
+
+    def by(self, corrections: tuple[Correction, ...]) -> "Result":
+        """This one as corrections in any image have it: scores and kinds of all of which nothing was said."""
+        if self.basis is None or self.basis.corrections == corrections:
+            return self
+        corrected = self.basis.rescored(self.found, corrections)
+        judged = self.judged(*VERDICTS)
+        own = self.found.kind_scores
+        plain = np.stack([self.found.scores, 1 - self.found.scores], axis=1) if own is None else own
+        corrected[judged] = plain[judged]
+        return dataclasses.replace(self, corrected=corrected)
+
+    @functools.cached_property
+    def scores(self) -> np.ndarray:
+        """(N,) float32, of `found`, by corrections."""
+        return self.found.scores if self.corrected is None else 1 - self.corrected[:, -1]
+
+    @functools.cached_property
+    def wanted(self) -> np.ndarray:
+        """(N,) bool, the instances of `found` that are of no unwanted kind, by corrections."""
+        return np.array([kind not in self.found.unwanted for kind in self._found_kinds], bool)
+
+    @functools.cached_property
+    def _order(self) -> np.ndarray:
+        """Rows of `found` by descending score."""
+        return np.argsort(-self.scores, kind="stable")
+
+    @functools.cached_property
+    def ranked(self) -> Instances:
+        """What was found, in order of the scores that corrections leave."""
+        found = self.found
+        if self.corrected is None:
+            return found
+        if found.kind_scores is not None:
+            classes = self.corrected[:, :-1].argmax(1).astype(np.int32)
+            found = dataclasses.replace(found, kind_scores=self.corrected, classes=classes)
+        return found.by_scores(self.scores)
 
     @functools.cached_property
     def areas(self) -> np.ndarray:
@@ -97,7 +150,7 @@ class Result:
     def filtered(self, filters: Filters) -> np.ndarray:
         """(N,) bool, the instances of `found` that the filters choose, whatever was said of them."""
         by_area = (self.areas >= filters.min_area) & (self.areas <= filters.max_area)
-        return np.asarray((self.found.scores >= filters.min_score) & by_area)
+        return np.asarray((self.scores >= filters.min_score) & by_area & self.wanted)
 
     def kept(self, filters: Filters) -> np.ndarray:
         """(N,) bool, the instances of `found` that count."""
@@ -105,8 +158,9 @@ class Result:
 
     def counted(self, filters: Filters) -> Instances:
         """The cells that count, the added ones with a score of 1 and first; what was said of kinds is so."""
-        rows = np.flatnonzero(self.kept(filters))
-        kept = self._as_said(rows)
+        counted = self.kept(filters)[self._order]
+        kept = dataclasses.replace(self.ranked.select(counted), evidence=None, traits=None)
+        kept = self._as_said(kept, self._order[counted].tolist())
         if self.added:
             boxes = np.array([cell.mask.extent for cell in self.added], np.float32)
             told: dict[str, Any] = {}
@@ -130,12 +184,13 @@ class Result:
 
     @functools.cached_property
     def _found_kinds(self) -> tuple[str, ...]:
+        if self.corrected is not None and self.found.kind_scores is not None:
+            return tuple(self.found.names[row] for row in self.corrected[:, :-1].argmax(1).tolist())
         return tuple(kind or "" for kind in self.found.kinds) or ("",) * len(self.found)
 
-    def _as_said(self, rows: np.ndarray) -> Instances:
-        """Rows of `found`, of kinds if there are any, a corrected one with all that its score gives to its own."""
-        kept = self.found.select(rows)
-        said = {place: self.kinds[row] for place, row in enumerate(rows.tolist()) if self.kinds.get(row)}
+    def _as_said(self, kept: Instances, rows: list[int]) -> Instances:
+        """These rows of `found`, of kinds if there are any; one of which a kind was said with all its score for it."""
+        said = {place: self.kinds[row] for place, row in enumerate(rows) if self.kinds.get(row)}
         named = [*said.values(), *(cell.kind for cell in self.added if cell.kind)]
         if kept.kind_scores is None and not named:
             return kept
@@ -151,17 +206,17 @@ class Result:
         for place, kind in said.items():
             classes[place] = names.index(kind)
             kinds[place, :-1] = np.eye(len(names))[classes[place]] * kept.scores[place]
-        return dataclasses.replace(kept, names=names, classes=classes, kind_scores=kinds, evidence=None, traits=None)
+        return dataclasses.replace(kept, names=names, classes=classes, kind_scores=kinds)
 
     def instance_at(self, x: float, y: float, filters: Filters) -> int | None:
         """The row of `found` with this pixel that is seen: it counts, or is marked as wrong."""
         seen = np.flatnonzero(self.kept(filters) | self.judged("wrong"))
-        hits = [row for row in seen.tolist() if _holds(self.found.masks[row], x, y)]
+        hits = [row for row in seen.tolist() if holds(self.found.masks[row], x, y)]
         return hits[0] if hits else None
 
     def added_at(self, x: float, y: float) -> int | None:
         """The number of the added cell with this pixel."""
-        hits = [number for number, cell in enumerate(self.added) if _holds(cell.mask, x, y)]
+        hits = [number for number, cell in enumerate(self.added) if holds(cell.mask, x, y)]
         return hits[-1] if hits else None
 
     def likest(self, box: Box) -> int | None:
@@ -187,15 +242,17 @@ class Result:
 
     def renamed(self, old: str, new: str) -> "Result":
         """With another name of a kind; what was found without names has none, and is an earlier result then."""
-        references = self.references
+        references, basis = self.references, self.basis
         if old:
             references = tuple(renamed(reference, old, new) for reference in references)
+            basis = basis and basis.renamed(old, new)
         return dataclasses.replace(
             self,
             found=dataclasses.replace(self.found, names=_put(self.found.names, old, new)),
             references=references,
             kinds={row: new if kind == old else kind for row, kind in self.kinds.items()},
             added=tuple(cell._replace(kind=new) if cell.kind == old else cell for cell in self.added),
+            basis=basis,
         )
 
 
@@ -209,6 +266,26 @@ class State:
     """Path of an image -> what was found in it."""
     kinds: tuple[str, ...] = ("",)
     """That are looked for: one without a name, or one to many that have theirs."""
+    learning: bool = True
+    """Whether what is said of a cell counts for all others."""
+
+    @functools.cached_property
+    def corrections(self) -> tuple[Correction, ...]:
+        """That count for all cells."""
+        if not self.learning:
+            return ()
+        return in_order(each for result in self.results.values() for each in result.corrections)
+
+    @functools.cached_property
+    def corrected(self) -> dict[str, Result]:
+        """Those of `results` that were asked for, by the corrections."""
+        return {}
+
+    def result(self, path: str) -> Result | None:
+        """What was found in an image, by the corrections."""
+        if path in self.results and path not in self.corrected:
+            self.corrected[path] = self.results[path].by(self.corrections)
+        return self.corrected.get(path)
 
     def with_result(self, path: str, result: Result) -> "State":
         """With what was found in an image, instead of what was before."""
@@ -227,10 +304,11 @@ class State:
 
     def with_renamed(self, old: str, new: str) -> "State":
         """With another name of a kind, everywhere."""
-        return State(
-            tuple(renamed(reference, old, new) for reference in self.references),
-            {path: result.renamed(old, new) for path, result in self.results.items()},
-            _put(self.kinds, old, new),
+        return dataclasses.replace(
+            self,
+            references=tuple(renamed(reference, old, new) for reference in self.references),
+            results={path: result.renamed(old, new) for path, result in self.results.items()},
+            kinds=_put(self.kinds, old, new),
         )
 
     def without_kind(self, name: str) -> "State":
@@ -251,30 +329,3 @@ def _put(names: tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
 def _sure(classes: np.ndarray, count: int) -> np.ndarray:
     """(n, count + 1) float32, rows of `kind_scores` of what is of its class for certain."""
     return np.eye(count + 1, dtype=np.float32)[classes]
-
-
-def whole_pixels(box: Box, size: Size) -> Box:
-    """A box in whole pixels, cut off at the borders of its image.
-
-    Raises:
-        FsisError: nearly nothing is left.
-    """
-    height, width = size
-    x1, x2 = sorted(min(max(round(x), 0), width) for x in box[::2])
-    y1, y2 = sorted(min(max(round(y), 0), height) for y in box[1::2])
-    if min(x2 - x1, y2 - y1) < _LEAST_SIDE:
-        raise FsisError(f"a box of {x2 - x1}x{y2 - y1} pixels: drag one around a whole cell")
-    return float(x1), float(y1), float(x2), float(y2)
-
-
-def ellipse(box: Box) -> CroppedMask:
-    """The mask of a cell of which only the box is known: the ellipse that fills it."""
-    x1, y1, x2, y2 = (int(value) for value in box)
-    across = (np.arange(x1, x2) + 0.5 - (x1 + x2) / 2) / ((x2 - x1) / 2)
-    down = (np.arange(y1, y2) + 0.5 - (y1 + y2) / 2) / ((y2 - y1) / 2)
-    return CroppedMask(y1, x1, down[:, None] ** 2 + across[None] ** 2 <= 1)
-
-
-def _holds(crop: CroppedMask, x: float, y: float) -> bool:
-    x1, y1, x2, y2 = crop.extent
-    return x1 <= x < x2 and y1 <= y < y2 and bool(crop.mask[int(y) - y1, int(x) - x1])

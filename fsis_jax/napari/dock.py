@@ -8,8 +8,6 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import tifffile
 from magicgui.widgets import (
     CheckBox,
     ComboBox,
@@ -28,13 +26,14 @@ from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.interactive.exporting import export_images, export_training_data
 from fsis_jax.interactive.folders import Folders
 from fsis_jax.interactive.kinds import colour, title
+from fsis_jax.interactive.learning import told
 from fsis_jax.interactive.pointing import Tool, clicked
 from fsis_jax.interactive.saved import hold
 from fsis_jax.interactive.session import UPLOADS, Session
 from fsis_jax.interactive.state import NOT_THIS, Filters, Reference
 from fsis_jax.interactive.task import Task
 from fsis_jax.io.names import DEFAULT, FILES
-from fsis_jax.napari.layers import KIND, boxes, features, label_colours, label_image, plane, rectangle, summary
+from fsis_jax.napari.layers import KIND, boxes, features, kept_at, label_colours, label_image, plane, rectangle, summary
 
 if TYPE_CHECKING:
     import napari
@@ -66,6 +65,7 @@ class Dock(Container):
         self.progress = ProgressBar(visible=False)
         self.score = FloatSlider(label="least score", min=0, max=1, step=0.01, value=0.5)
         self.tool = ComboBox(label="a click means", choices=list(_TOOLS))
+        self.learn = CheckBox(text="learn from corrections", value=True)
         self.missed = PushButton(text="Add missed cells")
         self.undo, self.redo = PushButton(text="Undo"), PushButton(text="Redo")
         self.files = Select(label="files", choices=list(FILES), value=list(DEFAULT))
@@ -75,8 +75,8 @@ class Dock(Container):
         super().__init__(
             widgets=[
                 *(self.image, self.output, self.kind, self.new_kind, self.add, self.segment, self.stop, self.progress),
-                *(self.score, self.tool, self.missed, self.undo, self.redo, self.files, self.export, self.training),
-                self.message,
+                *(self.score, self.tool, self.learn, self.missed, self.undo, self.redo),
+                *(self.files, self.export, self.training, self.message),
             ]
         )
         self.add.clicked.connect(self._guarded(self._add_kind))
@@ -84,6 +84,7 @@ class Dock(Container):
         self.stop.clicked.connect(lambda: self.session and self.session.task and self.session.task.stop())
         self.score.changed.connect(self._guarded(self._filter))
         self.tool.changed.connect(lambda _: self._choose_cells())
+        self.learn.changed.connect(self._guarded(lambda: self._ready().learn(self.learn.value)))
         self.kind.changed.connect(lambda kind: self._choose_examples(kind))
         self.missed.clicked.connect(self._guarded(self._add_missed))
         self.undo.clicked.connect(self._guarded(lambda: self._ready().undo()))
@@ -197,12 +198,8 @@ class Dock(Container):
             with session.open(source) as image:
                 if tuple(image.shape[:2]) == pixels.shape[:2]:
                     return session.folders.allowed(source)
-        session.uploads.mkdir(parents=True, exist_ok=True)
         name = "".join(sign if sign.isalnum() else "_" for sign in self.image.value)
-        path = session.uploads / f"{name}.tif"
-        if not path.exists() or not np.array_equal(tifffile.imread(path), pixels):
-            tifffile.imwrite(path, pixels, photometric="rgb" if layer.rgb else "minisblack")
-        return session.folders.allowed(str(path))
+        return session.folders.allowed(str(kept_at(session.uploads / f"{name}.tif", pixels, rgb=layer.rgb)))
 
     def _segment(self) -> None:
         if self.session is None:
@@ -345,5 +342,6 @@ class Dock(Container):
             self._cells.data, self._cells.features = labels, table
         if len(kinds) > 1 or result.found.kind_scores is not None:
             self._cells.colormap = label_colours(result, filters, kinds)
-        told = summary(result, filters, kinds)
-        self.message.value = told + ("" if session.is_current(result) else "; the examples have changed")
+        self.learn.value = session.state.learning
+        learnt, old = told(session.state.corrections), "" if session.is_current(result) else "the examples have changed"
+        self.message.value = "; ".join(filter(None, [summary(result, filters, kinds), learnt, old]))

@@ -4,10 +4,12 @@ In napari a pixel's centre lies at whole numbers and points are (y, x); everywhe
 covers [x, x + 1] x [y, y + 1].
 """
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from fsis_jax.errors import FsisError
 from fsis_jax.interactive.kinds import colour, counts, title
@@ -35,6 +37,14 @@ def plane(data: Any, rgb: bool) -> np.ndarray:
     return np.asarray(finest)
 
 
+def kept_at(path: pathlib.Path, pixels: np.ndarray, *, rgb: bool) -> pathlib.Path:
+    """The image of a layer without a file, written there unless it is there; the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or not np.array_equal(tifffile.imread(path), pixels):
+        tifffile.imwrite(path, pixels, photometric="rgb" if rgb else "minisblack")
+    return path
+
+
 def boxes(shapes: Sequence[np.ndarray]) -> list[Box]:
     """The boxes around the shapes (n, 2) of a Shapes layer."""
     found: list[Box] = []
@@ -54,7 +64,7 @@ def rectangle(box: Box) -> np.ndarray:
 def cells(result: Result, filters: Filters) -> dict[int, tuple[CroppedMask, float, str]]:
     """The cells that count, by labels that stay while filters and corrections change: mask, score and kind."""
     rows = np.flatnonzero(result.kept(filters)).tolist()
-    scores = result.found.scores.tolist()
+    scores = result.scores.tolist()
     found = {row + 1: (result.found.masks[row], scores[row], result.kind_of(row)) for row in rows}
     first = len(result.found) + 1
     return found | {first + number: (cell.mask, 1.0, cell.kind) for number, cell in enumerate(result.added)}

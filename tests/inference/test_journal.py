@@ -70,7 +70,7 @@ def test_a_damaged_record_ends_the_journal(written):
     assert list(Journal(written, "key").finished) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"fsis", b"fsis tiles 1\n", bytes(range(255, -1, -1))])
+@pytest.mark.parametrize("content", [b"", b"fsis", b"fsis tiles 2\n", bytes(range(255, -1, -1))])
 def test_another_file_is_begun_again(written, content):
     written.write_bytes(content)
     journal = Journal(written, "key")

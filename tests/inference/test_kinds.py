@@ -145,7 +145,7 @@ def test_nothing_is_left_of_an_image_of_the_unwanted_alone():
         unwanted=("b",),
     )
     assert len(Tidying()(found)) == 0
-    assert len(Tidying()(Instances.none((9, 9), names=("a", "b"), kinds=True))) == 0
+    assert len(Tidying()(Instances.none((9, 9), names=("a", "b"), measured=True))) == 0
 
 
 def test_a_cell_is_of_one_kind_alone():

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.references import References, check_shapes
 from fsis_jax.inference.references_file import load_references
+from fsis_jax.inference.traits import TRAITS
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 
 @pytest.fixture
@@ -166,3 +169,30 @@ def test_a_file_that_was_cut_off(references, tmp_path):
         path.write_bytes(content[:kept])
         with pytest.raises(FsisError, match="no file of encoded references"):
             load_references(path)
+
+
+def test_corrections_of_one_kind_without_a_name_give_it_none(references, tmp_path):
+    rng = np.random.default_rng(0)
+    traits = rng.normal(0, 0.02, (6, len(TRAITS))).astype(np.float32)
+    traits[3:, TRAITS.index("log size")] -= 1  # dust
+    mask = CroppedMask(0, 0, np.ones((2, 2), bool))
+    found = Instances(
+        np.array([[0, 0, 2, 2]] * 6, np.float32),
+        np.full(6, 0.5, np.float32),
+        (mask,) * 6,
+        (9, 9),
+        evidence=np.array([[0, 1]] * 6, np.float32),
+        traits=traits,
+    )
+    known = dataclasses.replace(references, traits=traits[:2], trait_kinds=np.zeros(2, np.int32))
+    np.testing.assert_allclose(known.rescored(found).scores, 0.5)
+    known.refined(traits, wrong=[3, 4], right={2: "cell"}).save(tmp_path / "better.refs")
+    better = load_references(tmp_path / "better.refs")
+    assert better.kinds == ()
+    assert better.trait_kinds.tolist() == [0, 0, 1, 1, 0]
+    again = better.rescored(found)
+    assert again.kind_scores is None
+    np.testing.assert_array_equal(again.traits, traits)  # in the same order: the dust, last, scores less
+    assert again.scores[:3].min() > 0.5 > again.scores[3:].max()
+    plain = dataclasses.replace(found, evidence=None, traits=None)
+    assert better.rescored(plain) is plain

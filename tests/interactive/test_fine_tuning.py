@@ -9,7 +9,8 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.interactive import fine_tuning
 from fsis_jax.interactive.fine_tuning import agreement, fine_tune
 from fsis_jax.interactive.saved import saved_checkpoint
-from fsis_jax.interactive.state import Added, Filters, Reference, Result, State, ellipse
+from fsis_jax.interactive.shapes import ellipse
+from fsis_jax.interactive.state import Added, Filters, Reference, Result, State
 
 BOX = (10.0, 5.0, 31.0, 26.0)
 

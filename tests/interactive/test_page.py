@@ -159,6 +159,29 @@ def test_kinds_have_colours_boxes_counts_and_corrections(segmented):
     assert session.state.kinds == ("cell",)
 
 
+def test_a_correction_is_seen_on_all_outlines(segmented):
+    page, picture, session = segmented, segmented._picture, segmented._session
+    outlines, before = picture._outlines.data["xs"], list(picture._outlines.data["score"])
+    click(page, "wrong", 0)
+    learnt = list(picture._outlines.data["score"])
+    assert learnt[0] == before[0]
+    assert all(one != other for one, other in zip(learnt[1:], before[1:], strict=True))
+    assert learnt == session.result(page._path).scores.tolist()
+    assert picture._outlines.data["xs"] is outlines
+    assert "1 correction counts for all cells" in page._controls.count.text
+    page._controls.learn.active = False
+    page._refresh()
+    assert picture._outlines.data["score"] == before
+    assert "for all cells" not in page._controls.count.text
+    session.undo()
+    page._refresh()
+    assert page._controls.learn.active
+    assert picture._outlines.data["score"] == learnt
+    session.undo()
+    page._refresh()
+    assert picture._outlines.data["score"] == before
+
+
 def test_sliders_count_and_draw_sizes_and_send_no_outline_again(segmented):
     page, picture = segmented, segmented._picture
     result, before = page._session.result(page._path), picture._outlines.data

@@ -251,3 +251,39 @@ def test_a_damaged_session_is_refused_and_changes_nothing(segmented, new_session
 def test_why_nothing_counts_is_told(segmented, a):
     segmented.set_filters(Filters(2.0))
     assert any(cause.startswith("scores: ") for cause in segmented.causes(a))
+
+
+def test_after_corrections_the_command_takes_them_byte_for_byte(session, folder, a):
+    """Of an image that was segmented since, of whose own cells nothing was said."""
+    session.set_filters(Filters(0.0))
+    session.add_reference(a, BOX)
+    finish(session.segment(a))
+    before = session.result(a).scores
+    for row in range(4):
+        session.mark(a, row, "wrong")
+    assert not np.array_equal(session.result(a).scores[4:], before[4:])
+    b = str(folder / "b.png")
+    finish(session.segment(b))
+    assert session.result(b) is session.state.results[b]  # it has them already
+    kinds = list(FILES)
+    files = export(session, b, kinds)
+    export_references(session)
+    line = shlex.split(command(session, b, kinds))
+    assert line[3:5] == ["--references", "out/session.refs"]
+    line[line.index("--output") + 1] = "other"
+    segment(line[2:])
+    for kind in kinds:
+        written = (folder / "other" / FILES[kind].format("b")).read_bytes()
+        assert pathlib.Path(files[kind]).read_bytes() == written, kind
+    learnt = session.result(b)
+    session.learn(False)
+    plain = session.result(b)
+    assert not np.allclose(plain.scores, learnt.scores, atol=1e-3)
+    assert "--reference a.png:" in command(session, b, kinds)
+    scores = dict(zip(map(tuple, plain.found.boxes.tolist()), plain.scores.tolist(), strict=True))
+    finish(session.segment(b))
+    found = session.result(b).found
+    again = dict(zip(map(tuple, found.boxes.tolist()), found.scores.tolist(), strict=True))
+    both = scores.keys() & again.keys()  # another one may be left of two that are the same cell
+    assert len(both) > len(scores) / 2
+    np.testing.assert_allclose([scores[box] for box in both], [again[box] for box in both], atol=1e-5)

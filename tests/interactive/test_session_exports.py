@@ -11,7 +11,8 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference import training_data
 from fsis_jax.inference.instances import Instances
 from fsis_jax.interactive.exporting import export_images, export_training_data
-from fsis_jax.interactive.state import Added, Filters, Result, State, ellipse
+from fsis_jax.interactive.shapes import ellipse
+from fsis_jax.interactive.state import Added, Filters, Result, State
 from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 

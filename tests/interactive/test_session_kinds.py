@@ -11,7 +11,8 @@ from fsis_jax.cli.segmenting import segment
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.interactive.exporting import command, export, export_training_data
-from fsis_jax.interactive.state import NOT_THIS, Added, Filters, Reference, Result, State, ellipse
+from fsis_jax.interactive.shapes import ellipse
+from fsis_jax.interactive.state import NOT_THIS, Added, Filters, Reference, Result, State
 from fsis_jax.io.names import FILES
 from fsis_jax.preprocess.cropped_mask import CroppedMask
 

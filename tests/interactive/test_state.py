@@ -5,7 +5,8 @@ import pytest
 
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.tidying import WHOLE_CELLS, Tidying
-from fsis_jax.interactive.state import Added, Filters, Reference, Result, ellipse
+from fsis_jax.interactive.shapes import ellipse
+from fsis_jax.interactive.state import Added, Filters, Reference, Result
 from fsis_jax.preprocess.cropped_mask import CroppedMask
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from fsis_jax.interactive.state import ellipse
+from fsis_jax.interactive.shapes import ellipse
 from fsis_jax.interactive.view import View, outline
 from fsis_jax.io.source import open_image
 from fsis_jax.preprocess.cropped_mask import CroppedMask

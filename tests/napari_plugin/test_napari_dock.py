@@ -15,7 +15,9 @@ from tiny_detector import tiny_detector
 
 from fsis_jax.checkpoints.weights import Trained, save_weights
 from fsis_jax.inference.instances import Instances
-from fsis_jax.interactive.state import NOT_THIS, ellipse
+from fsis_jax.inference.traits import TRAITS
+from fsis_jax.interactive.shapes import ellipse
+from fsis_jax.interactive.state import NOT_THIS
 from fsis_jax.napari.dock import MISSED, Dock
 from fsis_jax.napari.layers import rectangle
 from fsis_jax.pretrained import VARIABLE
@@ -32,11 +34,13 @@ def discs(segmenter, job, tile, advance):
     advance(0, 1)
     crops = tuple(map(ellipse, BOXES))
     boxes = np.array([crop.extent for crop in crops], np.float32)
-    found = Instances(boxes, np.array([0.9, 0.8, 0.3], np.float32), crops, job.image.shape[:2])
-    names = job.references.kinds
+    names, classes = job.references.kinds, np.array([0, 1, 0], np.int32)
+    evidence = np.where(np.eye(max(len(names), 1) + 1)[classes if names else 0 * classes] > 0, 3, -3).astype(np.float32)
+    evidence[:, -1] = 1
+    measured = {"evidence": evidence, "traits": np.zeros((3, len(TRAITS)), np.float32)}
+    found = Instances(boxes, np.array([0.9, 0.8, 0.3], np.float32), crops, job.image.shape[:2], **measured)
     if not names:
         return found
-    classes = np.array([0, 1, 0], np.int32)
     kinds = np.eye(len(names) + 1, dtype=np.float32)[classes] * found.scores[:, None]
     kinds[:, -1] = 1 - found.scores
     unwanted = job.references.unwanted

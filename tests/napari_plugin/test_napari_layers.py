@@ -9,7 +9,8 @@ import yaml
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
-from fsis_jax.interactive.state import Added, Filters, Result, ellipse
+from fsis_jax.interactive.shapes import ellipse
+from fsis_jax.interactive.state import Added, Filters, Result
 from fsis_jax.io.outputs import write_outputs
 from fsis_jax.napari import layers
 from fsis_jax.napari.reader import reader
