@@ -303,6 +303,8 @@ def test_a_config_of_other_classes_or_keypoints_than_the_model(fsis, tiny_run, t
     ) in error
     model = types.SimpleNamespace(config=tiny_closed_set.keypoint_config())
     monkeypatch.setattr(Segmenter, "from_pretrained", lambda _: model)
-    options = ("--config", tiny_closed_set.__file__, "--workdir", tmp_path, "--checkpoint", "posed.npz", data)
+    posed = tmp_path / "posed.npz"
+    posed.touch()
+    options = ("--config", tiny_closed_set.__file__, "--workdir", tmp_path, "--checkpoint", posed, data)
     error = fsis("evaluate", *options).error
-    assert "config.model.keypoint_head.kind is 'none', but posed.npz was trained with 'convs': give the config" in error
+    assert f"config.model.keypoint_head.kind is 'none', but {posed} was trained with 'convs': give the config" in error
