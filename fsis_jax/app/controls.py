@@ -36,7 +36,7 @@ HINTS = (
     "Click on outlines, or on cells that you added, to delete them.",
     "Drag a box around a cell that was missed.",
 )
-_SIDE = 330
+_SIDE = 360
 _CHOOSE = (
     "<label class='choose'>Open a file&hellip;<input type='file' multiple aria-label='Open a file' "
     f"onchange='fsisSend(this.files, {MOST_BYTES}); this.value=\"\"'></label>"
