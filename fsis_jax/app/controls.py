@@ -30,7 +30,8 @@ _NAMES = ("Move", "Show an example", "Mark wrong", "Mark right", "Other kind", "
 HINTS = (
     "Drag to move, turn the wheel to zoom, double-click to see all of the image.",
     "Drag a box around a typical cell, tight on all sides; one to five are usual. A click on a box takes it away.",
-    "Click on outlines that are no such cell; they turn red and no longer count. Click again to take it back.",
+    "Click on what is no such cell, such as dust; it turns red, and what is like it loses score. A cell that is badly "
+    "outlined: Delete. Click again to take it back.",
     "Click on outlines that are right: they count whatever the sliders say. Click again to take it back.",
     "Click on outlines that are of the kind chosen on the left. Click again to take it back.",
     "Click on outlines, or on cells that you added, to delete them.",

@@ -1,7 +1,7 @@
 """An image of discs, and a session over it with a random model."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -50,13 +50,18 @@ def folder(tmp_path: pathlib.Path, picture: np.ndarray, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def new_session(segmenter: Segmenter, folder: pathlib.Path, weights: str) -> Callable[[], Session]:
-    """A session over the working folder, with results in `out`."""
+def new_session(segmenter: Segmenter, folder: pathlib.Path, weights: str) -> Iterator[Callable[[], Session]]:
+    """A session over the working folder, with results in `out`; no thread of it outlives the test."""
+    made: list[Session] = []
 
     def new() -> Session:
-        return Session(segmenter, Folders(["."], [folder / "out" / UPLOADS]), folder / "out", checkpoint=weights)
+        folders = Folders(["."], [folder / "out" / UPLOADS])
+        made.append(Session(segmenter, folders, folder / "out", checkpoint=weights))
+        return made[-1]
 
-    return new
+    yield new
+    for session in made:
+        session.stop()
 
 
 @pytest.fixture
