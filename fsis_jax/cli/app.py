@@ -78,11 +78,11 @@ def _port(text: str) -> int:
 def app(arguments: Sequence[str]) -> None:
     """`app [IMAGE...] [--output OUT]`."""
     options = app_parser().parse_args(arguments)
-    if importlib.util.find_spec("bokeh") is None:
-        raise FsisError('the page needs Bokeh, which is not installed: pip install "fsis_jax[app]"')
     for path in options.images:
         check_exists(path, "no such file or folder: check the path")
     check_checkpoint(options.checkpoint)
+    if importlib.util.find_spec("bokeh") is None:
+        raise FsisError('the page needs Bokeh, which is not installed: pip install "fsis_jax[app]"')
     from fsis_jax.cli.app_run import run_app
 
     run_app(options)
