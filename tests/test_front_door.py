@@ -34,6 +34,12 @@ def test_to_segment_with_weights_imports_no_training():
     assert [name for name in loaded if name.startswith(HEAVY)] == []
 
 
+def test_to_segment_files_imports_dask_only_with_a_client():
+    loaded = _run("import sys; from fsis_jax import OutputSettings, segment_files; print(*sys.modules)")
+    assert "fsis_jax.inference.segment_files" in loaded
+    assert [name for name in loaded if name.startswith((*HEAVY, "distributed", "dask"))] == []
+
+
 def test_fsis_segment_imports_neither_training_nor_flax_nor_scipy():
     loaded = _run("import sys; import fsis_jax.cli.segmenting_run; print(*sys.modules)")
     assert "fsis_jax.inference.segmenter" in loaded

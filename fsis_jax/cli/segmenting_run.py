@@ -18,8 +18,8 @@ from fsis_jax.cli.references_given import NO_REFERENCE, load_model, read_example
 from fsis_jax.cli.streams import say
 from fsis_jax.errors import FsisError, printable
 from fsis_jax.inference.example_cells import encode_examples
+from fsis_jax.inference.files_run import segment_from
 from fsis_jax.inference.output_settings import Outcome, OutputSettings
-from fsis_jax.inference.segment_files import segment_files
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.tile_source import TileSource
 from fsis_jax.io.pdf import write_pdf
@@ -29,15 +29,16 @@ _logger = logging.getLogger(__name__)
 
 def run_segment(options: argparse.Namespace) -> None:
     """`fsis segment`, of its arguments."""
-    segment_prepared(prepare(options), options)
+    run = prepare(options)
+    segment_prepared(run, options, TileSource(run.segmenter))
 
 
-def segment_prepared(run: PreparedRun, options: argparse.Namespace, source: TileSource | None = None) -> None:
+def segment_prepared(run: PreparedRun, options: argparse.Namespace, source: TileSource) -> None:
     """Segment the images of a run, and tell what became of them.
 
     Args:
         options: of which `force`, `json`, `pdf` and `link` are looked at.
-        source: as for `segment_files`.
+        source: as for `segment_from`.
     """
     segmenter, groups, output = run.segmenter, run.groups, run.output
     done: list[tuple[OutputSettings, Outcome]] = []
@@ -57,9 +58,7 @@ def segment_prepared(run: PreparedRun, options: argparse.Namespace, source: Tile
 
         shown = None if bar.disable else advance
         for chosen, own in groups:
-            started = segment_files(
-                segmenter, own, run.references, output, chosen, force=options.force, progress=shown, source=source
-            )
+            started = segment_from(source, own, run.references, output, chosen, force=options.force, progress=shown)
             for outcome in started:
                 done.append((chosen, outcome))
                 _tell(outcome, segmenter, json_lines=options.json, planes=len(groups) > 1)

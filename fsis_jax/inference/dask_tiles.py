@@ -66,7 +66,7 @@ class _Flight(Generic[J]):
 
 
 class DaskTiles(TileSource):
-    """The workers of a cluster, for `segment_files`; a context manager, after which they forget the model.
+    """The workers of a cluster, for `segment_from`; a context manager, in which they know the model.
 
     Args:
         references: of all images.
@@ -88,7 +88,7 @@ class DaskTiles(TileSource):
             check_alike(other, {**first, "version of fsis_jax": fsis_jax.__version__}, address)
         self._key = f"fsis-{secrets.token_hex(8)}"
         arrays = {name: np.asarray(value) for name, value in jax.device_get(dict(segmenter.arrays)).items()}
-        model = Model(
+        self._model = Model(
             self._key,
             arrays,
             segmenter.config,
@@ -97,9 +97,9 @@ class DaskTiles(TileSource):
             references or NO_REFERENCES,
             first,
         )
-        client.register_plugin(ModelPlugin(model))
 
     def __enter__(self) -> Self:
+        self._client.register_plugin(ModelPlugin(self._model))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,6 +6,7 @@ Several processes may add to it at once: each line is one write at the file's en
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import pathlib
@@ -15,6 +16,7 @@ from typing import Any
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import refuse_links, write_failure
 
+_logger = logging.getLogger(__name__)
 _READ_AT_MOST = 16 << 20
 """Bytes of an image that `identity` reads: 20 milliseconds' worth."""
 
@@ -32,6 +34,7 @@ class FinishedImages:
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder, self._path = folder, folder / "images.jsonl"
         self._end = 0
+        self._changed: set[str] = set()
         self.lines: dict[str, dict[str, Any]] = {}
         """The last line of each name; what is none of ours, such as a half one, is passed over."""
         self.refresh()
@@ -60,6 +63,18 @@ class FinishedImages:
                     self.lines[line["name"]] = line
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue
+
+    def is_whole(self, line: dict[str, Any], kinds: Iterable[str]) -> bool:
+        """Whether the files of these kinds are there, as they were written; one that is not is told, once."""
+        files = {kind: line["files"].get(kind, "") for kind in kinds}
+        if not all(map(os.path.exists, files.values())):
+            return False
+        told = line.get("written", {})
+        changed = [files[kind] for kind, found in fingerprints(files).items() if told.get(kind) != found]
+        for file in set(changed) - self._changed:
+            _logger.warning(f"{file}: not as it was written: made again")
+        self._changed.update(changed)
+        return not changed
 
     def check_place(self, path: str, name: str, plane: list[str]) -> None:
         """Raise FsisError where the results of a name are of another file that is still there, or of another plane."""

@@ -4,7 +4,7 @@
 the tiles of an image is in `OUT/.parts/tiles/NAME/NUMBER-TOKEN`, a journal that one process alone writes; `NUMBER.json`
 says that a part is done, by which key it knew each image, and which it could not read. So no part needs a lock, a part
 that was killed goes on from what it left, and one that is run twice does no harm. `Merged` puts together what all have
-found, and `segment_files` does all else as in a run of one process.
+found, and `segment_from` does all else as in a run of one process.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Where what the tiles of images show comes from, for `segment_files`: here from the network, in this process."""
+"""Where what the tiles of images show comes from, for `segment_from`: here from the network, in this process."""
 
 from collections.abc import Callable, Iterable, Iterator
 

@@ -11,8 +11,8 @@ import pytest
 import tifffile
 
 from fsis_jax.errors import FsisError, OutputError
+from fsis_jax.inference import files_run as files
 from fsis_jax.inference import finished_images, opening
-from fsis_jax.inference import segment_files as files
 from fsis_jax.inference.lock import acquire
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segment_files import segment_files

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from fsis_jax.cli.dask_cluster import connected
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import dask_tiles, dask_worker
 from fsis_jax.inference.dask_tiles import DaskTiles
+from fsis_jax.inference.files_run import segment_from
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segment_files import segment_files
 
@@ -66,13 +68,12 @@ def test_workers_give_the_bytes_of_one_machine(segmenter, references, paths, alo
         under_way.append(len(flying))
 
     monkeypatch.setattr(DaskTiles, "_send", watched)
-    told = []
-    with DaskTiles(segmenter, references, client) as source:
-        outcomes = list(
-            segment_files(
-                segmenter, paths, references, tmp_path, SETTINGS, source=source, progress=lambda *now: told.append(now)
-            )
+    told, given = [], [*map(pathlib.Path, paths)]
+    outcomes = list(
+        segment_files(
+            segmenter, given, references, tmp_path, SETTINGS, client=client, progress=lambda *now: told.append(now)
         )
+    )
     assert [outcome.image for outcome in outcomes] == paths
     assert [outcome.cells for outcome in outcomes] == alone[1]
     assert written(tmp_path) == alone[0]
@@ -88,8 +89,7 @@ def test_an_image_that_fails_is_told_in_its_place(segmenter, references, paths, 
     worse = tmp_path / "worse.png"
     worse.write_bytes((tmp_path / "bad.tif").read_bytes())
     given = [paths[0], str(bad), paths[1], str(tmp_path / "gone.png"), paths[2]]
-    with DaskTiles(segmenter, references, client) as source:
-        outcomes = list(segment_files(segmenter, given, references, tmp_path / "out", SETTINGS, source=source))
+    outcomes = list(segment_files(segmenter, given, references, tmp_path / "out", SETTINGS, client=client))
     assert [bool(outcome.error) for outcome in outcomes] == [False, True, False, True, False]
     for name in ("a-labels.tif", "large-labels.tif", "b-table.csv"):
         assert (tmp_path / "out" / name).read_bytes() == alone[0][name]
@@ -105,8 +105,7 @@ def test_an_image_that_workers_cannot_read_fails_alone(
 
     real = dask_worker.open_target
     monkeypatch.setattr(dask_worker, "open_target", missing)
-    with DaskTiles(segmenter, references, client) as source:
-        outcomes = list(segment_files(segmenter, paths, references, tmp_path, SETTINGS, source=source))
+    outcomes = list(segment_files(segmenter, paths, references, tmp_path, SETTINGS, client=client))
     assert [outcome.error for outcome in outcomes] == ["", f"{paths[1]}: no such file: check the path", "", ""]
     assert {name: alone[0][name] for name in ("a-labels.tif", "c-labels.tif")}.items() <= written(tmp_path).items()
 
@@ -128,7 +127,7 @@ def test_workers_that_differ_are_refused(segmenter, references, client, paths, t
             arrays = served._model.arrays
             name = next(iter(arrays))
             arrays[name] = arrays[name] + 1  # as damaged on its way
-        (outcome,) = segment_files(segmenter, paths[:1], references, tmp_path, SETTINGS, source=source)
+        (outcome,) = segment_from(source, paths[:1], references, tmp_path, SETTINGS)
     assert "has other weights than were sent: start it again" in outcome.error
 
 

@@ -10,6 +10,7 @@ from pictures import draw_discs, written
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import programs
+from fsis_jax.inference.files_run import segment_from
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.part_plan import Part, Target, make_plan
 from fsis_jax.inference.parts import Merged, PartsFolder, segment_part
@@ -61,7 +62,7 @@ def merge(segmenter, references, out):
     def call(paths, settings=SETTINGS):
         folder = PartsFolder(out)
         source = Merged(segmenter, [(settings, paths)], references, folder, folder.plan())
-        return list(segment_files(segmenter, paths, references, out, settings, source=source))
+        return list(segment_from(source, paths, references, out, settings))
 
     return call
 
