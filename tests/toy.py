@@ -9,6 +9,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 import fsis_jax.training.loop
+import fsis_jax.training.run
 import fsis_jax.training.step
 from fsis_jax.batch import Batch
 
@@ -39,7 +40,7 @@ def toy_losses(model: ToyDetector, *arguments: Any, axis_name: str) -> Any:
 def train_the_toy(patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The loop trains the toy; the list holds what each validation in turn returns, the last one for ever."""
     results: list[dict[str, Any]] = [{"mask_ap50": 0.5, "f1": 0.5, "min_score": 0.25}]
-    patch.setattr(fsis_jax.training.loop, "Detector", ToyDetector)
+    patch.setattr(fsis_jax.training.run, "Detector", ToyDetector)
     patch.setattr(fsis_jax.training.step, "training_losses", toy_losses)
     patch.setattr(
         fsis_jax.training.loop, "validate", lambda *_, **__: results.pop(0) if len(results) > 1 else results[0]

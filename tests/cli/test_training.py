@@ -209,9 +209,10 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(tiny_run, small_disk
     """In a process of its own: the storage library's threads report what they meet on stderr themselves."""
     program = tmp_path / "train.py"
     program.write_text(
-        "import shutil, sys, toy, fsis_jax.training.loop as loop, fsis_jax.training.step as step\n"
+        "import shutil, sys, toy\n"
+        "from fsis_jax.training import loop, run, step\n"
         "from fsis_jax import cli\n"
-        "loop.Detector = toy.ToyDetector\n"
+        "run.Detector = toy.ToyDetector\n"
         "step.training_losses = toy.toy_losses\n"
         "loop.validate = lambda *_, **__: {'mask_ap50': 0.5, 'f1': 0.5, 'min_score': 0.25}\n"
         "usage = shutil.disk_usage('.')\n"

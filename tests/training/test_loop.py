@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event
 from toy import ToyDetector, toy  # noqa: F401 (a fixture)
 
 import fsis_jax.training.loop
+import fsis_jax.training.step
 from fsis_jax.checkpoints.config_file import config_of
 from fsis_jax.checkpoints.runs import open_run
 from fsis_jax.errors import FsisError
@@ -295,7 +296,7 @@ def test_another_architecture_is_named(config, tmp_path):
 
 
 def test_a_batch_must_divide_among_the_devices(config, tmp_path):
-    _, _, step = fsis_jax.training.loop.new_state(config, ToyDetector(config.model, rngs=nnx.Rngs(0)))
+    _, _, step = fsis_jax.training.step.new_state(config, ToyDetector(config.model, rngs=nnx.Rngs(0)))
     with pytest.raises(FsisError, match=r"batch_size is 3; it must be a multiple of the 2 devices"):
         DataParallel(step, "shard_map", batch_size=3, devices=jax.devices() * 2)
 
