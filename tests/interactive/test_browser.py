@@ -126,9 +126,9 @@ def test_a_reload_keeps_the_session(open_tab):
 def test_a_broken_file_tells_its_one_line(open_tab, place):
     tab = open_tab()
     tab.page.get_by_role("combobox").select_option(label="images/broken.png")
-    tab.wait_for("message", r"images/broken\.png: ")
+    tab.wait_for("message", r"images/broken\.png: truncated")
     tab.page.locator("input[type=file]").set_input_files(place / "elsewhere/broken.png")
-    tab.wait_for("message", r"uploads/broken\.png: ")
+    tab.wait_for("message", r"uploads/broken\.png: truncated")
     assert not (place / "out/uploads/broken.png").exists()
     tab.page.get_by_placeholder("or type a path").fill("/etc/passwd")
     tab.page.keyboard.press("Enter")
