@@ -35,8 +35,9 @@ from fsis_jax.inference.summary import Summary, summarised
 from fsis_jax.inference.tile_source import TileSource
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.kinds import counts
-from fsis_jax.io.names import RESULTS
+from fsis_jax.io.names import RESULTS, ZARR
 from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
+from fsis_jax.io.zarr_plates import write_plates
 
 _logger = logging.getLogger(__name__)
 _TILES = ".tiles"
@@ -124,6 +125,7 @@ class _Run:
                 left = self.busy
             self.folder.check()
             self.summary.update()
+            self._write_plates()
         except KeyboardInterrupt:
             for job in self.open:
                 try:
@@ -135,6 +137,14 @@ class _Run:
             for job in list(self.open):
                 self._close(job)
             self.folder.remove_if_new()
+
+    def _write_plates(self) -> None:
+        """Put the label images of fields of plates into plates, with those of earlier runs."""
+        for kind in set(ZARR).intersection(self.settings.save):
+            lines = [line for line in self.record.lines.values() if line["key"] and kind in line["files"]]
+            own = {line["path"]: line["files"][kind] for line in lines if line.get("plane") == self.settings.plane}
+            there = {path: folder for path, folder in own.items() if os.path.isdir(folder)}
+            write_plates(self.output, there, kind, self.settings.suffix)
 
     def _segment(self, waiting: Iterator[str]) -> Iterator[Outcome]:
         """Those images that no other run is at work on."""

@@ -180,7 +180,7 @@ def file_digest(path: str | os.PathLike[str], most: float = math.inf) -> str:
 
 
 def fingerprints(files: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Kind -> size and SHA-256 of each file; of a folder of all that is in it."""
+    """Kind -> size and SHA-256 of each file; of a folder of all that is in it, but for links."""
     return {kind: _fingerprint(file) for kind, file in files.items()}
 
 
@@ -188,5 +188,6 @@ def _fingerprint(path: str) -> list[Any]:
     if not os.path.isdir(path):
         return [os.path.getsize(path), file_digest(path)]
     inside = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
-    told = [[os.path.relpath(file, path), os.path.getsize(file), file_digest(file)] for file in inside]
+    files = [file for file in inside if not os.path.islink(file)]
+    told = [[os.path.relpath(file, path), os.path.getsize(file), file_digest(file)] for file in files]
     return [sum(size for _, size, _ in told), digest(told)]

@@ -49,7 +49,7 @@ def images_in(path: str) -> list[str]:
     """
     try:
         with damage_in(path, "damaged OME-Zarr"):
-            metadata = _metadata(path)
+            metadata = ome_metadata(path)
             if "plate" in metadata:
                 wells = [os.path.join(path, well["path"]) for well in metadata["plate"].get("wells", [])]
                 return [field for well in wells for field in images_in(well) or [well]]
@@ -61,8 +61,13 @@ def images_in(path: str) -> list[str]:
         return []
 
 
-def _metadata(path: str) -> Mapping[str, Any]:
-    """What OME says of a folder."""
+def ome_metadata(path: str) -> Mapping[str, Any]:
+    """What OME says of a folder.
+
+    Raises:
+        FsisError: it is none of a group of Zarr.
+        ValueError, OSError: damaged metadata, as `damage_in` tells.
+    """
     import zarr  # here, since most images are none of its, and it takes as long as all else that reads them
 
     group = zarr.open(path, mode="r")
@@ -77,11 +82,11 @@ def _metadata(path: str) -> Mapping[str, Any]:
 
 
 def _open(path: str, wanted: Wanted) -> ImageFile:
-    metadata = _metadata(path)
+    metadata = ome_metadata(path)
     _check_kind(path, metadata, wanted)
     if "multiscales" not in metadata:
         folders = _collected(path)
-        listed = [_listed(folder, image) for folder in folders for image in _metadata(folder)["multiscales"][:1]]
+        listed = [_listed(folder, image) for folder in folders for image in ome_metadata(folder)["multiscales"][:1]]
         opened = _open(folders[choose_series(path, listed, wanted)], dataclasses.replace(wanted, series=None))
         opened.path = path
         return opened
@@ -126,7 +131,7 @@ def _check_kind(path: str, metadata: Mapping[str, Any], wanted: Wanted) -> None:
 def _collected(path: str) -> list[str]:
     """The folders of the images of a collection as bioformats2raw makes them: "0", "1" ..., or what its OME says."""
     inside = os.path.join(path, "OME")
-    series = _metadata(inside).get("series") if is_zarr(inside) else None
+    series = ome_metadata(inside).get("series") if is_zarr(inside) else None
     names = series or sorted((name for name in os.listdir(path) if name.isdecimal()), key=int)
     folders = [os.path.join(path, name) for name in names]
     images = [folder for folder in folders if images_in(folder) == [folder]]

@@ -16,7 +16,8 @@ from fsis_jax.io.ome_zarr import is_zarr
 from fsis_jax.io.rois import write_rois
 from fsis_jax.io.table import write_table
 from fsis_jax.io.writers import Result, write_coco, write_labels, write_overlay
-from fsis_jax.io.zarr_labels import Version, write_zarr
+from fsis_jax.io.zarr_image import Version
+from fsis_jax.io.zarr_labels import write_zarr
 
 _LONGEST_PART = 64
 """Characters of a channel's name that are kept in a file's."""
@@ -130,10 +131,10 @@ def write_outputs(
             write_table(path, instances, image, pixel_size)
         elif kind in ZARR:
             shown = getattr(image, "path", "")
-            labels = pathlib.Path(os.path.abspath(place or folder), path.name, "labels", "KIND")
-            link = os.path.relpath(os.path.abspath(shown), labels) if shown and is_zarr(shown) else None
+            there = pathlib.Path(place or folder, path.name)
             version: Version = "0.5" if kind == "zarr" else "0.4"
-            write_zarr(path, instances, pixel_size=pixel_size, image=link, version=version)
+            beside = shown if shown and is_zarr(shown) else None
+            write_zarr(path, instances, pixel_size=pixel_size, image=beside, place=there, version=version)
         else:
             picture, scale = overview(image)
             write_overlay(path, picture, instances, references, scale=scale)

@@ -2,12 +2,15 @@
 
     NAME.zarr/labels/KIND/0, 1, 2 ...
 
+An image that is OME-Zarr itself, of the same version, is in that folder, too, by links (`zarr_image.py`).
+
 KIND is that of the cells, or their category; "cell" where they have no name. The numbers are those of all other
 results. Each level has every second pixel of the one before in each direction, as numbers have no mean. The image is
 painted a band of rows at a time. A band is whole rows of chunks, or shards, of a level, so that nothing is written
 twice, and little more than two bands is in memory. https://ngff.openmicroscopy.org
 """
 
+import math
 import os
 import pathlib
 import re
@@ -15,7 +18,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,12 +26,11 @@ from fsis_jax.io.atomic import write_failure
 from fsis_jax.io.kinds import PALETTE, counts, kind_colour, probabilities
 from fsis_jax.io.our_zarr import MARK, move_zarr
 from fsis_jax.io.writers import Result, label_bands
+from fsis_jax.io.zarr_image import Coordinates, Version, coordinates, labelled_image
 
 if TYPE_CHECKING:
     import zarr
 
-Version = Literal["0.4", "0.5"]
-"""Of NGFF."""
 _CHUNK = 256
 _SHARD = (512, 2048)
 """Rows and columns of a file of 0.5; one of 0.4 is a chunk."""
@@ -44,6 +46,7 @@ def write_zarr(
     *,
     pixel_size: float | None = None,
     image: str | None = None,
+    place: str | os.PathLike[str] | None = None,
     version: Version = "0.5",
 ) -> None:
     """Label images of the instances, one for each kind or category.
@@ -52,7 +55,8 @@ def write_zarr(
         path: of the folder; one that we wrote before is replaced.
         result: masks that do not overlap, but for those of different categories.
         pixel_size: micrometres per pixel.
-        image: path from a label image to the image, if that is OME-Zarr, too.
+        image: path of the image, if that is OME-Zarr, too.
+        place: where the folder will be moved to; None: it stays.
 
     Raises:
         OutputError: it cannot be written, or has the name of something that we did not write.
@@ -63,7 +67,7 @@ def write_zarr(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of zarr, about parts of the format that may change
-                _write(temporary, result, pixel_size, image, version)
+                _write(temporary, pathlib.Path(place or target), result, pixel_size, image, version)
             move_zarr(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -71,19 +75,34 @@ def write_zarr(
         raise write_failure(target, error) from error
 
 
-def _write(path: pathlib.Path, result: Result, pixel_size: float | None, image: str | None, version: Version) -> None:
+def _write(
+    path: pathlib.Path,
+    place: pathlib.Path,
+    result: Result,
+    pixel_size: float | None,
+    image: str | None,
+    version: Version,
+) -> None:
     import zarr  # which takes as long as all else that writes results
 
     root = zarr.create_group(path, zarr_format=3 if version == "0.5" else 2, attributes={MARK: "labels"})
+    beside, source = None if image is None else labelled_image(image, version), image
+    if beside is not None and beside.link_arrays(path, place):
+        _tell(root, dict(beside.told), version)
+        grid, levels, source = beside.coordinates, beside.levels, "../../"
+    else:
+        grid, levels = coordinates(pixel_size), _levels(result.size)
+        if image is not None:
+            source = os.path.relpath(os.path.abspath(image), os.path.abspath(place / "labels" / "KIND"))
     folders = _folders(result)
     labels = root.create_group("labels")
     _tell(labels, {"labels": [*folders]}, version)
     for folder, (name, rows) in folders.items():
         group = labels.create_group(folder)
-        arrays = _arrays(group, result.size, version)
+        arrays = _arrays(group, result.size, levels, version)
         told = {
-            "multiscales": [_multiscale(name, len(arrays), pixel_size, version)],
-            "image-label": _image_label(result, rows, image, version),
+            "multiscales": [_multiscale(name, levels, grid, version)],
+            "image-label": _image_label(result, rows, source, version),
         }
         _tell(group, told, version)
         pyramid = _Pyramid(arrays, _SHARD[0] if version == "0.5" else _CHUNK)
@@ -109,7 +128,12 @@ def _folders(result: Result) -> dict[str, tuple[str, list[int]]]:
     return found
 
 
-def _arrays(group: "zarr.Group", size: tuple[int, int], version: Version) -> list["zarr.Array[Any]"]:
+def _levels(size: tuple[int, int]) -> int:
+    """How many there are, down to the coarsest, of an image that is not OME-Zarr."""
+    return 1 + max(math.ceil(math.log2(max(size) / _COARSEST)), 0)
+
+
+def _arrays(group: "zarr.Group", size: tuple[int, int], levels: int, version: Version) -> list["zarr.Array[Any]"]:
     import numcodecs
     from zarr.codecs import ZstdCodec
 
@@ -119,12 +143,8 @@ def _arrays(group: "zarr.Group", size: tuple[int, int], version: Version) -> lis
     else:
         compressor = numcodecs.Blosc(cname="zstd", clevel=3, shuffle=numcodecs.Blosc.SHUFFLE)
         options |= {"compressors": compressor, "chunk_key_encoding": {"name": "v2", "separator": "/"}}
-    height, width = size
-    arrays = [group.create_array("0", shape=(height, width), **options)]
-    while max(height, width) > _COARSEST:
-        height, width = -(-height // 2), -(-width // 2)
-        arrays.append(group.create_array(str(len(arrays)), shape=(height, width), **options))
-    return arrays
+    shapes = [tuple(-(-side // 2**level) for side in size) for level in range(levels)]
+    return [group.create_array(str(level), shape=shape, **options) for level, shape in enumerate(shapes)]
 
 
 class _Pyramid:
@@ -156,25 +176,23 @@ class _Pyramid:
             self.add(band[::2, ::2].copy(), level + 1)
 
 
-def _multiscale(name: str, levels: int, pixel_size: float | None, version: Version) -> dict[str, Any]:
-    unit = {} if pixel_size is None else {"unit": "micrometer"}
-    scales = [(pixel_size or 1.0) * 2.0**level for level in range(levels)]
+def _multiscale(name: str, levels: int, grid: Coordinates, version: Version) -> dict[str, Any]:
     return {
         "name": name,
-        "axes": [{"name": axis, "type": "space", **unit} for axis in "yx"],
+        "axes": [{**axis} for axis in grid.axes],
         "datasets": [
-            {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": [scale, scale]}]}
-            for level, scale in enumerate(scales)
+            {"path": str(level), "coordinateTransformations": grid.of_level(level)} for level in range(levels)
         ],
+        **({"coordinateTransformations": [*grid.common]} if grid.common else {}),
         **({"version": version} if version == "0.4" else {}),
     }
 
 
-def _image_label(result: Result, rows: Sequence[int], image: str | None, version: Version) -> dict[str, Any]:
+def _image_label(result: Result, rows: Sequence[int], source: str | None, version: Version) -> dict[str, Any]:
     """Colours and properties of the labels, as far as they are not too many."""
     told: dict[str, Any] = {"version": version} if version == "0.4" else {}
-    if image is not None:
-        told["source"] = {"image": image}
+    if source is not None:
+        told["source"] = {"image": source}
     if 0 < len(rows) <= _MOST_TOLD:
         classes, scores, shares = result.classes, result.scores.tolist(), probabilities(result)
         told["colors"] = [

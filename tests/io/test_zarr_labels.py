@@ -116,7 +116,9 @@ def test_nothing_but_ours_is_replaced(tmp_path, kind):
     assert image_files([str(tmp_path)]) == [str(tmp_path / "b.zarr")]
 
 
-def test_an_image_of_zarr_is_named_from_the_place_of_its_labels(tmp_path):
+@pytest.mark.parametrize(("kind", "expected"), [("zarr", "../../"), ("zarr-0.4", "../../../../plate.zarr/A/1/0")])
+def test_an_image_of_zarr_is_named_from_the_place_of_its_labels(tmp_path, kind, expected):
+    """Labels of the same version lie inside of it (`test_zarr_plates.py`)."""
     group = zarr.create_group(tmp_path / "plate.zarr" / "A" / "1" / "0", zarr_format=3)
     group.create_array("0", shape=(60, 70), dtype="u2", chunks=(60, 70))
     axes = [{"name": name, "type": "space"} for name in "yx"]
@@ -125,7 +127,6 @@ def test_an_image_of_zarr_is_named_from_the_place_of_its_labels(tmp_path):
     group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
     with open_image(tmp_path / "plate.zarr" / "A" / "1" / "0") as image:
         found = _found((60, 70), 1)
-        write_outputs(tmp_path / "out" / "a.partial", "a", image, found, ("zarr",), place=tmp_path / "out")
-    told = _attributes(tmp_path / "out" / "a.partial" / "a.zarr" / "labels" / "cell", "zarr")
-    link = told["image-label"]["source"]["image"]
-    assert link == "../../../../plate.zarr/A/1/0"
+        write_outputs(tmp_path / "out" / "a.partial", "a", image, found, (kind,), place=tmp_path / "out")
+    told = _attributes(tmp_path / "out" / "a.partial" / FOLDERS[kind] / "labels" / "cell", kind)
+    assert told["image-label"]["source"]["image"] == expected

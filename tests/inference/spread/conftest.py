@@ -13,3 +13,15 @@ def segmenter(segmenter):
 @pytest.fixture(scope="module")
 def references(segmenter):
     return segmenter.encode_references([np.tile(np.arange(20, dtype=np.uint8), (20, 1))])
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Of two workers in this process, which share what is compiled."""
+    distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+    options = {"dashboard_address": None, "silence_logs": 50, "threads_per_worker": 1}
+    with (
+        distributed.LocalCluster(n_workers=2, processes=False, **options) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client

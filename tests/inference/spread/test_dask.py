@@ -12,7 +12,6 @@ import pytest
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
-import distributed
 from pictures import draw_discs, written
 
 from fsis_jax.cli.dask_cluster import connected
@@ -46,17 +45,6 @@ def alone(segmenter, references, paths, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     outcomes = list(segment_files(segmenter, paths, references, folder, SETTINGS))
     return written(folder), [outcome.cells for outcome in outcomes]
-
-
-@pytest.fixture(scope="module")
-def client():
-    """Of two workers in this process, which share what is compiled."""
-    options = {"dashboard_address": None, "silence_logs": 50, "threads_per_worker": 1}
-    with (
-        distributed.LocalCluster(n_workers=2, processes=False, **options) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
 
 
 def test_workers_give_the_bytes_of_one_machine(segmenter, references, paths, alone, client, tmp_path, monkeypatch):
