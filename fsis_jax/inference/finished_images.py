@@ -144,14 +144,23 @@ def digest(values: list[Any]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def identity(path: str) -> list[list[Any]]:
+def content_digest(path: str, most: int = 1 << 20) -> str:
+    """A key of what is in a file, or in all files of a folder, read as `identity` does: a copy has the same."""
+    inside = identity(path, most)[os.path.isdir(path) :]
+    return digest([[size, content] for size, _, content in inside])
+
+
+def identity(path: str, most: int = _READ_AT_MOST) -> list[list[Any]]:
     """What tells a file, or all files in a folder (OME-Zarr), from others in their place; of nothing if it is gone.
 
     Size, time of change and a digest, of all of a file or, where that would take long, of its first and last bytes.
+
+    Args:
+        most: bytes to read.
     """
     inside = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
     found: list[list[Any]] = []
-    left = _READ_AT_MOST
+    left = most
     for place in filter(os.path.exists, [path, *sorted(inside)]):
         stat, content = os.stat(place), ""
         if os.path.isfile(place) and left > 0:

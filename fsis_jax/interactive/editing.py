@@ -105,12 +105,19 @@ class Editing:
         """Another name for a kind, in all that was found and said, too.
 
         Raises:
-            FsisError: as `add_kind`, or there is no kind `old`.
+            FsisError: as `add_kind`, there is no kind `old`, or something was found of one that was called `new`.
         """
         new = new.strip()
         others = [kind for kind in self.state.kinds if kind != self._known(old)]
         check_kind_names([*others, NOT_THIS, new])
-        self._change(lambda state: state if new == old else state.with_renamed(old, new))
+
+        def renamed(state: State) -> State:
+            if any(new in result.names for result in state.results.values()):
+                raise FsisError(f"kind {new!r}: cells were found of another one with that name: give another name")
+            return state.with_renamed(old, new)
+
+        if new != old:
+            self._change(renamed)
 
     def remove_kind(self, name: str) -> None:
         """With its examples; one stays.
@@ -138,17 +145,9 @@ class Editing:
     def mark(self, path: str, row: int, verdict: Verdict | None) -> None:
         """Say something of an instance, or None to take it back; what is right is of the kind that it is shown as."""
         shown = self.segmented(path)
-        learnt = shown.kind_of(row) if shown.wanted[row] else ""
-
-        def marked(result: Result) -> Result:
-            verdicts = {other: said for other, said in result.verdicts.items() if other != row}
-            kinds = {other: kind for other, kind in result.kinds.items() if other != row}
-            verdicts |= {} if verdict is None else {row: verdict}
-            if verdict == "right" and learnt and learnt != result.kind_of(row):
-                kinds[row] = learnt
-            return dataclasses.replace(result, verdicts=verdicts, kinds=kinds)
-
-        self._correct(path, marked)
+        self._correct(
+            path, lambda result: _as_shown(result, shown, row) if verdict == "right" else _said(result, row, verdict)
+        )
 
     def mark_kind(self, path: str, row: int, kind: str) -> None:
         """Say that an instance is right, and of this kind.
@@ -157,36 +156,40 @@ class Editing:
             FsisError: there is no such kind, or nothing was segmented yet.
         """
         name = self._known(kind)
-
-        def marked(result: Result) -> Result:
-            verdicts: dict[int, Verdict] = {**result.verdicts, row: "right"}
-            return dataclasses.replace(result, verdicts=verdicts, kinds={**result.kinds, row: name})
-
-        self._correct(path, marked)
+        self._correct(path, lambda result: _said(result, row, "right", name))
 
     def add_cell(self, path: str, box: Box, kind: str | None = None) -> bool:
-        """A cell that was missed: the instance of any score with nearly this box, else the ellipse in the box.
+        """As `add_cells`, of one; whether there was such an instance."""
+        return self.add_cells(path, [box], kind)[0]
+
+    def add_cells(self, path: str, boxes: Sequence[Box], kind: str | None = None) -> list[bool]:
+        """Cells that were missed: of each the instance of any score with nearly its box, else the ellipse in the box.
 
         Args:
-            kind: that it is of; None: the instance's, else the first one.
+            kind: that they are of; None: each instance's, else the first one.
 
         Returns:
-            Whether there was such an instance, with its own mask.
+            Whether there was such an instance, with its own mask, of each.
 
         Raises:
-            FsisError: there is hardly any of the box inside the image, nothing was segmented yet, or no such kind.
+            FsisError: there is hardly any of a box inside the image, nothing was segmented yet, or no such kind; then
+                none is added.
         """
-        rounded = self._rounded(path, box)
-        result = self.segmented(path)
-        row = result.likest(rounded)
-        if row is not None and kind:
-            self.mark_kind(path, row, kind)
-        elif row is not None:
-            self.mark(path, row, "right")
-        else:
-            added = Added(ellipse(rounded), self.state.kinds[0] if kind is None else self._known(kind))
-            self._correct(path, lambda result: dataclasses.replace(result, added=(*result.added, added)))
-        return row is not None
+        shown = self.segmented(path)
+        name = self._known(kind or self.state.kinds[0])
+        rounded = [whole_pixels(box, shown.found.size) for box in boxes]
+        rows = [shown.likest(box) for box in rounded]
+
+        def added(result: Result) -> Result:
+            for box, row in zip(rounded, rows, strict=True):
+                if row is None:
+                    result = dataclasses.replace(result, added=(*result.added, Added(ellipse(box), name)))
+                else:
+                    result = _said(result, row, "right", kind) if kind else _as_shown(result, shown, row)
+            return result
+
+        self._correct(path, added)
+        return [row is not None for row in rows]
 
     def change_cell(self, path: str, number: int, kind: str) -> None:
         """Of an added one, by its number, another kind.
@@ -265,3 +268,21 @@ class Editing:
     def _tell(self) -> None:
         for listener in list(self.listeners):
             listener()
+
+
+def _said(result: Result, row: int, verdict: Verdict | None, kind: str = "") -> Result:
+    """A result with this said of an instance, instead of what was; what is right may be of another kind."""
+    verdicts = {other: said for other, said in result.verdicts.items() if other != row}
+    kinds = {other: said for other, said in result.kinds.items() if other != row}
+    if verdict is not None:
+        verdicts[row] = verdict
+    if kind:
+        kinds[row] = kind
+    return dataclasses.replace(result, verdicts=verdicts, kinds=kinds)
+
+
+def _as_shown(result: Result, shown: Result, row: int) -> Result:
+    """A result in which an instance is right, and of the kind that it is shown as, unless that is an unwanted one."""
+    said = _said(result, row, "right")
+    kind = shown.kind_of(row)
+    return said if kind == said.kind_of(row) or not shown.wanted[row] else _said(said, row, "right", kind)

@@ -6,11 +6,12 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.training_data import CorrectedImage, write_training_data
 from fsis_jax.interactive.command import segment_command, short_path
 from fsis_jax.interactive.learning import refined
 from fsis_jax.interactive.session import Session
-from fsis_jax.interactive.state import Result
+from fsis_jax.interactive.state import NAMELESS, Result
 from fsis_jax.interactive.task import Task
 from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
 
@@ -38,7 +39,7 @@ def export(session: Session, path: str, kinds: Sequence[str]) -> dict[str, str]:
             session.output,
             name,
             image,
-            result.counted(session.filters),
+            _cells(session, result),
             kinds,
             file_name=file_name(path),
             references=list(session.encode(result.references).images),
@@ -129,10 +130,17 @@ def write_corrected(session: Session, task: Task, corrected: Mapping[str, Result
         for number, (path, result) in enumerate(corrected.items()):
             task.advance(number, len(corrected))
             with session.open(path) as image:
-                yield CorrectedImage(image, result.counted(session.filters).without_overlaps(), result.part)
+                yield CorrectedImage(image, _cells(session, result).without_overlaps(), result.part)
 
     folder = session.output / TRAINING_FOLDER
     return folder, *write_training_data(folder, images_of())
+
+
+def _cells(session: Session, result: Result) -> Instances:
+    """The cells that count, with what files call the kind without a name."""
+    counted = result.counted(session.filters)
+    category = session.settings.category or NAMELESS
+    return dataclasses.replace(counted, names=tuple(name or category for name in counted.names))
 
 
 def command(session: Session, path: str, kinds: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ def title(kind: str, kinds: Sequence[str], category: str | None) -> str:
     """What a kind is called for a person.
 
     Args:
-        kind: "" of what was found before kinds had names: it is of the first one.
+        kind: "" of the one that has no name.
         kinds: that are looked for.
         category: what cells are called that have no kind; None: "cell".
     """
@@ -39,6 +39,4 @@ def counts(result: Result, filters: Filters, kinds: Sequence[str]) -> dict[str, 
         each = collections.Counter(kind or "" for kind in counted.kinds or [""] * len(counted))
     else:
         each = collections.Counter(map(result.kind_of, np.flatnonzero(result.kept(filters)).tolist()))
-    unnamed = each.pop("", 0)
-    each[kinds[0]] += unnamed
     return {kind: each[kind] for kind in dict.fromkeys([*kinds, *each])}

@@ -23,7 +23,7 @@ class Correction(NamedTuple):
     pixel_size: float | None
     """... with sizes in pixels of so many micrometres, where that is known."""
     kind: str | None
-    """Name of what it is, "" of the first kind that is looked for; None of what is none of them."""
+    """Name of what it is, "" of the kind that has none; None of what is no kind that is looked for."""
 
 
 def in_order(corrections: Iterable[Correction]) -> tuple[Correction, ...]:

@@ -129,6 +129,8 @@ def _read(content: dict[str, Any]) -> tuple[State, Filters, str]:
     learnt = [tuple(map(_read_correction, each)) for each in content.get("corrections", [])]
     results = {str(entry["path"]): _read_result(entry, learnt) for entry in content["images"]}
     kinds = tuple(map(str, content["kinds"]))
+    if kinds != ("",):  # which earlier versions kept apart from what was found before
+        results = {path: result.renamed("", kinds[0]) for path, result in results.items()}
     if not {reference.kind for reference in references} <= {*kinds, NOT_THIS} or not kinds:
         raise ValueError(f"kinds {kinds}")
     learning = bool(content.get("learning", True))
@@ -144,6 +146,7 @@ def _image(path: str, result: Result, learnt: list[tuple[Correction, ...]]) -> d
     return {
         "path": path,
         "model": result.model,
+        "image": result.image,
         "size": found.size,
         "category": found.category,
         "part": result.part,
@@ -223,6 +226,7 @@ def _read_result(entry: dict[str, Any], learnt: list[tuple[Correction, ...]]) ->
         said,
         tuple(Added(_read_mask(values, (height, width)), str(kind)) for kind, values in entry["added"]),
         str(entry["model"]),
+        str(entry.get("image", "")),
         None if basis is None else _read_basis(basis, count, learnt),
     )
 

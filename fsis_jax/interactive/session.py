@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.causes import no_cell_causes
 from fsis_jax.inference.example_cells import encode_examples
+from fsis_jax.inference.finished_images import content_digest
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.references import References
@@ -23,7 +24,7 @@ from fsis_jax.interactive.finding import find_all, find_in_part
 from fsis_jax.interactive.folders import Folders
 from fsis_jax.interactive.learning import Basis, refined
 from fsis_jax.interactive.saved import read_session, write_session
-from fsis_jax.interactive.state import NOT_THIS, Filters, Reference, Result
+from fsis_jax.interactive.state import NOT_THIS, Filters, Reference, Result, State
 from fsis_jax.interactive.task import StoppedError, Task
 from fsis_jax.io.outlines import Box
 
@@ -135,10 +136,10 @@ class Session(Editing):
         Raises:
             FsisError: no reference was shown, or something else is at work.
         """
-        references = self._shown()
+        shown = self._shown()
         seen = None if part is None else self._rounded(path, part)
         what = "segmenting" if part is None else "segmenting the part that is seen of"
-        return self.begin(f"{what} {os.path.basename(path)}", lambda task: self._segment(task, path, references, seen))
+        return self.begin(f"{what} {os.path.basename(path)}", lambda task: self._segment(task, path, shown, seen))
 
     def segment_all(self, paths: Sequence[str]) -> Task:
         """Begin to segment those of some images that were not segmented as a whole with the references as they are now.
@@ -148,7 +149,7 @@ class Session(Editing):
         Raises:
             FsisError: no reference was shown, or something else is at work.
         """
-        references = self._shown()
+        shown = self._shown()
 
         def work(task: Task) -> str:
             waiting = [path for path in paths if not self.is_finished(path)]
@@ -157,7 +158,7 @@ class Session(Editing):
                 task.name = f"image {number} of {len(waiting)}: {os.path.basename(path)}"
                 task.advance(0, 0)
                 try:
-                    self._segment(task, path, references, None)
+                    self._segment(task, path, shown, None)
                 except StoppedError:
                     raise
                 except FsisError as error:
@@ -175,9 +176,9 @@ class Session(Editing):
         Raises:
             FsisError: no reference was shown, or an image cannot be read.
         """
-        references = self._shown()
+        shown = self._shown()
         for path, part in parts.items():
-            self._segment(task, path, references, part)
+            self._segment(task, path, shown, part)
 
     def causes(self, path: str) -> tuple[str, ...]:
         """Where nothing counts in an image: the likeliest reasons, a line each, as `fsis segment` tells them."""
@@ -237,18 +238,23 @@ class Session(Editing):
             self._encoded = encoded
         return encoded[1]
 
-    def _shown(self) -> tuple[Reference, ...]:
-        """The references, of which there must be one."""
-        references = self.state.references
-        if all(reference.kind == NOT_THIS for reference in references):
+    def _shown(self) -> State:
+        """The state, whose references must show a cell."""
+        state = self.state
+        if all(reference.kind == NOT_THIS for reference in state.references):
             raise FsisError("no example yet: draw a box around a cell first")
-        return references
+        return state
 
-    def _segment(self, task: Task, path: str, references: tuple[Reference, ...], seen: Box | None) -> None:
-        """An image, or the tiles that answer for a part of it."""
+    def _segment(self, task: Task, path: str, asked: State, seen: Box | None) -> None:
+        """An image, or the tiles that answer for a part of it, with the references of the state when it was asked for.
+
+        Raises:
+            StoppedError: the kinds have come to be others, so that nobody asks for what was found.
+            FsisError: the image cannot be read.
+        """
         tile, covered, corrections = self.settings.tile, None, self.state.corrections
         with self.open(path) as image:
-            shown, size = self.encode(references), self.pixel_size(image)
+            shown, size, digest = self.encode(asked.references), self.pixel_size(image), content_digest(path)
             encoded = refined(shown, corrections)
             if seen is None:
                 found = find_all(self.segmenter, Job(image, encoded, size), tile, task.advance)
@@ -256,11 +262,19 @@ class Session(Editing):
                 found, covered = find_in_part(
                     self.segmenter, image, encoded, seen, pixel_size=size, tile=tile, advance=task.advance
                 )
-        whole = dataclasses.replace(WHOLE_CELLS(found, 0.0), category=self.settings.category)
+        names = ("", *found.names[1:]) if found.names and asked.kinds == ("",) else found.names
+        whole = dataclasses.replace(WHOLE_CELLS(found, 0.0), category=self.settings.category, names=names)
         faintness = self.segmenter.config.model.detections.faintness
         basis = Basis(shown.kind_model, shown.pixel_size, faintness, corrections)
-        result = Result(whole, references, covered, model=self.segmenter.fingerprint, basis=basis)
-        self._change(lambda state: state.with_result(path, result.taken_over(state.results.get(path))))
+        model = self.segmenter.fingerprint
+        result = Result(whole, asked.references, covered, model=model, image=digest, basis=basis)
+
+        def arrived(state: State) -> State:
+            if state.kinds[: len(asked.kinds)] != asked.kinds:
+                raise StoppedError("the kinds have changed meanwhile: segment again")
+            return state.with_result(path, result.taken_over(state.results.get(path)))
+
+        self._change(arrived)
 
     def _version(self) -> object:
         """Another value whenever there is something else to be saved."""

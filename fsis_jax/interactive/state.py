@@ -68,7 +68,7 @@ class Result:
     """What was found in an image, and what a person says of it."""
 
     found: Instances
-    """Of any score, tidied: no pixel is in two masks."""
+    """Of any score, tidied: no pixel is in two masks. The kind without a name is called "" there, too."""
     references: tuple[Reference, ...]
     """That it was found with."""
     part: Box | None = None
@@ -81,6 +81,8 @@ class Result:
     """Cells that were missed."""
     model: str = ""
     """`Segmenter.fingerprint` of the model that found it; "" of that in use."""
+    image: str = ""
+    """`content_digest` of the image's file; "" where that is not known."""
     basis: Basis | None = None
     """That its scores rest on; None: corrections do not change them, nor do its own count elsewhere."""
     corrected: np.ndarray | None = None
@@ -106,8 +108,7 @@ class Result:
         corrected = self.basis.rescored(self.found, corrections)
         judged = self.judged(*VERDICTS)
         own = self.found.kind_scores
-        plain = np.stack([self.found.scores, 1 - self.found.scores], axis=1) if own is None else own
-        corrected[judged] = plain[judged]
+        corrected[judged] = (_of_one_kind(self.found) if own is None else own)[judged]
         return dataclasses.replace(self, corrected=corrected)
 
     @functools.cached_property
@@ -165,7 +166,7 @@ class Result:
             boxes = np.array([cell.mask.extent for cell in self.added], np.float32)
             told: dict[str, Any] = {}
             if kept.classes is not None and kept.kind_scores is not None:
-                classes = np.array([kept.names.index(cell.kind or kept.names[0]) for cell in self.added], np.int32)
+                classes = np.array([kept.names.index(cell.kind) for cell in self.added], np.int32)
                 told["classes"] = np.concatenate([classes, kept.classes])
                 told["kind_scores"] = np.concatenate([_sure(classes, len(kept.names)), kept.kind_scores])
             kept = dataclasses.replace(
@@ -190,19 +191,14 @@ class Result:
 
     def _as_said(self, kept: Instances, rows: list[int]) -> Instances:
         """These rows of `found`, of kinds if there are any; one of which a kind was said with all its score for it."""
-        said = {place: self.kinds[row] for place, row in enumerate(rows) if self.kinds.get(row)}
-        named = [*said.values(), *(cell.kind for cell in self.added if cell.kind)]
-        if kept.kind_scores is None and not named:
+        if kept.kind_scores is None or kept.classes is None:
             return kept
-        first = next((reference.kind for reference in self.references if reference.kind), NAMELESS)
-        names = tuple(dict.fromkeys([*(kept.names or (first,)), *named]))
+        said = {place: self.kinds[row] for place, row in enumerate(rows) if row in self.kinds}
+        names = tuple(dict.fromkeys([*kept.names, *said.values(), *(cell.kind for cell in self.added)]))
         # There is no other evidence for what a person said.
         kinds = np.zeros((len(kept), len(names) + 1), np.float32)
-        classes = np.zeros(len(kept), np.int32) if kept.classes is None else kept.classes.copy()
-        if kept.kind_scores is None:
-            kinds[:, 0], kinds[:, -1] = kept.scores, 1 - kept.scores
-        else:
-            kinds[:, : len(kept.names)], kinds[:, -1] = kept.kind_scores[:, :-1], kept.kind_scores[:, -1]
+        classes = kept.classes.copy()
+        kinds[:, : len(kept.names)], kinds[:, -1] = kept.kind_scores[:, :-1], kept.kind_scores[:, -1]
         for place, kind in said.items():
             classes[place] = names.index(kind)
             kinds[place, :-1] = np.eye(len(names))[classes[place]] * kept.scores[place]
@@ -226,8 +222,11 @@ class Result:
         return best if best is not None and overlaps[best] >= _SAME else None
 
     def taken_over(self, earlier: "Result | None") -> "Result":
-        """This result with what was said of an earlier one of the image, where the same cells were found again."""
-        if earlier is None:
+        """This result with what was said of an earlier one of the image, where the same cells were found again.
+
+        What was said of another image, which was in the same place, is not.
+        """
+        if earlier is None or not self.is_of(earlier.found.size, earlier.image):
             return self
         verdicts: dict[int, Verdict] = {}
         kinds: dict[int, str] = {}
@@ -240,19 +239,33 @@ class Result:
                     kinds[again] = earlier.kinds[row]
         return dataclasses.replace(self, verdicts=verdicts, kinds=kinds, added=earlier.added)
 
+    def is_of(self, size: tuple[int, int], image: str) -> bool:
+        """Whether it was found in the image of this size (height, width) and digest, as far as that is known."""
+        return self.found.size == size and (self.image == image or "" in (self.image, image))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all kinds that something was found to be, or is said to be."""
+        return frozenset([*self.found.names, *self.kinds.values(), *(cell.kind for cell in self.added)])
+
     def renamed(self, old: str, new: str) -> "Result":
-        """With another name of a kind; what was found without names has none, and is an earlier result then."""
-        references, basis = self.references, self.basis
+        """With another name of a kind.
+
+        What was found before the first one had its name ("") is an earlier result then: its references have none.
+        """
+        references, found = self.references, self.found
         if old:
             references = tuple(renamed(reference, old, new) for reference in references)
-            basis = basis and basis.renamed(old, new)
+        elif found.kind_scores is None:
+            classes = np.zeros(len(found), np.int32)
+            found = dataclasses.replace(found, names=("",), classes=classes, kind_scores=_of_one_kind(found))
         return dataclasses.replace(
             self,
-            found=dataclasses.replace(self.found, names=_put(self.found.names, old, new)),
+            found=dataclasses.replace(found, names=_put(found.names, old, new)),
             references=references,
             kinds={row: new if kind == old else kind for row, kind in self.kinds.items()},
             added=tuple(cell._replace(kind=new) if cell.kind == old else cell for cell in self.added),
-            basis=basis,
+            basis=self.basis and self.basis.renamed(old, new),
         )
 
 
@@ -324,6 +337,11 @@ def renamed(reference: Reference, old: str, new: str) -> Reference:
 
 def _put(names: tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
     return tuple(new if name == old else name for name in names)
+
+
+def _of_one_kind(found: Instances) -> np.ndarray:
+    """(N, 2) float32, rows of `kind_scores` where there is no other kind."""
+    return np.stack([found.scores, 1 - found.scores], axis=1)
 
 
 def _sure(classes: np.ndarray, count: int) -> np.ndarray:

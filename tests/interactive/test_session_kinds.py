@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shlex
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from fsis_jax.cli.segmenting import segment
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.traits import TRAITS, KindModel
 from fsis_jax.interactive.exporting import command, export, export_training_data
+from fsis_jax.interactive.kinds import counts
+from fsis_jax.interactive.learning import Basis
 from fsis_jax.interactive.shapes import ellipse
 from fsis_jax.interactive.state import NOT_THIS, Added, Filters, Reference, Result, State
 from fsis_jax.io.names import FILES
@@ -173,3 +177,92 @@ def test_what_is_said_of_kinds_is_taken_over(found):
     counted = Result(found, (), added=(cell,)).counted(Filters(0.0))
     assert counted.kinds == ("new", "living", "dead")
     np.testing.assert_allclose(counted.kind_scores.sum(1), 1, rtol=1e-6)
+
+
+def test_a_kind_does_not_get_the_name_of_one_that_was_taken_away(told, a):
+    told.remove_kind("living")
+    with pytest.raises(FsisError, match="kind 'living': cells were found of another one with that name"):
+        told.rename_kind("dead", "living")
+    told.mark_kind(a, 0, "dead")
+    assert told.state.results[a].names == {"living", "dead"}
+    assert counts(told.result(a), told.filters, told.state.kinds) == {"dead": 2}
+    told.rename_kind("dead", "lost")
+    told.rename_kind("lost", "dead")  # its own
+    assert told.result(a).counted(told.filters).kinds == ("dead", "dead")
+
+
+def test_what_was_said_before_kinds_had_names_stays_with_the_first(session, a, found):
+    basis = Basis(KindModel(np.zeros((1, len(TRAITS)), np.float32), np.zeros(1, np.int32), 1), None, 0.0)
+    measured = {"evidence": np.ones((2, 2), np.float32), "traits": np.zeros((2, len(TRAITS)), np.float32)}
+    plain = Instances(found.boxes, found.scores, found.masks, found.size, **measured)
+    reference = Reference(a, BOXES[0])
+    session.history.change(lambda _: State((reference,), {a: Result(plain, (reference,), basis=basis)}))
+    session.mark(a, 0, "right")
+    session.mark(a, 1, "wrong")
+    scores = session.result(a).scores
+    session.add_kind("dead")
+    assert {each.kind for each in session.state.corrections} == {"cell", None}
+    np.testing.assert_array_equal(session.result(a).scores, scores)
+    assert counts(session.result(a), Filters(0.0), session.state.kinds) == {"cell": 1, "dead": 0}
+    session.remove_kind("cell")
+    assert {each.kind for each in session.state.corrections} == {"cell", None}  # and not of the kind that is first now
+    assert counts(session.result(a), Filters(0.0), session.state.kinds) == {"dead": 0, "cell": 1}
+
+
+def test_the_kind_without_a_name_is_one_kind_beside_what_is_not_wanted(session, a, folder):
+    session.set_filters(Filters(0.0))
+    session.add_reference(a, BOXES[2], NOT_THIS)
+    session.add_reference(a, BOXES[0])
+    finish(session.segment(a))
+    result = session.result(a)
+    assert list(counts(result, session.filters, session.state.kinds)) == [""]
+    row = int(np.flatnonzero(result.wanted)[0])
+    session.mark(a, row, "right")
+    assert [each.kind for each in session.state.corrections] == [""]
+    (file,) = export(session, a, ["geojson"]).values()
+    features = json.loads(pathlib.Path(file).read_text())["features"]
+    assert {each["properties"]["classification"]["name"] for each in features} == {"cell"}
+    session.rename_kind("", "living")
+    assert session.state.results[a].found.names == ("living", NOT_THIS)
+    assert session.result(a).kind_of(row) == "living"
+    assert [each.kind for each in session.state.corrections] == ["living"]
+
+
+def test_what_is_found_under_other_kinds_is_not_taken(session, a, monkeypatch):
+    """Its kinds have the names that they had when it was asked for."""
+    session.add_reference(a, BOXES[0])
+    reached, go = threading.Event(), threading.Event()
+
+    def slow(segmenter, job, tile, advance):
+        reached.set()
+        assert go.wait(100)
+        return Instances.none((60, 80))
+
+    monkeypatch.setattr("fsis_jax.interactive.session.find_all", slow)
+    task = session.segment_all([a])
+    assert reached.wait(100)
+    session.add_kind("dead")
+    go.set()
+    task.wait()
+    assert task.error == "the kinds have changed meanwhile: segment again"
+    assert session.result(a) is None
+
+
+def test_missed_cells_are_added_in_one_step_or_not_at_all(told, a):
+    boxes = [(70.0, 50.0, 79.0, 59.0), (0.0, 50.0, 8.0, 58.0)]
+    for _ in range(2):
+        with pytest.raises(FsisError, match="a box of 1x1 pixels"):
+            told.add_cells(a, [*boxes, (3.0, 3.0, 3.9, 3.9)])
+    assert told.result(a).added == ()
+    assert told.add_cells(a, [*boxes, BOXES[1]]) == [False, False, True]
+    assert [cell.kind for cell in told.result(a).added] == ["living", "living"]
+    assert told.result(a).verdicts == {1: "right"}
+    told.undo()
+    assert told.result(a).added == ()
+    assert told.result(a).verdicts == {}
+
+
+def test_right_stays_of_the_kind_that_was_said(told, a):
+    told.mark_kind(a, 0, "dead")
+    told.add_cell(a, BOXES[0])
+    assert told.result(a).kind_of(0) == "dead"

@@ -1,5 +1,7 @@
 """Filters choose as `Tidying` does, and what a person says counts more than they."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,18 @@ def test_what_was_said_is_taken_over_where_a_cell_is_found_again(result):
     assert again.verdicts == {first: "wrong"}
     assert again.added == (Added(added),)
     assert Result(result.found, ()).taken_over(None).verdicts == {}
+
+
+def test_what_was_said_of_another_image_in_its_place_is_not_taken_over(result):
+    said = {"verdicts": {0: "wrong"}, "added": (Added(ellipse((0.0, 0.0, 4.0, 4.0))),)}
+    earlier = Result(result.found, (), image="one", **said)
+    assert Result(result.found, (), image="one").taken_over(earlier).verdicts == {0: "wrong"}
+    other = Result(result.found, (), image="other").taken_over(earlier)
+    assert (other.verdicts, other.added) == ({}, ())
+    smaller = dataclasses.replace(result.found.select(np.arange(0)), size=(40, 50))
+    assert Result(smaller, ()).taken_over(Result(result.found, (), **said)).added == ()
+    kept_before = Result(result.found, (), **said)  # of which is not known in which image
+    assert Result(result.found, (), image="one").taken_over(kept_before).verdicts == {0: "wrong"}
 
 
 def test_an_ellipse_fills_its_box():
