@@ -25,6 +25,7 @@ SIZE = (1280, 800)
 COLOURS = 224
 EXAMPLES = 2
 WRONG = 3
+_TEXTURED, _SMOOTH = range(2)
 SECONDS = 1800
 """For the first segmentation, which compiles the model."""
 
@@ -46,7 +47,7 @@ def make_app_pictures(arguments: Sequence[str]) -> None:
         with running_app(folder, model) as (address, _), chromium() as browser:
             tab = Tab(browser, address, SIZE)
             tab.page.locator("input[type=checkbox]").first.uncheck()
-            for box in _examples(drawing, 0):
+            for box in _examples(drawing, _SMOOTH):
                 tab.drag(box)
             tab.page.wait_for_function(f"() => fsisModel('crops').text.split('<img').length == {EXAMPLES + 1}")
             _save("app_examples.png", tab)
@@ -55,7 +56,7 @@ def make_app_pictures(arguments: Sequence[str]) -> None:
             tab.page.mouse.move(*tab.at(*tab.drawn()[0][1]))
             _save("app_found.png", tab)
             tab.press("Mark wrong")
-            for _, point in tab.drawn()[-WRONG:]:
+            for point in _on_others(tab, drawing)[:WRONG]:
                 tab.click(*point)
             tab.wait_for("count", f"{WRONG} wrong")
             tab.press("Export image")
@@ -69,17 +70,24 @@ def make_app_pictures(arguments: Sequence[str]) -> None:
 
 def _kinds(tab: Tab, drawing: Drawing) -> None:
     """Name what is shown, show the other kind, and segment again."""
-    tab.page.once("dialog", lambda dialog: dialog.accept("textured"))
+    tab.page.once("dialog", lambda dialog: dialog.accept("smooth"))
     tab.page.get_by_role("button", name="rename cell", exact=True).click()
-    tab.wait_for("crops", "textured")
+    tab.wait_for("crops", "smooth")
     field = tab.page.get_by_placeholder("another kind")
-    field.fill("smooth")
+    field.fill("textured")
     field.press("Enter")
-    tab.wait_for("message", "smooth: Drag a box")
-    for box in _examples(drawing, 1):
+    tab.wait_for("message", "textured: Drag a box")
+    for box in _examples(drawing, _TEXTURED):
         tab.drag(box)
     tab.press("Segment image")
-    tab.wait_for("count", r"smooth [1-9]\d*", SECONDS)
+    tab.wait_for("count", r"textured [1-9]\d*", SECONDS)
+
+
+def _on_others(tab: Tab, drawing: Drawing) -> list[tuple[float, float]]:
+    """Points in outlines on cells that were not shown."""
+    cells = zip(drawing.masks, drawing.appearances, strict=True)
+    others = np.any([mask for mask, kind in cells if kind == _TEXTURED], axis=0)
+    return [(x, y) for _, (x, y) in tab.drawn() if others[int(y), int(x)]]
 
 
 def _examples(drawing: Drawing, wanted: int) -> list[tuple[int, int, int, int]]:

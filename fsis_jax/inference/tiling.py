@@ -24,6 +24,8 @@ from fsis_jax.inference.neighbours import Neighbours
 from fsis_jax.inference.traits import raised
 from fsis_jax.preprocess.windows import Window
 
+CLEARLY = 3.0
+"""Times the odds of a cell that a piece of it must have, to stay beside it whatever the areas."""
 CUT = 0.25
 """An instance is taken for cut where it ends nearer than this share of the margin to a side of its window."""
 
@@ -135,13 +137,43 @@ def merge_tiles(parts: Sequence[Instances], layout: Sequence[Tile], size: Size, 
 
 
 def merge_scales(scales: Sequence[Instances]) -> Instances:
-    """The instances of an image, each cell once, out of those that were found in it at one or several scales."""
+    """The instances of an image, each cell once, out of those that were found in it at one or several scales.
+
+    At the scale of small cells parts of a large one may look like them, and each may score more than the whole.
+    """
     if len(scales) == 1:
         return scales[0]
+    scales = _without_pieces(scales)
     size = scales[0].size
     nowhere = (float(size[1]), float(size[0]), 0.0, 0.0)
     whole = Tile(Window(0, 0, size[1], size[0]), (0.0, 0.0, float(size[1]), float(size[0])), nowhere)
     return merge_tiles(scales, [whole] * len(scales), size, 0.0)
+
+
+def _without_pieces(scales: Sequence[Instances]) -> list[Instances]:
+    """Each scale without what lies in an instance of another scale, of twice its area or more, that says more of it.
+
+    That is one that counts, whose area times its score is more than the sum of its pieces', and none of whose pieces
+    has `CLEARLY` its odds.
+    """
+    scores = np.concatenate([scale.scores for scale in scales]).astype(np.float64)
+    owners = np.repeat(np.arange(len(scales)), [len(scale) for scale in scales])
+    masks = [crop for scale in scales for crop in scale.masks]
+    extents = np.array([crop.extent for crop in masks], np.int64).reshape(-1, 4)
+    areas = np.array([np.count_nonzero(crop.mask) for crop in masks], np.int64)
+    odds = scores / np.maximum(1 - scores, 1e-9)
+    left = Neighbours(extents)
+    for row in range(len(masks)):
+        left.add(row)
+    keep = np.ones(len(masks), bool)
+    for row in np.flatnonzero(scores >= scales[0].min_score).tolist():
+        smaller = [other for other in left.near(row) if owners[other] != owners[row] and 2 * areas[other] <= areas[row]]
+        common = {other: _common(masks[other], masks[row]) for other in smaller}
+        pieces = [other for other in smaller if 2 * common[other] > areas[other]]
+        said = sum(scores[other] * common[other] for other in pieces)
+        if scores[row] * areas[row] > said and all(odds[other] < CLEARLY * odds[row] for other in pieces):
+            keep[pieces] = False
+    return [scale.select(keep[owners == number]) for number, scale in enumerate(scales)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -215,6 +215,26 @@ def test_what_two_scales_find_of_a_cell_is_one():
     assert merge_scales([near, piece]).scores.tolist() == pytest.approx([0.9, 0.6])
 
 
+@pytest.mark.parametrize(
+    ("cell", "pieces", "kept"),
+    [
+        (0.4, (0.45, 0.35), [0.4]),  # two halves of a cell look like small ones: it says more of the pixels
+        (0.2, (0.45, 0.35), [0.45, 0.35]),  # it does not count, from 0.25 on
+        (0.3, (0.45, 0.35), [0.45, 0.35]),  # they say more
+        (0.6, (0.85, 0.31), [0.85, 0.31]),  # one of them is clearly a cell
+    ],
+)
+def test_a_cell_does_not_give_way_to_pieces_that_look_like_smaller_ones(cell, pieces, kept):
+    size = (100, 160)
+    whole = _found(size, (cell, _square(30, 70, 20)))
+    halves = [CroppedMask(30 + 10 * row, 70, np.ones((10, 19), bool)) for row in range(2)]
+    parts = _found(size, *zip(pieces, halves, strict=True), (0.3, _square(60, 100, 10)))
+    whole, parts = (dataclasses.replace(found, min_score=0.25) for found in (whole, parts))
+    expected = pytest.approx(sorted([*kept, 0.3], reverse=True))
+    assert merge_scales([whole, parts]).scores.tolist() == expected
+    assert merge_scales([parts, whole]).scores.tolist() == expected
+
+
 def test_no_certain_cell_is_lost_to_a_doubtful_one():
     """Detectors give instances of scores down to 1e-4, so that outlines and scores must be chosen apart."""
     layout, size = tiles((100, 160), (100, 100), 40), (100, 160)
