@@ -24,8 +24,8 @@ IMAGES = pathlib.Path(__file__).resolve().parent.parent / "docs" / "images"
 SIZE = (1280, 800)
 COLOURS = 224
 EXAMPLES = 2
-WRONG = 3
-_TEXTURED, _SMOOTH = range(2)
+WRONG = 1
+_TEXTURED, _RINGS = range(2)
 SECONDS = 1800
 """For the first segmentation, which compiles the model."""
 
@@ -35,7 +35,7 @@ def make_app_pictures(arguments: Sequence[str]) -> None:
     parser = Parser(prog="make_app_pictures.py", description=__doc__)
     parser.add_argument("--checkpoint", help="the model; default: as for `fsis app`")
     options = parser.parse_args(arguments)
-    drawing = draw(np.random.default_rng(5), [APPEARANCES["fluo_textured"], APPEARANCES["fluo_discs"]], 480, 640)
+    drawing = draw(np.random.default_rng(5), [APPEARANCES["fluo_textured"], APPEARANCES["fluo_membranes"]], 480, 640)
     # Without the noise of its background, of which a PNG becomes four times as large.
     calm = np.maximum(cv2.GaussianBlur(drawing.pixels, (0, 0), 0.8), 32)
     with tempfile.TemporaryDirectory() as temporary:
@@ -47,7 +47,7 @@ def make_app_pictures(arguments: Sequence[str]) -> None:
         with running_app(folder, model) as (address, _), chromium() as browser:
             tab = Tab(browser, address, SIZE)
             tab.page.locator("input[type=checkbox]").first.uncheck()
-            for box in _examples(drawing, _SMOOTH):
+            for box in _examples(drawing, _TEXTURED):
                 tab.drag(box)
             tab.page.wait_for_function(f"() => fsisModel('crops').text.split('<img').length == {EXAMPLES + 1}")
             _save("app_examples.png", tab)
@@ -70,23 +70,23 @@ def make_app_pictures(arguments: Sequence[str]) -> None:
 
 def _kinds(tab: Tab, drawing: Drawing) -> None:
     """Name what is shown, show the other kind, and segment again."""
-    tab.page.once("dialog", lambda dialog: dialog.accept("smooth"))
+    tab.page.once("dialog", lambda dialog: dialog.accept("textured"))
     tab.page.get_by_role("button", name="rename cell", exact=True).click()
-    tab.wait_for("crops", "smooth")
+    tab.wait_for("crops", "textured")
     field = tab.page.get_by_placeholder("another kind")
-    field.fill("textured")
+    field.fill("rings")
     field.press("Enter")
-    tab.wait_for("message", "textured: Drag a box")
-    for box in _examples(drawing, _TEXTURED):
+    tab.wait_for("message", "rings: Drag a box")
+    for box in _examples(drawing, _RINGS):
         tab.drag(box)
     tab.press("Segment image")
-    tab.wait_for("count", r"textured [1-9]\d*", SECONDS)
+    tab.wait_for("count", r"rings [1-9]\d*", SECONDS)
 
 
 def _on_others(tab: Tab, drawing: Drawing) -> list[tuple[float, float]]:
     """Points in outlines on cells that were not shown."""
     cells = zip(drawing.masks, drawing.appearances, strict=True)
-    others = np.any([mask for mask, kind in cells if kind == _TEXTURED], axis=0)
+    others = np.any([mask for mask, kind in cells if kind == _RINGS], axis=0)
     return [(x, y) for _, (x, y) in tab.drawn() if others[int(y), int(x)]]
 
 

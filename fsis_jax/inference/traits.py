@@ -3,7 +3,9 @@
 The network compares cells at one size and is taught to find what is like the references; two kinds of one image, such
 as nuclei at rest and in division, often differ in just what it was taught to overlook. Each kind's examples, those
 shown and those that a person corrected, give a normal distribution of the traits (naive Bayes with the spread shrunk
-towards a prior, since examples are few), and what is measured of a cell makes each kind more or less likely.
+towards a prior, since examples are few), and what is measured of a cell makes each kind more or less likely. What is
+none of them is of all sorts, which no distribution describes: something is the less likely to be a cell the nearer it
+is to one of these examples than to any of a kind.
 
 The traits of a box are its size, elongation, and the brightness inside its ellipse and in its corners, from the 8-bit
 image as its stretch gives it. So they need no mask, which a reference does not have.
@@ -24,9 +26,9 @@ _TRUST = 8
 _ELLIPSE = 0.8
 """Squared radius, in shares of the box's half sides, of the ellipse that is taken for the cell."""
 _MOST_LOG_ODDS = 2.0
-"""That the examples of nothing can give against a cell."""
-_VARIETY = 2.0
-"""By how much the spread of what is nothing is wider than a kind's: it is of all sorts."""
+"""That the examples of nothing can give against a cell; they give nothing for one."""
+_REACH = 1.5
+"""Spreads of a kind, as which the distance from a single example is counted."""
 _FEW = 5
 """Examples of nothing that are trusted by half."""
 
@@ -64,7 +66,6 @@ def touched(box: Sequence[float], size: Sequence[int]) -> tuple[int, int, int, i
     return left, top, right, bottom
 
 
-@functools.lru_cache(maxsize=512)
 def _ellipse(height: int, width: int) -> np.ndarray:
     """(height, width) bool, the pixels of the ellipse that a box holds; at least one."""
     y, x = ((np.arange(side) + 0.5 - side / 2) / (side / 2) for side in (height, width))
@@ -88,11 +89,10 @@ class KindModel:
 
     @functools.cached_property
     def _fitted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Means (K + 1, T), and spreads (K + 1, T); NaN means where nothing is known. And which traits count (T,)."""
-        means = np.full((self.count + 1, self.traits.shape[1]), np.nan)
-        spreads = np.tile(_SPREAD.astype(np.float64), (self.count + 1, 1))
-        spreads[-1] *= _VARIETY
-        for kind in range(self.count + 1):
+        """Means (K, T), and spreads (K, T); NaN means where nothing is known. And which traits count (T,)."""
+        means = np.full((self.count, self.traits.shape[1]), np.nan)
+        spreads = np.tile(_SPREAD.astype(np.float64), (self.count, 1))
+        for kind in range(self.count):
             own = self.traits[self.kinds == kind].astype(np.float64)
             known = np.isfinite(own).sum(0)
             some = known > 0
@@ -100,26 +100,26 @@ class KindModel:
             deviations = np.nansum((own[:, some] - means[kind, some]) ** 2, axis=0)
             spreads[kind, some] = np.sqrt((_TRUST * spreads[kind, some] ** 2 + deviations) / (_TRUST + known[some]))
         # A trait that is not known of one kind tells nothing between them.
-        return means, spreads, np.isfinite(means[: self.count]).all(0)
+        return means, spreads, np.isfinite(means).all(0)
 
     def log_odds(self, traits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the traits (n, T) of cells say.
 
         Returns:
             (n, K) logarithms of the kinds' shares, which sum to 1 if they are no less likely; and (n,) log odds
-            for nothing against a cell of any kind, 0 where no example of nothing was given.
+            for nothing against a cell of any kind, 0 where it is not nearer to an example of nothing.
         """
         means, spreads, counting = self._fitted
-        kinds = self._densities(traits, means[:-1], spreads[:-1], counting)
+        kinds = self._densities(traits, means, spreads, counting)
         shares = kinds - np.logaddexp.reduce(kinds, axis=1, keepdims=True)
-        examples = int((self.kinds == self.count).sum())
-        known = counting & np.isfinite(means[-1])
-        if not examples or not known.any():
+        nothing = self.traits[self.kinds == self.count]
+        known = counting & np.isfinite(nothing).all(0)
+        if not len(nothing) or not known.any():
             return shares, np.zeros(len(traits))
-        nothing = self._densities(traits, means[-1:], spreads[-1:], known)[:, 0]
-        cell = self._densities(traits, means[:-1], spreads[:-1], known).max(1)
-        odds = np.clip(nothing - cell, -_MOST_LOG_ODDS, _MOST_LOG_ODDS)
-        return shares, odds * examples / (examples + _FEW)
+        cells = [np.where(np.isfinite(own := self.traits[self.kinds == k]), own, means[k]) for k in range(self.count)]
+        odds = _nearest(traits[:, known], np.concatenate(cells)[:, known], _SPREAD[known])
+        odds -= _nearest(traits[:, known], nothing[:, known], _SPREAD[known])
+        return shares, np.clip(odds, 0, _MOST_LOG_ODDS) * len(nothing) / (len(nothing) + _FEW)
 
     def faintness(self, traits: np.ndarray) -> np.ndarray:
         """(n, K), how much less cells stand out than the examples of each kind: 0 of those that do as much or more.
@@ -133,8 +133,8 @@ class KindModel:
         """
         inside, around = TRAITS.index("brightness"), TRAITS.index("surroundings")
         means, spreads, _ = self._fitted
-        away = np.sign(means[:-1, around] - means[:-1, inside])
-        gaps = away * (traits[:, None, inside] - means[:-1, inside]) / spreads[:-1, inside]
+        away = np.sign(means[:, around] - means[:, inside])
+        gaps = away * (traits[:, None, inside] - means[:, inside]) / spreads[:, inside]
         return np.log1p(np.fmax(gaps, 0.0) ** 2 / 4)
 
     @staticmethod
@@ -142,6 +142,14 @@ class KindModel:
         """(n, K) log densities by the traits that count, up to a constant."""
         gaps = (traits[:, None, counting] - means[:, counting]) / spreads[:, counting]
         return -0.5 * (gaps**2).sum(-1) - np.log(spreads[:, counting]).sum(-1)
+
+
+def _nearest(traits: np.ndarray, examples: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """(n,) half the squared distance of each of (n, T) to the nearest of (m, T), in `_REACH` times the spread (T,)."""
+    least = np.full(len(traits), np.inf)
+    for example in examples:
+        least = np.minimum(least, 0.5 * (((traits - example) / (_REACH * spread)) ** 2).sum(1))
+    return least
 
 
 def kind_scores(evidence: np.ndarray, traits: np.ndarray, model: KindModel) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_examples_of_nothing_count_against_what_is_like_them_the_more_there_are(
     for count in (1, 10):
         model = KindModel(np.array([cell, *[dust] * count]), np.array([0, *[1] * count]), 1)
         odds.append(model.log_odds(np.array([cell, dust]))[1])
-        assert odds[-1][0] < 0 < odds[-1][1]
+        assert odds[-1][0] == 0 < odds[-1][1]  # what is like the cells does not gain
     assert odds[1][1] > odds[0][1]
 
 

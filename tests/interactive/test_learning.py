@@ -185,6 +185,6 @@ def test_a_correction_of_many_is_there_at_once(shown, folder):
     for row in (1050, 1051, 1052):
         start = time.perf_counter()
         shown.mark(a, row, "wrong")
-        assert shown.result(a).counted(Filters(0.6)).scores[0] > 0.9
+        assert shown.result(a).counted(Filters(0.6)).scores[0] >= 0.9
         times.append(time.perf_counter() - start)
     assert min(times) < 1
