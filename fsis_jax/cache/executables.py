@@ -39,6 +39,7 @@ _UNREADABLE = (
     *(NotImplementedError, TypeError, ValueError),
 )
 """What reading or writing a program may raise where this JAX, or this device, cannot do it."""
+_SETTING = threading.Lock()
 
 
 class Static(Protocol):
@@ -151,13 +152,17 @@ def _read(folder: PrivateFolder, question: str, arguments: tuple[Any, ...], devi
 
 @contextlib.contextmanager
 def _without_compilation_cache() -> Iterator[None]:
-    """JAX neither reads nor writes its compilation cache. It looks at the setting once, so it is made to look again."""
+    """JAX neither reads nor writes its compilation cache. It looks at the setting once, so it is made to look again.
+
+    The setting is the process's: one thread at a time, or the second would keep what the first has set.
+    """
     config: Any = jax.config
-    before = config.jax_enable_compilation_cache
-    config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        config.update("jax_enable_compilation_cache", before)
+    with _SETTING:
+        before = config.jax_enable_compilation_cache
+        config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()
+        try:
+            yield
+        finally:
+            config.update("jax_enable_compilation_cache", before)
+            compilation_cache.reset_cache()

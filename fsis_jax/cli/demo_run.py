@@ -6,7 +6,6 @@ the folder is a demo's.
 """
 
 import argparse
-import csv
 import dataclasses
 import logging
 import os
@@ -26,6 +25,7 @@ from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.atomic import atomic_write, check_folder, user_path
 from fsis_jax.io.decoding import read_image
 from fsis_jax.io.source import open_image
+from fsis_jax.io.table import read_table
 from fsis_jax.io.writers import write_png
 from fsis_jax.preprocess.transforms import cut_reference
 from fsis_jax.pretrained import default_weights
@@ -66,8 +66,7 @@ def run_demo(options: argparse.Namespace) -> None:
 def _found(outcome: Outcome) -> dict[str, np.ndarray]:
     """Kind -> (H, W) label image of what was found of it."""
     labels = read_image(outcome.files["labels"])
-    with open(outcome.files["table"], encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(outcome.files["table"])
     own = {kind: [int(row["label"]) for row in rows if row["kind"] == kind] for kind in KINDS}
     return {kind: np.where(np.isin(labels, numbers), labels, 0) for kind, numbers in own.items()}
 

@@ -10,6 +10,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.references import References
 from fsis_jax.inference.references_file import load_references
 from fsis_jax.inference.refining import corrected, read_result, traits_of
+from fsis_jax.io.outputs import plane_parts
 from fsis_jax.io.source import open_image
 
 
@@ -18,7 +19,8 @@ def run_refine(options: argparse.Namespace, file: pathlib.Path) -> None:
     panel = load_references(options.references)
     segmenter = load_model(options.checkpoint)
     segmenter.check_references(panel)
-    result = read_result(options.result, options.image, model=segmenter.fingerprint)
+    plane = {"channel": options.channel, "page": options.page, "series": options.series}
+    result = read_result(options.result, options.image, model=segmenter.fingerprint, plane=plane_parts(**plane))
     kinds = panel.kinds or ("cell",)
     wrong, right = _rows(options, len(result.boxes))
     boxes = result.boxes
@@ -26,7 +28,6 @@ def run_refine(options: argparse.Namespace, file: pathlib.Path) -> None:
         gone, changed, missed = corrected(result, options.corrected, kinds)
         wrong, right, boxes = [*wrong, *gone], {**changed, **right}, np.concatenate([boxes, missed])
     chosen = sorted({*wrong, *right})
-    plane = {"channel": options.channel, "page": options.page, "series": options.series}
     with open_image(result.path, **plane) as image:
         traits = traits_of(segmenter, image, boxes[chosen], panel, result.pixel_size)
     places = {row: place for place, row in enumerate(chosen)}
@@ -50,5 +51,10 @@ def _rows(options: argparse.Namespace, count: int) -> tuple[list[int], dict[int,
         name, equals, number = first.partition("=")
         if not equals or not number:
             raise FsisError(f"--right {first}: give KIND=ID, like dead=3")
-        right |= {row(text, "--right"): name for text in (number, *others)}
+        for text in (number, *others):
+            if right.setdefault(row(text, "--right"), name) != name:
+                raise FsisError(f"--right {text}: said to be {right[row(text, '--right')]} and {name}: leave one out")
+    for text in options.wrong:
+        if row(text, "--wrong") in right:
+            raise FsisError(f"--wrong {text}: said to be right, too: leave one out")
     return [row(text, "--wrong") for text in options.wrong], right

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.finished_images import fingerprints, result_of, results_in
+from fsis_jax.inference.finished_images import check_plane, fingerprints, result_of, results_in
 
 _READ = ("geojson", "rois", "labels")
 """Kinds of results that tell all cells, the best first: classes and holes, groups, pixels."""
@@ -44,10 +44,7 @@ def corrections_in(
     for name in given:
         result_of(folder, lines, name)
     for name, line in chosen.items():
-        of_plane = line.get("plane", list(plane))
-        if of_plane != list(plane):
-            told = "of its plane " + ",".join(of_plane) if of_plane else "of a file's only plane"
-            raise FsisError(f"{folder}: the results of {name} are {told}: choose it by --channel, --page and --series")
+        check_plane(folder, line, plane)
         file = given.get(name)
         changed = _changed(line)
         if file is None and len(changed) > 1:

@@ -33,7 +33,7 @@ from fsis_jax.inference.journal import unpack_tile
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.segmenter import Segmenter
-from fsis_jax.inference.tile_source import TileSource
+from fsis_jax.inference.tile_source import SourceLostError, TileSource
 from fsis_jax.io.image_file import ImageFile
 
 _MOST_TILES = 8
@@ -173,21 +173,24 @@ class DaskTiles(TileSource):
             done, _ = wait(list(flying), timeout=_LOOK, return_when="FIRST_COMPLETED")
         except TimeoutError:
             if self._client.status != "running":
-                raise FsisError("Dask's scheduler is gone: start it again, and run the same command") from None
+                raise SourceLostError("Dask's scheduler is gone: start it again, and run the same command") from None
             return
         for future in done:
-            flight = flying.pop(future)
+            flight = flying.pop(future, None)
+            if flight is None:  # of an image that failed meanwhile
+                continue
             work = flight.sent.work
             try:
                 found = future.result()
             except FsisError as error:
-                flight.sent.error = error
+                self._give_up(flight.sent, error, flying)
             except KilledWorker:
                 path = flight.task.path
-                flight.sent.error = FsisError(f"{path}: workers died of it, as for lack of memory: see their logs")
+                died = FsisError(f"{path}: workers died of it, as for lack of memory: see their logs")
+                self._give_up(flight.sent, died, flying)
             except CancelledError as error:
                 if flight.times == _TIMES or self._client.status != "running":
-                    raise FsisError("Dask's scheduler loses tasks, or is gone: start it again") from error
+                    raise SourceLostError("Dask's scheduler loses tasks, or is gone: start it again") from error
                 self._send(dataclasses.replace(flight, times=flight.times + 1), flying)
             else:
                 for number, packed in found:
@@ -196,6 +199,14 @@ class DaskTiles(TileSource):
                     else:
                         work.finish(number, unpack_tile(packed)[1])
                 progress(work.job, len(work.parts), len(work.wanted))
+
+    def _give_up(self, sent: _Sent[J], error: FsisError, flying: dict[Future, _Flight[J]]) -> None:
+        """Of an image that failed nothing more is waited for: its journal is closed when its error is given."""
+        sent.error = error
+        rest = [future for future, flight in flying.items() if flight.sent is sent]
+        for future in rest:
+            del flying[future]
+        self._client.cancel(rest)
 
 
 def _workers(client: Client, patience: float) -> dict[str, dict[str, Any]]:

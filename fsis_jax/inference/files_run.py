@@ -32,7 +32,7 @@ from fsis_jax.inference.output_settings import Outcome, OutputSettings
 from fsis_jax.inference.references import NO_REFERENCES, References
 from fsis_jax.inference.result_keys import ResultKeys
 from fsis_jax.inference.summary import Summary, summarised
-from fsis_jax.inference.tile_source import TileSource
+from fsis_jax.inference.tile_source import SourceLostError, TileSource
 from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.kinds import counts
 from fsis_jax.io.names import RESULTS, ZARR
@@ -159,7 +159,7 @@ class _Run:
                     else:
                         yield self._finish(job, found)
                 return
-            except OutputError:
+            except (OutputError, SourceLostError):
                 raise
             except FsisError as error:  # of the file that was taken last: results of those before were given
                 for job in list(self.open):

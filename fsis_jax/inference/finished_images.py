@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fsis_jax.errors import FsisError
@@ -131,6 +131,16 @@ def result_of(folder: str | os.PathLike[str], lines: Mapping[str, dict[str, Any]
     if name not in lines:
         raise FsisError(f"{folder}: no results of {name!r}; there are {some_of(lines)}")
     return lines[name]
+
+
+def check_plane(folder: str | os.PathLike[str], line: Mapping[str, Any], plane: Sequence[str]) -> None:
+    """Raise FsisError where the results of a line of a folder are of another plane than the one that is opened."""
+    of_plane = line.get("plane", list(plane))
+    if of_plane != list(plane):
+        told = "of its plane " + ",".join(of_plane) if of_plane else "of a file's only plane"
+        raise FsisError(
+            f"{folder}: the results of {line['name']} are {told}: choose it by --channel, --page and --series"
+        )
 
 
 def some_of(names: Iterable[str]) -> str:

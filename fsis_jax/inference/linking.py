@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import atomic_write
 from fsis_jax.io.source import open_image
-from fsis_jax.io.table import as_text
+from fsis_jax.io.table import as_text, read_table
 
 MIN_IOU = 0.1
 """A round cell shrinks fast towards its top and bottom: half the diameter is a quarter of the area."""
@@ -172,6 +172,5 @@ def _kinds(table: str | None) -> list[str]:
     """The kind of each label, as a table of results has it; [] where it has none."""
     if table is None:
         return []
-    with open(table, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(table)
     return [row["kind"] for row in rows] if rows and "kind" in rows[0] else []

@@ -16,7 +16,7 @@ import time
 from typing import Self
 
 from fsis_jax.errors import FsisError
-from fsis_jax.io.atomic import write_failure
+from fsis_jax.io.atomic import refuse_links, write_failure
 
 _PATIENCE = 1.0
 """Seconds for which a file that says nothing is taken for one that is being written."""
@@ -100,6 +100,7 @@ def acquire(path: pathlib.Path, *, force: bool = False) -> Lock:
     """
     mine = Holder(socket.gethostname(), _processes(), os.getpid(), _started(os.getpid()), secrets.token_hex(4))
     try:
+        refuse_links(path)
         while not _make(path, mine):
             other = _read(path)
             if other is not None:

@@ -3,7 +3,6 @@
 `fsis refine` reads the table that `fsis segment` wrote, and measures the cells' traits in the image again.
 """
 
-import csv
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -11,13 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.finished_images import result_of, results_in, some_of
+from fsis_jax.inference.finished_images import check_plane, result_of, results_in, some_of
 from fsis_jax.inference.neighbours import box_ious
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.traits import measure, touched
 from fsis_jax.io.geojson import read_geojson_boxes
 from fsis_jax.io.intensity import Image
+from fsis_jax.io.table import read_table
 from fsis_jax.preprocess.windows import Window
 
 _SAME = 0.5
@@ -38,27 +38,30 @@ class Result:
     """Of each cell; "" without kinds."""
 
 
-def read_result(folder: str | os.PathLike[str], name: str | None = None, *, model: str) -> Result:
+def read_result(folder: str | os.PathLike[str], name: str | None = None, *, model: str, plane: Sequence[str]) -> Result:
     """What a folder of results has of an image.
 
     Args:
         name: of the image, as its results have it; None: the only one.
         model: `Segmenter.fingerprint` that the results must be of.
+        plane: of the image that is opened, as `plane_parts` names it.
 
     Raises:
-        FsisError: no such image or several, without a table, or of another model.
+        FsisError: no such image or several, without a table, or of another model or plane.
     """
     lines = results_in(folder)
     if name is None and len(lines) > 1:
         raise FsisError(f"{folder}: results of {len(lines)} images ({some_of(lines)}): name one by --image")
     line = result_of(folder, lines, next(iter(lines)) if name is None else name)
     if line.get("model") != model:
-        raise FsisError(f"{folder}: the results of {line['name']} are of another model than the references")
+        raise FsisError(
+            f"{folder}: the results of {line['name']} are of another model than the references: segment it with these"
+        )
+    check_plane(folder, line, plane)
     table = line["files"].get("table", "")
     if not os.path.exists(table):
         raise FsisError(f"{folder}: no table of {line['name']}: run `fsis segment` again with --save table")
-    with open(table, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(table)
     try:
         boxes = [[float(row[side]) for side in ("x1", "y1", "x2", "y2")] for row in rows]
     except (KeyError, ValueError) as error:

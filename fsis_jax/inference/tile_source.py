@@ -10,6 +10,10 @@ from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segmenter import Segmenter
 
 
+class SourceLostError(FsisError):
+    """What finds the tiles of all images is gone, so that no image can be gone on with."""
+
+
 class TileSource:
     """The network on the devices of this process; a subclass asks others."""
 
@@ -33,5 +37,9 @@ class TileSource:
         """As `Segmenter.candidates`, of images that are read as the settings say.
 
         Where several images are under way at once, the error of one comes in the place of its result.
+
+        Raises:
+            SourceLostError: as it says; of the images that were taken and not given none will be.
+            FsisError: of the image that was taken last, after the results of those before.
         """
         yield from self.segmenter.candidates(jobs, tile=settings.tile, progress=progress)

@@ -6,6 +6,7 @@ not be told as damage: the user would copy a file again that is whole.
 """
 
 import contextlib
+import csv
 import errno
 import pickle
 import struct
@@ -25,7 +26,7 @@ CUT_OFF = "copy or export the file again"
 _OF_DATA = (
     *(ValueError, LookupError, ArithmeticError, EOFError, OSError, RuntimeError),
     *(struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError, tifffile.TiffFileError),
-    *(SyntaxError, tokenize.TokenError),
+    *(SyntaxError, tokenize.TokenError, csv.Error),
 )
 """What parsers and decoders raise of data that is not as it should be.
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fsis_jax.io.atomic import atomic_write
+from fsis_jax.io.damage import damage_in
 from fsis_jax.io.intensity import Image, check_shape, without_alpha
 from fsis_jax.io.kinds import probabilities, probability_names
 from fsis_jax.io.overlay import Mask
@@ -72,6 +73,24 @@ def write_table(path: str | os.PathLike[str], result: Result, image: Image, pixe
     writer.writerows(rows)
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())
+
+
+def read_table(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The rows of a table that was written here, column -> text of each.
+
+    Raises:
+        FsisError: it cannot be read, or a program saved it as something else, such as in another encoding.
+    """
+    remedy = "write it again by `fsis segment --force`"
+    with (
+        damage_in(os.fspath(path), "not as `fsis segment` wrote it", remedy, "table"),
+        open(path, encoding="utf-8", newline="") as file,
+    ):
+        rows = list(csv.DictReader(file, strict=True))
+        for number, row in enumerate(rows, start=2):
+            if None in row or None in row.values():
+                raise ValueError(f"line {number} has another number of columns than the first")
+    return rows
 
 
 def as_text(name: str) -> str:

@@ -1,6 +1,5 @@
 """Label images that `fsis segment` and the front ends write, with what their table says of each cell."""
 
-import csv
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import tifffile
 
 from fsis_jax.io.names import FILES
+from fsis_jax.io.table import read_table
 
 Layers = list[tuple[np.ndarray, dict[str, Any], str]]
 
@@ -34,8 +34,7 @@ def _read(path: str | Sequence[str]) -> Layers:
 
 def _features(table: pathlib.Path) -> dict[str, list[Any]]:
     """The columns of a table, with the label of each row as napari calls it; numbers where they are all numbers."""
-    with open(table, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(table)
     columns: dict[str, list[Any]] = {"index": list(range(1, len(rows) + 1))}
     for name in rows[0] if rows else ():
         values: list[Any] = [row[name] for row in rows]

@@ -6,6 +6,8 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import threading
+import time
 
 import jax
 import numpy as np
@@ -212,3 +214,21 @@ def test_two_processes_at_once_and_a_third(tmp_path):
     assert [stderr for _, stderr in (*told, third)] == [""] * 3
     assert len({stdout.partition(" ")[2] for stdout, _ in (*told, third)}) == 1
     assert third[0].startswith("0 ")
+
+
+def test_compilations_at_once_leave_the_compilation_cache_as_it_was():
+    inside, before = threading.Barrier(2), jax.config.jax_enable_compilation_cache
+    seen = []
+
+    def compile_one():
+        inside.wait(10)
+        with executables._without_compilation_cache():
+            seen.append(jax.config.jax_enable_compilation_cache)
+            time.sleep(0.05)
+
+    threads = [threading.Thread(target=compile_one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (seen, jax.config.jax_enable_compilation_cache) == ([False, False], before)

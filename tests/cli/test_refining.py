@@ -46,6 +46,42 @@ def test_numbers_of_the_table(fsis, result, tmp_path):
     assert fsis("segment", tmp_path / "a.png", "--references", better, *again).status == 0
 
 
+def test_a_number_that_is_said_to_be_two_things_is_named(fsis, result, tmp_path):
+    panel, out, _, model = result
+    for told, wrong in (
+        ("--wrong 3: said to be right, too", ["--wrong", "3", "--right", "part=3"]),
+        ("--right 2: said to be part and whole", ["--right", "part=2", "--right", "whole=2"]),
+    ):
+        outcome = fsis("refine", panel, "--result", out, *wrong, "-o", tmp_path / "x.refs", *model)
+        assert (outcome.status, outcome.stderr.count("\n")) == (2, 1)
+        assert told in outcome.stderr
+
+
+def test_the_plane_must_be_that_of_the_result(fsis, result, tmp_path):
+    panel, out, _, model = result
+    wrong = ["--wrong", "1", "--page", "1", "-o", tmp_path / "x.refs", *model]
+    outcome = fsis("refine", panel, "--result", out, *wrong)
+    assert outcome.status == 2
+    assert "of a file's only plane: choose it by --channel, --page and --series" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("label,kind,x1\n1,zelle\xfc,3\n".encode("cp1252"), "decode"),
+        (b"label,kind,x1\n1\n", "line 2 has another number of columns"),
+        (b"label;kind;x1\n1;whole;3\n", "'x1'"),
+    ],
+)
+def test_a_table_that_another_program_saved_is_told(fsis, result, tmp_path, content, told):
+    panel, out, _, model = result
+    (out / "a-table.csv").write_bytes(content)
+    outcome = fsis("refine", panel, "--result", out, "--wrong", "1", "-o", tmp_path / "x.refs", *model)
+    assert (outcome.status, outcome.stderr.count("\n")) == (2, 1)
+    assert f"{out / 'a-table.csv'}: not as `fsis segment` wrote it" in outcome.stderr
+    assert told in outcome.stderr
+
+
 def test_what_was_changed_in_a_geojson(fsis, result, tmp_path):
     panel, out, _, model = result
     content = json.loads((out / "a.geojson").read_text())
@@ -81,7 +117,6 @@ def test_what_is_refused(fsis, result, tmp_path):
         (["refine", panel, "--result", out, "--wrong", "x"], "give a number from 1"),
         (["refine", panel, "--result", out, "--right", "3"], "give KIND=ID"),
         (["refine", panel, "--result", out, "--right", "dust=3"], "'dust' is none of the kinds (whole, part)"),
-        (["refine", panel, "--result", out, "--wrong", "3", "--right", "part=3"], "right and wrong"),
         (["refine", panel, "--result", tmp_path, "--wrong", "1"], "no results"),
         (["refine", panel, "--result", out, "--image", "b", "--wrong", "1"], "no results of 'b'; there are a"),
     ]

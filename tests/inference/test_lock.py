@@ -155,3 +155,11 @@ def test_of_several_processes_one_has_it(tmp_path):
     assert (tmp_path / "value").read_text() == "300"
     assert len(FinishedImages(tmp_path).lines) == 300
     assert {line["path"] for line in FinishedImages(tmp_path).lines.values()} == {"x" * 2000}
+
+
+@pytest.mark.parametrize("target", ["nowhere", "there"])
+def test_a_link_in_the_place_of_a_lock_is_refused(tmp_path, target):
+    (tmp_path / "there").touch()
+    (tmp_path / "a.lock").symlink_to(tmp_path / target)
+    with pytest.raises(OutputError, match=r"a\.lock"):
+        acquire(tmp_path / "a.lock")
