@@ -24,7 +24,7 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.traits import TRAITS, KindModel
 from fsis_jax.interactive.learning import Basis
-from fsis_jax.interactive.saved import write_session
+from fsis_jax.interactive.saved import SessionFile
 from fsis_jax.interactive.shapes import ellipse
 from fsis_jax.interactive.state import Filters, Reference, Result, State
 from fsis_jax.io.outlines import Box
@@ -127,7 +127,7 @@ def outlines(browser: sync_api.Browser, folder: pathlib.Path, checkpoint: str, s
     references = (Reference(path, box),)
     basis = Basis(KindModel(traits[:3], np.zeros(3, np.int32), 1), None, 0.75)
     state = State(references, {path: Result(found, references, basis=basis)})
-    write_session(folder / "fsis-app/session.json", state, Filters(0.0), path, checkpoint)
+    SessionFile(folder / "fsis-app/session.json").write(state, Filters(0.0), path, checkpoint)
     with running_app(folder, [path, "--checkpoint", checkpoint], SECONDS) as (address, _):
         tab = Tab(browser, address, SIZE)
         tab.wait_for("count", f"^{OUTLINES} ")

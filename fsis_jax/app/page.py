@@ -12,11 +12,12 @@ from fsis_jax.app.controls import ADD, EXAMPLE, HINTS, TOOLS, Controls
 from fsis_jax.app.histogram import end_of
 from fsis_jax.app.picture import Picture, Shown
 from fsis_jax.app.style import PAGE
-from fsis_jax.app.texts import Crops, counts, short, work
+from fsis_jax.app.texts import Crops, counts, short, unsaved, work
 from fsis_jax.errors import FsisError
 from fsis_jax.interactive.exporting import command, export_images, export_training_data
 from fsis_jax.interactive.fine_tuning import fine_tune
 from fsis_jax.interactive.kinds import colour, title
+from fsis_jax.interactive.loading import images_of
 from fsis_jax.interactive.opening import Opening
 from fsis_jax.interactive.pointing import box_drawn, clicked
 from fsis_jax.interactive.receiving import MOST_BYTES
@@ -30,8 +31,6 @@ from fsis_jax.pretrained import default_weights
 
 _PAUSE = 120
 """Milliseconds between a move and the reading of what is then seen, and between two looks at the work's progress."""
-_SAVE = 10_000
-"""Milliseconds between two looks at whether the session is to be saved."""
 _AT_ONCE = 2048**2
 """Pixels of the image that are segmented without being asked for, at most."""
 
@@ -64,7 +63,6 @@ class Page:
         document.add_root(self._controls.root)
         document.add_periodic_callback(self._guarded(self._look_at_opening), _PAUSE)
         document.add_periodic_callback(self._look_at_work, _PAUSE)
-        document.add_periodic_callback(self._guarded(session.save_changes), _SAVE)
         document.on_session_destroyed(self._closed)
         session.listeners.append(self._changed)
         self._list()
@@ -192,7 +190,7 @@ class Page:
     def _list(self) -> None:
         """The images that can be chosen: those of the folders, and others that were opened."""
         opened = [self._path] if self._path else []
-        paths = dict.fromkeys([*self._session.folders.images(), *self._session.paths(), *opened])
+        paths = dict.fromkeys([*self._session.folders.images(), *images_of(self._session.state), *opened])
         options = [(path, short(path)) for path in paths]
         if self._controls.image.options != options:
             self._controls.image.options = options
@@ -273,7 +271,7 @@ class Page:
             if self._session.state.references:
                 self._guarded(self._session.segment)(self._opened(), self._seen())
                 return
-        text = work(task)
+        text = unsaved(self._session) + work(task)
         if controls.work.text != text:
             controls.work.text = text
         if controls.stop.visible != running:

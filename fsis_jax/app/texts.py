@@ -121,6 +121,11 @@ def _legend(session: Session, each: Mapping[str, int]) -> str:
     return f"<div class='legend'>{' '.join(entries)}</div>"
 
 
+def unsaved(session: Session) -> str:
+    """That what is done is not kept, while it is so."""
+    return f"<p class='bad'>{html.escape(session.unsaved)}</p>" if session.unsaved else ""
+
+
 def work(task: Task | None) -> str:
     """What is being done, and how far it is; or why it failed."""
     if task is None:

@@ -8,6 +8,7 @@ import webbrowser
 from fsis_jax.app.page import Page
 from fsis_jax.app.server import PageServer, is_local
 from fsis_jax.app.uploads import UPLOAD, UploadHandler
+from fsis_jax.cli.segmenting_run import ends_as_by_ctrl_c
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.interactive.folders import Folders
@@ -23,7 +24,7 @@ def run_app(options: argparse.Namespace) -> None:
     """`fsis app`, of its arguments."""
     output = user_path(options.output)
     check_folder(output)
-    with hold(output):
+    with ends_as_by_ctrl_c(), hold(output):
         _serve(options, output)
 
 
@@ -55,8 +56,8 @@ def _serve(options: argparse.Namespace, output: pathlib.Path) -> None:
     print(f"The page: {server.url}\nIts address holds a secret: give it to nobody. Ctrl-C ends it.", flush=True)
     if not options.no_browser:
         webbrowser.open(server.url)
+    session.keep()
     try:
         server.run()
     finally:
-        session.stop()
-        session.save_changes()
+        session.close()

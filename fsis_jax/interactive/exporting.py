@@ -10,6 +10,7 @@ from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.training_data import CorrectedImage, write_training_data
 from fsis_jax.interactive.command import segment_command, short_path
 from fsis_jax.interactive.learning import refined
+from fsis_jax.interactive.loading import images_of
 from fsis_jax.interactive.session import Session
 from fsis_jax.interactive.state import NAMELESS, Result
 from fsis_jax.interactive.task import Task
@@ -33,7 +34,7 @@ def export(session: Session, path: str, kinds: Sequence[str]) -> dict[str, str]:
         why = "only a part of it was segmented" if result.part else "the examples have changed since"
         raise FsisError(f"{path}: {why}: segment the image first")
     name = session.settings.name(path)
-    check_results(session.paths(), [name], session.output, kinds)
+    check_results(images_of(session.state), [name], session.output, kinds)
     with session.open(path) as image:
         files = write_outputs(
             session.output,

@@ -29,13 +29,21 @@ class History:
                 self._later = []
                 self._set(changed)
 
+    def begin(self, state: State) -> None:
+        """A first state, which no step leads back from."""
+        with self._lock:
+            self._earlier, self._later = [], []
+            self._set(state)
+
     def undo(self) -> None:
         """Back to before the last change, if there was one."""
-        self._step(self._earlier, self._later)
+        with self._lock:
+            self._step(self._earlier, self._later)
 
     def redo(self) -> None:
         """What was undone last is done again, if nothing else was done since."""
-        self._step(self._later, self._earlier)
+        with self._lock:
+            self._step(self._later, self._earlier)
 
     @property
     def can_undo(self) -> bool:
@@ -46,10 +54,9 @@ class History:
         return bool(self._later)
 
     def _step(self, source: list[State], target: list[State]) -> None:
-        with self._lock:
-            if source:
-                target.append(self.state)
-                self._set(source.pop())
+        if source:
+            target.append(self.state)
+            self._set(source.pop())
 
     def _set(self, state: State) -> None:
         self.state = state

@@ -30,36 +30,50 @@ _FORMAT = 2
 LOCK_FILE = "session.lock"
 
 
-def write_session(
-    path: str | os.PathLike[str], state: State, filters: Filters, looked_at: str, checkpoint: str | None
-) -> str:
-    """Write a session; its path.
+class SessionFile:
+    """A file that a session is written to time and again: what was found, nearly all of it, is encoded once.
 
     Args:
-        looked_at: path of the image that was opened last; "" of none.
-        checkpoint: the model's name; None: the default one.
-
-    Raises:
-        OutputError: it cannot be written.
+        path: of it.
     """
-    # Of many images these are the same.
-    learnt = list(dict.fromkeys(each.basis.corrections for each in state.results.values() if each.basis))
-    content = {
-        "format": _FORMAT,
-        "checkpoint": checkpoint,
-        "min_score": filters.min_score,
-        "min_area": filters.min_area,
-        "max_area": None if math.isinf(filters.max_area) else filters.max_area,
-        "looked_at": looked_at,
-        "kinds": state.kinds,
-        "learning": state.learning,
-        "references": [_reference(reference) for reference in state.references],
-        "corrections": learnt,
-        "images": [_image(path, result, learnt) for path, result in state.results.items()],
-    }
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, separators=(",", ":")).encode())
-    return os.fspath(path)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        self._encoded: dict[Instances, str] = {}  # of the results that were written last
+
+    def write(self, state: State, filters: Filters, looked_at: str, checkpoint: str | None) -> str:
+        """Write the session; its path. One thread at a time may.
+
+        Args:
+            looked_at: path of the image that was opened last; "" of none.
+            checkpoint: the model's name; None: the default one.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        # Of many images these are the same.
+        learnt = list(dict.fromkeys(each.basis.corrections for each in state.results.values() if each.basis))
+        content = {
+            "format": _FORMAT,
+            "checkpoint": checkpoint,
+            "min_score": filters.min_score,
+            "min_area": filters.min_area,
+            "max_area": None if math.isinf(filters.max_area) else filters.max_area,
+            "looked_at": looked_at,
+            "kinds": state.kinds,
+            "learning": state.learning,
+            "references": [_reference(reference) for reference in state.references],
+            "corrections": learnt,
+        }
+        found = [result.found for result in state.results.values()]
+        self._encoded = {each: self._encoded.get(each) or _members(_found(each)) for each in found}
+        images = [
+            f"{{{_members(_image(path, result, learnt))},{self._encoded[result.found]}}}"
+            for path, result in state.results.items()
+        ]
+        with atomic_write(self._path) as file:
+            file.write(f'{{{_members(content)},"images":[{",".join(images)}]}}'.encode())
+        return os.fspath(self._path)
 
 
 def saved_checkpoint(path: str | os.PathLike[str]) -> str | None:
@@ -90,7 +104,7 @@ def hold(folder: str | os.PathLike[str]) -> Lock:
 
 
 def read_session(path: str | os.PathLike[str]) -> tuple[State, Filters, str]:
-    """Read what `write_session` wrote.
+    """Read what `SessionFile.write` wrote.
 
     Raises:
         FsisError: it cannot be read, or is none or a damaged one.
@@ -142,24 +156,34 @@ def _reference(reference: Reference) -> dict[str, Any]:
 
 
 def _image(path: str, result: Result, learnt: list[tuple[Correction, ...]]) -> dict[str, Any]:
-    found = result.found
+    """What there is to say of an image beside what was found."""
     return {
         "path": path,
         "model": result.model,
         "image": result.image,
-        "size": found.size,
-        "category": found.category,
         "part": result.part,
         "references": [_reference(reference) for reference in result.references],
-        "boxes": found.boxes.tolist(),
-        "scores": found.scores.tolist(),
-        "masks": [_mask(crop) for crop in found.masks],
         "verdicts": {str(row): verdict for row, verdict in result.verdicts.items()},
         "said": {str(row): kind for row, kind in result.kinds.items()},
         "added": [[cell.kind, _mask(cell.mask)] for cell in result.added],
-        "kinds": None if found.kind_scores is None else _kinds(found, found.kind_scores),
-        "basis": None if result.basis is None else _basis(found, result.basis, learnt),
+        "basis": None if result.basis is None else _basis(result.found, result.basis, learnt),
     }
+
+
+def _found(found: Instances) -> dict[str, Any]:
+    return {
+        "size": found.size,
+        "category": found.category,
+        "boxes": found.boxes.tolist(),
+        "scores": found.scores.tolist(),
+        "masks": [_mask(crop) for crop in found.masks],
+        "kinds": None if found.kind_scores is None else _kinds(found, found.kind_scores),
+    }
+
+
+def _members(content: dict[str, Any]) -> str:
+    """As JSON, without the braces."""
+    return json.dumps(content, separators=(",", ":"))[1:-1]
 
 
 def _kinds(found: Instances, scores: np.ndarray) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from fsis_jax.interactive.editing import Editing
 from fsis_jax.interactive.finding import find_all, find_in_part
 from fsis_jax.interactive.folders import Folders
 from fsis_jax.interactive.learning import Basis, refined
-from fsis_jax.interactive.saved import read_session, write_session
+from fsis_jax.interactive.loading import what_is_there
+from fsis_jax.interactive.saved import SessionFile, read_session
 from fsis_jax.interactive.state import NOT_THIS, Filters, Reference, Result, State
 from fsis_jax.interactive.task import StoppedError, Task
 from fsis_jax.io.outlines import Box
@@ -33,6 +34,8 @@ FINE_TUNED = "fine-tuned"
 """Folder in that of the results, and how the names of more begin, for models that learnt from corrections."""
 UPLOADS = "uploads"
 """Folder in that of the results, for images that are given to a front end."""
+_SAVE = 10.0
+"""Seconds between two looks at whether the session is to be saved."""
 
 
 class Session(Editing):
@@ -69,8 +72,13 @@ class Session(Editing):
         self.looked_at = ""
         """The image that was opened last, in whatever tab."""
         self.task: Task | None = None
-        self._lock = threading.RLock()
+        self.unsaved = ""
+        """Why the last try to save it in time failed, in one line; "" if it did not."""
+        self._lock, self._saving = threading.RLock(), threading.RLock()
+        self._file = SessionFile(self.output / SESSION_FILE)
         self._saved: object = self._version()
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
         self._encoded: tuple[object, References] | None = None
         self._first_model = checkpoint
 
@@ -188,46 +196,63 @@ class Session(Editing):
             plan = self.segmenter.plan(image, references, pixel_size=size, tile=self.settings.tile)
         return no_cell_causes(result.ranked, self.filters.min_score, plan, references.sides_in(size))
 
-    def paths(self) -> list[str]:
-        """The images that references or results are of."""
-        state = self.state
-        return list(dict.fromkeys([*(reference.image for reference in state.references), *state.results]))
-
     def save(self) -> str:
         """Write the session to its folder; the file.
 
         Raises:
             OutputError: it cannot be written.
         """
-        version = self._version()
-        file = write_session(self.output / SESSION_FILE, self.state, self.filters, self.looked_at, self.checkpoint)
-        self._saved = version
+        with self._saving:
+            version = self._version()
+            file = self._file.write(self.state, self.filters, self.looked_at, self.checkpoint)
+            self._saved = version
         return file
 
     def save_changes(self) -> None:
         """As `save`, if there is anything to go on with that is not in the file yet."""
-        if self._saved != self._version():
-            self.save()
+        with self._saving:
+            if self._saved != self._version():
+                self.save()
 
-    def load(self) -> bool:
-        """Go on with the session in the folder, if there is one: a step of undo. Its images must be there as they were.
+    def keep(self) -> None:
+        """Begin to save changes every few seconds, in a thread, until `close`; `unsaved` tells if that fails."""
+        self._keeper = threading.Thread(target=self._keep, name="fsis: saving", daemon=True)
+        self._keeper.start()
+
+    def close(self, seconds: float = 90) -> None:
+        """End what is at work, wait for its end so long, and save what there is.
 
         Raises:
-            FsisError: it is damaged, or an image may not be opened, is gone or has another size.
+            OutputError: it cannot be saved.
+        """
+        self._closing.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        try:
+            self.save_changes()  # before there is anything to wait for
+        finally:
+            self.stop(seconds)
+            self.save_changes()
+
+    def load(self) -> bool:
+        """Go on with the session in the folder, if there is one; undo does not lead back from it.
+
+        An image that is gone is left out, with its examples and results; a warning tells where the session is kept
+        that has them.
+
+        Raises:
+            FsisError: it is damaged, or an image may not be opened, cannot be read or is another one.
         """
         file = self.output / SESSION_FILE
         if not file.exists():
             return False
         state, filters, looked_at = read_session(file)
-        sizes: Mapping[str, tuple[int, int]] = {path: result.found.size for path, result in state.results.items()}
-        for path in dict.fromkeys([*sizes, *(reference.image for reference in state.references)]):
-            with self.open(path) as image:
-                size = (image.shape[0], image.shape[1])
-                if sizes.get(path, size) != size:
-                    raise FsisError(f"{file}: {path} has {size[1]}x{size[0]} pixels now: delete the session")
+        there = what_is_there(state, self, file)
         self.filters, self.looked_at = filters, looked_at
-        self._change(lambda _: state)
-        self._saved = self._version()
+        self.history.begin(there)
+        if there is state:
+            self._saved = self._version()
+        self._tell()
         return True
 
     def encode(self, references: tuple[Reference, ...]) -> References:
@@ -275,6 +300,17 @@ class Session(Editing):
             return state.with_result(path, result.taken_over(state.results.get(path)))
 
         self._change(arrived)
+
+    def _keep(self) -> None:
+        while not self._closing.wait(_SAVE):
+            failure = ""
+            try:
+                self.save_changes()
+            except FsisError as error:
+                failure = str(error)
+            if self.unsaved != failure:
+                self.unsaved = failure
+                self._tell()
 
     def _version(self) -> object:
         """Another value whenever there is something else to be saved."""

@@ -307,6 +307,16 @@ def test_two_tabs_show_the_same(segmented, session):
     assert len(session.listeners) == 1
 
 
+def test_what_is_not_saved_is_told_as_long_as_it_is_so(page):
+    page._session.unsaved = "out/session.json: cannot be written: <no space>"
+    for _ in range(2):
+        page._look_at_work()
+        assert "&lt;no space&gt;" in page._controls.work.text
+    page._session.unsaved = ""
+    page._look_at_work()
+    assert page._controls.work.text == ""
+
+
 def test_what_is_wrong_is_one_line_on_the_page(page, folder):
     (folder / "<b>.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     page._open(str(folder / "<b>.png"))
