@@ -1,10 +1,10 @@
 """How large the cells are that count, among all that was found; as wide as the slider below it."""
 
 import numpy as np
-from bokeh.models import ColumnDataSource, Range1d
+from bokeh.models import ColumnDataSource, Range1d, RangeSlider
 from bokeh.plotting import figure
 
-from fsis_jax.interactive.state import Result
+from fsis_jax.interactive.state import Filters, Result
 
 _BARS = 32
 _HEIGHT = 64
@@ -73,3 +73,18 @@ def end_of(result: Result, min_score: float) -> float:
     sure = result.areas[result.found.scores >= min_score]
     areas = sure if len(sure) else result.areas
     return float(max(np.ceil(min(areas.max(), 2 * np.percentile(areas, 95)) / 10) * 10, 10)) if len(areas) else 1000.0
+
+
+def end_beyond(filters: Filters, end: float) -> float:
+    """An end of the slider at which it can show the filter: at its very end there is no limit."""
+    limits = [limit for limit in (filters.min_area, filters.max_area) if np.isfinite(limit)]
+    return end if max(limits) < end else float(np.floor(max(limits) / 10) + 1) * 10
+
+
+def limits(slider: RangeSlider) -> dict[str, float]:
+    """What a slider of sizes says, as fields of `Filters`: its ends are no limits."""
+    least, most = slider.value
+    return {
+        "min_area": least if least > slider.start else 0.0,
+        "max_area": most if most < slider.end else np.inf,
+    }

@@ -1,5 +1,6 @@
 """The page: open, point, segment, look, correct, export. All that it does is done by the session, which tabs share."""
 
+import dataclasses
 import html
 import logging
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import numpy as np
 from bokeh.document import Document
 
 from fsis_jax.app.controls import ADD, EXAMPLE, HINTS, TOOLS, Controls
-from fsis_jax.app.histogram import end_of
+from fsis_jax.app.histogram import end_beyond, end_of, limits
 from fsis_jax.app.picture import Picture, Shown
 from fsis_jax.app.style import PAGE
 from fsis_jax.app.texts import Crops, counts, short, unsaved, work
@@ -22,7 +23,7 @@ from fsis_jax.interactive.opening import Opening
 from fsis_jax.interactive.pointing import box_drawn, clicked
 from fsis_jax.interactive.receiving import MOST_BYTES
 from fsis_jax.interactive.session import Session
-from fsis_jax.interactive.state import NOT_THIS, Filters, Result
+from fsis_jax.interactive.state import NOT_THIS, Result
 from fsis_jax.interactive.task import Task
 from fsis_jax.interactive.view import View
 from fsis_jax.io.names import FILES
@@ -64,7 +65,6 @@ class Page:
         document.add_periodic_callback(self._guarded(self._look_at_opening), _PAUSE)
         document.add_periodic_callback(self._look_at_work, _PAUSE)
         document.on_session_destroyed(self._closed)
-        session.listeners.append(self._changed)
         self._list()
         images = [path for path, _ in self._controls.image.options]
         if images:
@@ -72,6 +72,8 @@ class Page:
         else:
             self._tell("No images here: open a file, or drop some on the page.")
         self._refresh()
+        session.listeners.append(self._changed)
+        self._changed()  # it may have, since
 
     def _listen(self) -> None:
         """What is called when somebody uses the widgets."""
@@ -83,8 +85,8 @@ class Page:
         controls.tool.js_on_change("active", self._picture.drag_js(f"n == {EXAMPLE} || n == {ADD}"))
         controls.tool.on_change("active", lambda attr, old, new: self._tell(HINTS[new]))
         self._picture.follow(self._document, controls.score, controls.area)
-        for slider in (controls.score, controls.area):
-            slider.on_change("value", lambda attr, old, new: self._filtered())
+        controls.score.on_change("value", lambda attr, old, new: self._filter(min_score=round(new, 4)))
+        controls.area.on_change("value", lambda attr, old, new: self._filter(**limits(controls.area)))
         for button, act in (
             (controls.view, lambda: session.segment(self._opened(), self._seen())),
             (controls.whole, lambda: session.segment(self._opened())),
@@ -174,7 +176,11 @@ class Page:
         if opening is None or not opening.done:
             return
         self._opening = None
-        view = opening.view()
+        try:
+            view = opening.view()
+        except FsisError:
+            self._controls.image.value = self._path  # which is still shown
+            raise
         if self._view is not None:
             self._view.image.close()
         self._view, self._path = view, self._session.folders.allowed(opening.path)
@@ -215,12 +221,10 @@ class Page:
         if self._path:
             clicked(self._session, self._path, x, y, TOOLS[self._controls.tool.active], self._chosen_kind)
 
-    def _filtered(self) -> None:
+    def _filter(self, **changed: float) -> None:
+        """What a slider says; the other one's stays."""
         if not self._refreshing:
-            area = self._controls.area
-            least, most = area.value
-            least, most = least if least > area.start else 0.0, most if most < area.end else np.inf
-            self._session.set_filters(Filters(round(self._controls.score.value, 4), least, most))
+            self._session.set_filters(dataclasses.replace(self._session.filters, **changed))
 
     def _choose_model(self, checkpoint: str) -> None:
         if not self._refreshing and checkpoint != (self._session.checkpoint or ""):
@@ -290,12 +294,12 @@ class Page:
         filters = session.filters
         self._refreshing = True
         controls.score.value = filters.min_score
+        end = controls.area.end
         if result is not None and (self._sized is None or result.found is not self._sized.found):
             self._sized = result
             end = end_of(result, session.segmenter.min_score)
-            if controls.area.end != end:
-                controls.area.update(end=end, value=(0.0, end))
-        controls.area.value = (filters.min_area, min(filters.max_area, controls.area.end))
+        end = end_beyond(filters, end)
+        controls.area.update(end=end, value=(filters.min_area, min(filters.max_area, end)))
         models = [(name or "", f"model: {short(name or default_weights())}") for name in session.models()]
         controls.model.update(options=models, value=session.checkpoint or "", visible=len(models) > 1)
         self._refreshing = False

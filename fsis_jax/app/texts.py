@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
+from fsis_jax.errors import FsisError
 from fsis_jax.interactive import kinds
 from fsis_jax.interactive.kinds import colour, title
 from fsis_jax.interactive.learning import told
@@ -16,6 +17,9 @@ from fsis_jax.interactive.task import Task
 from fsis_jax.interactive.view import View
 from fsis_jax.io.decoding import to_rgb8
 from fsis_jax.io.intensity import find_stretch
+
+_MISSING = cv2.putText(np.full((48, 48, 3), 128, np.uint8), "?", (14, 36), cv2.FONT_HERSHEY_SIMPLEX, 1.1, (255,) * 3, 3)
+"""Of an example whose image cannot be read."""
 
 
 class Crops:
@@ -73,16 +77,22 @@ class Crops:
     def _picture(self, reference: Reference, view: View | None) -> str:
         """A data URL."""
         if reference not in self._pictures:
-            if view is None:  # without a look at the whole image, which may take a minute
-                with self._session.open(reference.image) as image:
-                    x1, y1, x2, y2 = map(int, reference.box)
-                    crop = np.asarray(image[y1:y2, x1:x2])
-                    pixels = to_rgb8(crop, stretch=find_stretch(crop))
-            else:
-                pixels, _ = view.picture(reference.box, int(reference.box[2] - reference.box[0]))
+            try:
+                pixels = self._pixels(reference, view)
+            except FsisError:  # the image is gone, or not as it was; the network tells it when it is asked
+                pixels = _MISSING
             png = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
             self._pictures[reference] = f"data:image/png;base64,{base64.b64encode(png).decode()}"
         return self._pictures[reference]
+
+    def _pixels(self, reference: Reference, view: View | None) -> np.ndarray:
+        """(h, w, 3) uint8."""
+        if view is not None:
+            return view.picture(reference.box, int(reference.box[2] - reference.box[0]))[0]
+        with self._session.open(reference.image) as image:  # without a look at all of it, which may take a minute
+            x1, y1, x2, y2 = map(int, reference.box)
+            crop = np.asarray(image[y1:y2, x1:x2])
+            return to_rgb8(crop, stretch=find_stretch(crop))
 
 
 def counts(session: Session, result: Result | None) -> str:

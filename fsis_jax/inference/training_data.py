@@ -5,6 +5,7 @@ What is no cell is background there. Windows without a cell are left out, since 
 
 import dataclasses
 import itertools
+import math
 import os
 import pathlib
 import shutil
@@ -40,7 +41,7 @@ class CorrectedImage:
     """Open as long as it is written."""
     cells: Instances
     part: Box | None = None
-    """Of which they are all, in whole pixels; None: of all of the image."""
+    """In whole pixels, of which they are all whose centre lies in it; None: of all of the image."""
 
 
 def write_training_data(folder: str | os.PathLike[str], corrected: Iterable[CorrectedImage]) -> tuple[int, int]:
@@ -90,9 +91,18 @@ def _write_image(file: pathlib.Path, pixels: np.ndarray) -> None:
 
 
 def _windows(each: CorrectedImage) -> Iterator[Window]:
-    """Windows of about one size that cover the image, or the part of it."""
+    """Windows of about one size that cover the image, or the part of it of which all cells are known.
+
+    A cell whose centre lies beyond a border of the part is not known, and may reach across it by half of its size.
+    """
     height, width = each.cells.size
     x1, y1, x2, y2 = (0, 0, width, height) if each.part is None else (int(value) for value in each.part)
+    boxes = each.cells.boxes
+    across, down = (math.ceil(side / 2) for side in (boxes[:, 2:] - boxes[:, :2]).max(axis=0, initial=0))
+    x1, y1 = x1 + across * (x1 > 0), y1 + down * (y1 > 0)
+    x2, y2 = x2 - across * (x2 < width), y2 - down * (y2 < height)
+    if x1 >= x2 or y1 >= y2:
+        return
     xs, ys = _cuts(x1, x2), _cuts(y1, y2)
     for top, bottom in itertools.pairwise(ys):
         for left, right in itertools.pairwise(xs):

@@ -36,10 +36,10 @@ def fine_tune(session: Session) -> Task:
     """Begin to train the model on the images that were corrected, which then are segmented again with the new one.
 
     Raises:
-        FsisError: nothing was corrected yet, or something else is at work. As the task's error: there is no cell to
-            learn from, or the training fails.
+        FsisError: nothing was corrected yet, no example is shown, or something else is at work. As the task's error:
+            there is no cell to learn from, or the training fails.
     """
-    corrected = corrected_images(session)
+    corrected, shown = corrected_images(session), session.shown()
 
     def work(task: Task) -> str:
         truth = {path: result.counted(session.filters).without_overlaps() for path, result in corrected.items()}
@@ -64,7 +64,7 @@ def fine_tune(session: Session) -> Task:
         task.name, task.unit = "the corrected images with the new model", "part"
         task.advance(0, 0)
         session.use_model(str(run))
-        session.segment_again(task, {path: result.part for path, result in corrected.items()})
+        session.segment_again(task, {path: result.part for path, result in corrected.items()}, shown)
         told = []
         for path, cells in truth.items():
             found = session.segmented(path)

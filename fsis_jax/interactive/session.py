@@ -91,7 +91,7 @@ class Session(Editing):
     def models(self) -> list[str | None]:
         """The checkpoints that can be chosen: the one that it began with, and those that learnt from corrections."""
         runs = sorted(self.output.glob(f"{FINE_TUNED}*"))
-        found = [str(run) for run in runs if (run / "checkpoints").is_dir()]
+        found = [str(run) for run in runs if _is_trained(run)]
         return list(dict.fromkeys([self._first_model, self.checkpoint, *found]))
 
     def choose_model(self, checkpoint: str | None) -> Task:
@@ -144,7 +144,7 @@ class Session(Editing):
         Raises:
             FsisError: no reference was shown, or something else is at work.
         """
-        shown = self._shown()
+        shown = self.shown()
         seen = None if part is None else self._rounded(path, part)
         what = "segmenting" if part is None else "segmenting the part that is seen of"
         return self.begin(f"{what} {os.path.basename(path)}", lambda task: self._segment(task, path, shown, seen))
@@ -157,7 +157,7 @@ class Session(Editing):
         Raises:
             FsisError: no reference was shown, or something else is at work.
         """
-        shown = self._shown()
+        shown = self.shown()
 
         def work(task: Task) -> str:
             waiting = [path for path in paths if not self.is_finished(path)]
@@ -178,13 +178,15 @@ class Session(Editing):
 
         return self.begin("segmenting all images", work)
 
-    def segment_again(self, task: Task, parts: Mapping[str, Box | None]) -> None:
+    def segment_again(self, task: Task, parts: Mapping[str, Box | None], shown: State) -> None:
         """Segment images, or parts of them, within a piece of work.
 
+        Args:
+            shown: as `shown` gave it, when the work began.
+
         Raises:
-            FsisError: no reference was shown, or an image cannot be read.
+            FsisError: an image cannot be read.
         """
-        shown = self._shown()
         for path, part in parts.items():
             self._segment(task, path, shown, part)
 
@@ -263,8 +265,12 @@ class Session(Editing):
             self._encoded = encoded
         return encoded[1]
 
-    def _shown(self) -> State:
-        """The state, whose references must show a cell."""
+    def shown(self) -> State:
+        """The state, whose references show a cell.
+
+        Raises:
+            FsisError: they do not.
+        """
         state = self.state
         if all(reference.kind == NOT_THIS for reference in state.references):
             raise FsisError("no example yet: draw a box around a cell first")
@@ -315,3 +321,10 @@ class Session(Editing):
     def _version(self) -> object:
         """Another value whenever there is something else to be saved."""
         return self.history.changes, self.filters, self.looked_at, self.checkpoint
+
+
+def _is_trained(run: pathlib.Path) -> bool:
+    """Whether there is a model in the folder of a training."""
+    from fsis_jax.checkpoints.runs import has_checkpoint  # and orbax, which only such a folder needs
+
+    return has_checkpoint(run)

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
 from fsis_jax.interactive import fine_tuning
 from fsis_jax.interactive.fine_tuning import agreement, fine_tune
@@ -74,12 +75,22 @@ def test_a_training_tells_how_far_it_is_and_is_stopped(corrected, process, folde
     assert corrected.models() == [corrected.checkpoint]
 
 
+def test_without_an_example_no_training_begins(corrected, process):
+    process("raise SystemExit('it began')")
+    corrected.remove_reference(0)
+    with pytest.raises(FsisError, match="no example yet"):
+        fine_tune(corrected)
+    assert corrected.task is None
+
+
 def test_another_model_makes_results_earlier_ones(corrected, a, weights, folder, new_session):
     result = corrected.result(a)
     assert corrected.is_current(result)
     corrected.history.change(lambda state: state.with_result(a, Result(result.found, result.references, model="other")))
     assert not corrected.is_current(corrected.result(a))
-    (folder / "out/fine-tuned/checkpoints").mkdir(parents=True)
+    (folder / "out/fine-tuned/checkpoints").mkdir(parents=True)  # as a training leaves it that fails at once
+    assert corrected.models() == [weights]
+    (folder / "out/fine-tuned/checkpoints/50").mkdir()
     assert corrected.models() == [weights, str(folder / "out/fine-tuned")]
     task = corrected.choose_model(str(folder / "out/fine-tuned"))
     task.wait()

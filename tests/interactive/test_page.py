@@ -201,6 +201,23 @@ def test_sliders_count_and_draw_sizes_and_send_no_outline_again(segmented):
     assert page._session.filters.max_area == np.inf
 
 
+def test_a_slider_leaves_the_other_ones_filter_as_it_is(segmented):
+    """Also one that is beyond the sizes in the image that is open."""
+    page, controls, session = segmented, segmented._controls, segmented._session
+    session.set_filters(Filters(0.0, 2.5, 5000.0))
+    page._refresh()
+    assert controls.area.value == (2.5, 5000.0)
+    assert controls.area.end > 5000
+    controls.score.value = 0.25
+    assert session.filters == Filters(0.25, 2.5, 5000.0)
+    controls.area.value = (2.5, controls.area.end)
+    assert session.filters == Filters(0.25, 2.5, np.inf)
+    session.set_filters(Filters(0.123456, 0.0, 60.0))
+    page._refresh()
+    controls.area.value = (10, 60)
+    assert session.filters == Filters(0.123456, 10, 60)
+
+
 def test_an_example_is_segmented_with_at_once_if_that_is_wanted(page, monkeypatch):
     page._boxed(BOX)
     page._look_at_work()
@@ -307,6 +324,24 @@ def test_two_tabs_show_the_same(segmented, session):
     assert len(session.listeners) == 1
 
 
+def test_an_example_whose_image_is_gone_keeps_no_tab_from_opening(page, session, folder):
+    session.add_reference(str(folder / "b.png"), BOX)
+    (folder / "b.png").unlink()
+    tab = Page(Document(), session)
+    opened(tab)
+    assert "example 1" in tab._controls.crops.text
+    page._refresh()
+    tab._controls.asked.value = "forget 0"
+    assert session.state.references == ()
+
+
+def test_a_tab_that_cannot_be_made_hears_of_nothing(session, monkeypatch):
+    monkeypatch.setattr(Page, "_refresh", lambda page: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Page(Document(), session)
+    assert session.listeners == []
+
+
 def test_what_is_not_saved_is_told_as_long_as_it_is_so(page):
     page._session.unsaved = "out/session.json: cannot be written: <no space>"
     for _ in range(2):
@@ -323,6 +358,9 @@ def test_what_is_wrong_is_one_line_on_the_page(page, folder):
     opened(page)
     assert "&lt;b&gt;.png: " in page._controls.message.text
     assert "class='bad'" in page._controls.message.text
+    page._controls.image.value = str(folder / "<b>.png")
+    opened(page)
+    assert page._controls.image.value == page._path == str(folder / "a.png")
     page._open("/etc/passwd")
     opened(page)
     assert "not below what may be opened here" in page._controls.message.text

@@ -10,6 +10,7 @@ from fsis_jax.data.coco import CocoSource
 from fsis_jax.errors import FsisError
 from fsis_jax.inference import training_data
 from fsis_jax.inference.instances import Instances
+from fsis_jax.inference.training_data import CorrectedImage, write_training_data
 from fsis_jax.interactive.exporting import export_images, export_training_data
 from fsis_jax.interactive.shapes import ellipse
 from fsis_jax.interactive.state import Added, Filters, Result, State
@@ -57,6 +58,31 @@ def test_large_images_are_cut_into_windows(corrected, folder, monkeypatch):
     areas = sum(each["area"] for each in json.loads(source.file.read_text())["annotations"])
     expected = 2 * np.count_nonzero(ellipse((0.0, 0.0, 20.0, 20.0)).mask)
     assert 0 <= expected - areas < 4 * training_data._LEAST
+
+
+def test_no_cell_at_the_border_of_a_view_is_taken_for_background(folder):
+    """Cells whose centre lies beyond it are not in the result of a view."""
+    cells = [(20, 20), (60, 20), (91, 50), (30, 91)]  # x and y of squares of 20 pixels in an image of 120 x 110
+    crops = [CroppedMask(y, x, np.ones((20, 20), bool)) for x, y in cells]
+    there = np.zeros((110, 120), np.uint8)
+    for crop in crops:
+        there[crop.slices] = 1
+    known = tuple(crops[:2])
+    boxes = np.array([crop.extent for crop in known], np.float32)
+    found = Instances(boxes, np.ones(2, np.float32), known, there.shape)
+    view = CorrectedImage(there, found, (0.0, 0.0, 100.0, 100.0))
+    assert write_training_data(folder / "data", [view]) == (1, 2)
+    (file,) = (folder / "data/images").iterdir()
+    pixels = tifffile.imread(file)
+    assert pixels.shape == (90, 90)  # the image's own borders are where they were
+    (annotations,) = CocoSource(folder / "data", "train").annotations
+    for x1, y1, x2, y2 in annotations.boxes.astype(int):
+        pixels[y1:y2, x1:x2] = 0
+    assert not pixels.any()
+    with pytest.raises(
+        FsisError, match="no cell in the corrected images"
+    ):  # of a view that is hardly larger than a cell
+        write_training_data(folder / "data", [CorrectedImage(there, found, (25.0, 25.0, 45.0, 45.0))])
 
 
 def test_nothing_corrected_is_told(session, corrected, folder):
