@@ -8,13 +8,14 @@ another threshold needs neither the network nor a second look at the masks.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.neighbours import box_ious
 from fsis_jax.interactive.learning import Basis, Correction, in_order
+from fsis_jax.interactive.saying import as_said, named, of_one_kind, with_cells
 from fsis_jax.interactive.shapes import holds
 from fsis_jax.io.outlines import Box
 from fsis_jax.preprocess.cropped_mask import CroppedMask
@@ -108,7 +109,7 @@ class Result:
         corrected = self.basis.rescored(self.found, corrections)
         judged = self.judged(*VERDICTS)
         own = self.found.kind_scores
-        corrected[judged] = (_of_one_kind(self.found) if own is None else own)[judged]
+        corrected[judged] = (of_one_kind(self.found) if own is None else own)[judged]
         return dataclasses.replace(self, corrected=corrected)
 
     @functools.cached_property
@@ -161,21 +162,9 @@ class Result:
         """The cells that count, the added ones with a score of 1 and first; what was said of kinds is so."""
         counted = self.kept(filters)[self._order]
         kept = dataclasses.replace(self.ranked.select(counted), evidence=None, traits=None)
-        kept = self._as_said(kept, self._order[counted].tolist())
-        if self.added:
-            boxes = np.array([cell.mask.extent for cell in self.added], np.float32)
-            told: dict[str, Any] = {}
-            if kept.classes is not None and kept.kind_scores is not None:
-                classes = np.array([kept.names.index(cell.kind) for cell in self.added], np.int32)
-                told["classes"] = np.concatenate([classes, kept.classes])
-                told["kind_scores"] = np.concatenate([_sure(classes, len(kept.names)), kept.kind_scores])
-            kept = dataclasses.replace(
-                kept,
-                boxes=np.concatenate([boxes, kept.boxes]),
-                scores=np.concatenate([np.ones(len(boxes), np.float32), kept.scores]),
-                masks=(*(cell.mask for cell in self.added), *kept.masks),
-                **told,
-            )
+        rows, kinds = self._order[counted].tolist(), [cell.kind for cell in self.added]
+        kept = as_said(kept, {place: self.kinds[row] for place, row in enumerate(rows) if row in self.kinds}, kinds)
+        kept = with_cells(kept, [cell.mask for cell in self.added], kinds)
         # What was said to be right may score less than the filter asks for.
         return dataclasses.replace(kept, min_score=min(filters.min_score, float(kept.scores.min(initial=1))))
 
@@ -188,21 +177,6 @@ class Result:
         if self.corrected is not None and self.found.kind_scores is not None:
             return tuple(self.found.names[row] for row in self.corrected[:, :-1].argmax(1).tolist())
         return tuple(kind or "" for kind in self.found.kinds) or ("",) * len(self.found)
-
-    def _as_said(self, kept: Instances, rows: list[int]) -> Instances:
-        """These rows of `found`, of kinds if there are any; one of which a kind was said with all its score for it."""
-        if kept.kind_scores is None or kept.classes is None:
-            return kept
-        said = {place: self.kinds[row] for place, row in enumerate(rows) if row in self.kinds}
-        names = tuple(dict.fromkeys([*kept.names, *said.values(), *(cell.kind for cell in self.added)]))
-        # There is no other evidence for what a person said.
-        kinds = np.zeros((len(kept), len(names) + 1), np.float32)
-        classes = kept.classes.copy()
-        kinds[:, : len(kept.names)], kinds[:, -1] = kept.kind_scores[:, :-1], kept.kind_scores[:, -1]
-        for place, kind in said.items():
-            classes[place] = names.index(kind)
-            kinds[place, :-1] = np.eye(len(names))[classes[place]] * kept.scores[place]
-        return dataclasses.replace(kept, names=names, classes=classes, kind_scores=kinds)
 
     def instance_at(self, x: float, y: float, filters: Filters) -> int | None:
         """The row of `found` with this pixel that is seen: it counts, or is marked as wrong."""
@@ -257,8 +231,7 @@ class Result:
         if old:
             references = tuple(renamed(reference, old, new) for reference in references)
         elif found.kind_scores is None:
-            classes = np.zeros(len(found), np.int32)
-            found = dataclasses.replace(found, names=("",), classes=classes, kind_scores=_of_one_kind(found))
+            found = named(found, new)
         return dataclasses.replace(
             self,
             found=dataclasses.replace(found, names=_put(found.names, old, new)),
@@ -337,13 +310,3 @@ def renamed(reference: Reference, old: str, new: str) -> Reference:
 
 def _put(names: tuple[str, ...], old: str, new: str) -> tuple[str, ...]:
     return tuple(new if name == old else name for name in names)
-
-
-def _of_one_kind(found: Instances) -> np.ndarray:
-    """(N, 2) float32, rows of `kind_scores` where there is no other kind."""
-    return np.stack([found.scores, 1 - found.scores], axis=1)
-
-
-def _sure(classes: np.ndarray, count: int) -> np.ndarray:
-    """(n, count + 1) float32, rows of `kind_scores` of what is of its class for certain."""
-    return np.eye(count + 1, dtype=np.float32)[classes]
