@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.example_cells import Example, boxed_examples
@@ -63,22 +63,32 @@ class Editing:
         self._examples([reference])
         self._change(lambda state: state.with_reference(reference))
 
-    def show(self, kinds: Sequence[str], references: Sequence[Reference]) -> None:
-        """These kinds and examples instead of all that were shown; boxes are rounded to whole pixels.
+    def show(self, path: str, boxes: Mapping[str, Sequence[Box]]) -> None:
+        """These boxes of an image, by their kinds, instead of all examples in it; they are rounded to whole pixels.
 
         Raises:
-            FsisError: as `add_kind` and `add_reference`.
+            FsisError: as `add_reference`; then nothing changes.
         """
-        if list(kinds) != [""]:
-            check_kind_names([*kinds, NOT_THIS])
-        state = dataclasses.replace(self.state, kinds=tuple(kinds), references=())
-        for each in references:
-            if each.kind not in (*kinds, NOT_THIS):
-                raise FsisError(f"no kind {each.kind!r}: there is {', '.join(kinds)}")
-            state = state.with_reference(dataclasses.replace(each, box=self._rounded(each.image, each.box)))
-        if (state.kinds, state.references) != (self.state.kinds, self.state.references):
-            self._examples(state.references)
-            self._change(lambda now: dataclasses.replace(now, kinds=state.kinds, references=state.references))
+        with self.open(path) as image:
+            size = (image.shape[0], image.shape[1])
+        shown = [
+            Reference(path, whole_pixels(box, size), self._known(kind, NOT_THIS))
+            for kind, each in boxes.items()
+            for box in each
+        ]
+
+        def replaced(state: State) -> State:
+            if [reference for reference in state.references if reference.image == path] == shown:
+                return state
+            others = tuple(reference for reference in state.references if reference.image != path)
+            state = dataclasses.replace(state, references=others)
+            for reference in shown:
+                state = state.with_reference(reference)
+            return state
+
+        if replaced(self.state) is not self.state:
+            self._examples(shown)
+            self._change(replaced)
 
     def remove_reference(self, number: int) -> None:
         """By its place among the references."""

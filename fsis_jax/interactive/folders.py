@@ -38,10 +38,6 @@ class Folders:
             raise FsisError(f"{path}: not below what may be opened here ({known}): start again with its folder")
         return str(place)
 
-    def allow(self, path: str) -> None:
-        """One more file or folder that may be opened, for front ends whose user opens files by other ways."""
-        self.roots = (*self.roots, _real(path))
-
     def images(self) -> list[str]:
         """The images that were given, and those directly in the folders that were, as `image_files` finds them."""
         return list(dict.fromkeys(self._found()))
@@ -56,6 +52,21 @@ class Folders:
                 real = _real(file)  # of a link, where it leads
                 if any(real.is_relative_to(other) for other in self.roots):
                     yield str(real)
+
+
+class Everywhere(Folders):
+    """All of them may be opened, for front ends whose user opens files by other ways."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def allowed(self, path: str) -> str:
+        """The absolute path of an image, as of `Folders`.
+
+        Raises:
+            FsisError: no path at all.
+        """
+        return str(_real(path))
 
 
 def _real(path: str) -> pathlib.Path:

@@ -4,6 +4,7 @@ All is done by the session of `interactive`, as on the page of `fsis app`; resul
 """
 
 import atexit
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -24,23 +25,22 @@ from magicgui.widgets import (
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.interactive.exporting import export_images, export_training_data
-from fsis_jax.interactive.folders import Folders
-from fsis_jax.interactive.kinds import colour, title
+from fsis_jax.interactive.folders import Everywhere
+from fsis_jax.interactive.kinds import title
 from fsis_jax.interactive.learning import told
 from fsis_jax.interactive.pointing import Tool, clicked
-from fsis_jax.interactive.saved import hold
-from fsis_jax.interactive.session import UPLOADS, Session
-from fsis_jax.interactive.state import NOT_THIS, Filters, Reference
+from fsis_jax.interactive.saved import hold, saved_checkpoint
+from fsis_jax.interactive.session import SESSION_FILE, Session
+from fsis_jax.interactive.state import NOT_THIS, Filters, State
 from fsis_jax.interactive.task import Task
 from fsis_jax.io.names import DEFAULT, FILES
-from fsis_jax.napari.layers import KIND, boxes, features, kept_at, label_colours, label_image, plane, rectangle, summary
+from fsis_jax.napari.box_layers import MISSED, BoxLayers
+from fsis_jax.napari.layers import boxes, features, file_of, label_colours, label_image, summary
 
 if TYPE_CHECKING:
     import napari
 
 _TOOLS: dict[str, Tool] = dict(look="move", wrong="wrong", right="right", **{"other kind": "other"}, delete="deleted")
-MISSED = "missed cells"
-"""Name of the Shapes layer whose boxes are cells that were missed."""
 
 
 class Dock(Container):
@@ -52,14 +52,17 @@ class Dock(Container):
 
     def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
         self._viewer = napari_viewer
+        self._boxes = BoxLayers(napari_viewer)
         self.session: Session | None = None
         self._cells: Any = None  # the Labels layer
-        self._shown = ""  # path of the image that it is of
+        self._paths: dict[Any, str] = {}  # `unique_id` of a layer -> the file of its image
+        self._followed: object = None
         self.image = ComboBox(label="image", choices=self._images)
         self.output = FileEdit(label="results", mode="d", value=pathlib.Path.home() / "fsis-napari")
         self.kind = ComboBox(label="kind", choices=self._kinds)
         self.new_kind = LineEdit(label="another kind")
         self.add = PushButton(text="Add kind")
+        self.remove_kind = PushButton(text="Remove kind")
         self.segment = PushButton(text="Segment")
         self.stop = PushButton(text="Stop", visible=False)
         self.progress = ProgressBar(visible=False)
@@ -74,25 +77,28 @@ class Dock(Container):
         self.message = Label(value="Draw boxes around cells, then segment.")
         super().__init__(
             widgets=[
-                *(self.image, self.output, self.kind, self.new_kind, self.add, self.segment, self.stop, self.progress),
+                *(self.image, self.output, self.kind, self.new_kind, self.add, self.remove_kind),
+                *(self.segment, self.stop, self.progress),
                 *(self.score, self.tool, self.learn, self.missed, self.undo, self.redo),
                 *(self.files, self.export, self.training, self.message),
             ]
         )
-        self.add.clicked.connect(self._guarded(self._add_kind))
-        self.segment.clicked.connect(self._guarded(self._segment))
+        self.add.clicked.connect(self._guarded(lambda: self._with_session(self._add_kind)))
+        self.remove_kind.clicked.connect(self._guarded(lambda: self._ready().remove_kind(self.kind.value)))
+        self.segment.clicked.connect(self._guarded(lambda: self._with_session(self._segment)))
         self.stop.clicked.connect(lambda: self.session and self.session.task and self.session.task.stop())
         self.score.changed.connect(self._guarded(self._filter))
         self.tool.changed.connect(lambda _: self._choose_cells())
         self.learn.changed.connect(self._guarded(lambda: self._ready().learn(self.learn.value)))
+        self.image.changed.connect(lambda _: self._show())
         self.kind.changed.connect(lambda kind: self._choose_examples(kind))
         self.missed.clicked.connect(self._guarded(self._add_missed))
         self.undo.clicked.connect(self._guarded(lambda: self._ready().undo()))
         self.redo.clicked.connect(self._guarded(lambda: self._ready().redo()))
         self.export.clicked.connect(self._guarded(self._export))
-        self._viewer.layers.events.inserted.connect(lambda _: self._image_added())
+        self._viewer.layers.events.inserted.connect(lambda _: self._layers_changed())
         self._viewer.layers.events.removed.connect(lambda _: self._layers_changed())
-        self._image_added()
+        self._layers_changed()
 
     def _guarded(self, act: Callable[[], object]) -> Callable[..., None]:
         """Show what came of it; bad input is told in its one line."""
@@ -107,64 +113,41 @@ class Dock(Container):
 
         return call
 
-    def _images(self, _: object = None) -> list[str]:
-        return [layer.name for layer in self._viewer.layers if type(layer).__name__ == "Image"]
+    def _images(self, _: object = None) -> list[tuple[str, Any]]:
+        return [(layer.name, layer) for layer in self._viewer.layers if type(layer).__name__ == "Image"]
 
-    def _examples(self) -> dict[str, Any]:
-        """Kind -> its Shapes layer, in the order of the layers, what is not wanted last."""
-        found = {layer.metadata[KIND]: layer for layer in self._viewer.layers if KIND in layer.metadata}
-        return {**{kind: layer for kind, layer in found.items() if kind != NOT_THIS}, **found}
+    @property
+    def _state(self) -> State:
+        return State() if self.session is None else self.session.state
 
     def _kinds(self, _: object = None) -> list[tuple[str, str]]:
-        kinds = [kind for kind in self._examples() if kind != NOT_THIS] or [""]
+        kinds = self._state.kinds
         return [(title(kind, kinds, None), kind) for kind in (*kinds, NOT_THIS)]
 
     def _layers_changed(self) -> None:
-        """The choices are those of the layers."""
+        """The images that can be chosen are those of the layers."""
         self.image.reset_choices()
-        self.kind.reset_choices()
+        self._follow()
 
-    def _image_added(self) -> None:
-        """Layers for examples as soon as there is an image; not when some are removed, as all are at the end."""
-        self._layers_changed()
-        if self.image.value is not None and not self._examples():
-            for kind in ("", NOT_THIS):
-                self._add_layer(kind, [""])
-            self._layers_changed()
+    def _follow(self) -> None:
+        """Show layers for the examples of the image and the kinds, if these are others than before."""
+        image, kinds = self.image.value, self._state.kinds
+        if image is not None and self._followed != (image.unique_id, kinds):
+            self._followed = image.unique_id, kinds
+            self._boxes.follow(image, kinds)
+            self.kind.reset_choices()
 
-    def _add_layer(self, kind: str, kinds: list[str]) -> None:
-        like = self._viewer.layers[self.image.value]
-        self._viewer.add_shapes(
-            ndim=2,
-            name=title(kind, kinds, None) if kind == NOT_THIS else f"examples: {title(kind, kinds, None)}",
-            metadata={KIND: kind},
-            edge_color=colour(kind, kinds),
-            face_color="transparent",
-            edge_width=2,
-            scale=like.scale[-2:],
-            translate=like.translate[-2:],
-        ).mode = "add_rectangle"
-
-    def _add_kind(self) -> None:
+    def _add_kind(self, session: Session) -> None:
         name = self.new_kind.value.strip()
-        layers = self._examples()
-        kinds = [kind for kind in layers if kind != NOT_THIS]
-        if not layers or not name or name in (*kinds, NOT_THIS):
-            raise FsisError(
-                "open an image, and give another name" if not layers else "give a name that is not there yet"
-            )
-        if kinds == [""]:
-            first = title("", kinds, None)
-            layers[""].metadata, layers[""].name = {KIND: first}, f"examples: {first}"
-            kinds = [first]
-        self._add_layer(name, [*kinds, name])
+        session.add_kind(name)
         self.new_kind.value = ""
         self.kind.reset_choices()
+        self._follow()
         self.kind.value = name
 
     def _choose_examples(self, kind: str) -> None:
         """Draw in the layer of the kind that is chosen, unless clicks mean something."""
-        layer = self._examples().get(kind)
+        layer = None if self.image.value is None else self._boxes.of(self.image.value).get(kind)
         if layer is not None and self.tool.value == "look":
             self._viewer.layers.selection.active = layer
 
@@ -178,72 +161,51 @@ class Dock(Container):
             raise FsisError("nothing was segmented yet: draw boxes around cells, then segment")
         return self.session
 
-    def _load(self) -> Session:
-        """The session of the folder, which may be one that is gone on with."""
-        output = pathlib.Path(self.output.value)
-        atexit.register(hold(output).release)
-        session = Session(Segmenter.from_pretrained(), Folders([], [output / UPLOADS]), output)
-        session.load()
-        return session
-
-    def _path(self, session: Session) -> str:
-        """The file of the image that is chosen: its own, or else its pixels in one that is written."""
+    def _chosen(self) -> Any:
+        """The layer of the image that is chosen."""
         if self.image.value is None:
             raise FsisError("no image: open one, or File > Open Sample > fsis")
-        layer = self._viewer.layers[self.image.value]
-        source = getattr(layer.source, "path", None)
-        pixels = plane(layer.data, layer.rgb)
-        if source is not None:
-            session.folders.allow(source)
-            with session.open(source) as image:
-                if tuple(image.shape[:2]) == pixels.shape[:2]:
-                    return session.folders.allowed(source)
-        name = "".join(sign if sign.isalnum() else "_" for sign in self.image.value)
-        return session.folders.allowed(str(kept_at(session.uploads / f"{name}.tif", pixels, rgb=layer.rgb)))
+        return self.image.value
 
-    def _segment(self) -> None:
-        if self.session is None:
-            self._loaded()
-            return
-        session, path = self.session, self._path(self.session)
-        layers = self._examples()
-        shown = [Reference(path, box, kind) for kind, layer in layers.items() for box in boxes(layer.data)]
-        others = [reference for reference in session.state.references if reference.image != path]
-        session.show([kind for kind in layers if kind != NOT_THIS], [*others, *shown])
-        self._shown = path
-        self._watch(session.segment(path))
+    def _path(self) -> str:
+        """The file of that image, as it was segmented last."""
+        image = self._chosen()
+        if image.unique_id not in self._paths:
+            raise FsisError(f"{image.name}: not segmented yet: segment it first")
+        return self._paths[image.unique_id]
 
-    def _loaded(self) -> None:
-        """Load the model in a thread, and segment then."""
+    def _with_session(self, act: Callable[[Session], object]) -> None:
+        """Do something with the session, which is loaded in a thread before, if it is not yet."""
         from napari.qt.threading import thread_worker
+
+        if self.session is not None:
+            act(self.session)
+            return
 
         def use(session: Session) -> None:
             self.session = session
+            self.output.enabled = False
             self.score.value = session.filters.min_score
-            self._restore(session)
-            self._guarded(self._segment)()
+            self._guarded(lambda: act(session))()
 
-        worker = thread_worker(self._load)()
+        output = pathlib.Path(self.output.value)
+        worker = thread_worker(lambda: session_in(output))()
         worker.returned.connect(use)
         worker.errored.connect(lambda error: setattr(self.message, "value", str(error)))
         worker.finished.connect(lambda: self._busy(self._running()))
-        self.segment.enabled = False
+        self.segment.enabled = self.add.enabled = False
         self.message.value = "The model is loaded ..."
         worker.start()
 
-    def _restore(self, session: Session) -> None:
-        """Boxes of a session that is gone on with, unless some were drawn."""
-        layers = self._examples()
-        path = self._path(session)
-        if any(len(layer.data) for layer in layers.values()):
-            return
-        for kind in session.state.kinds:
-            if kind and kind not in layers:
-                self.new_kind.value = kind
-                self._add_kind()
-        for reference in session.state.references:
-            if reference.image == path:
-                self._examples()[reference.kind].add_rectangles(rectangle(reference.box))
+    def _segment(self, session: Session) -> None:
+        image, kinds = self._chosen(), session.state.kinds
+        path = session.folders.allowed(file_of(image, session.uploads))
+        self._boxes.follow(image, kinds)
+        if self._paths.get(image.unique_id) != path:  # a session that is gone on with has its examples
+            self._boxes.add(image, [each for each in session.state.references if each.image == path])
+        self._paths[image.unique_id] = path
+        session.show(path, self._boxes.boxes(image, kinds))
+        self._watch(session.segment(path))
 
     def _watch(self, task: Task) -> None:
         """Show how far a piece of work is, and what came of it."""
@@ -276,6 +238,7 @@ class Dock(Container):
 
     def _busy(self, busy: bool) -> None:
         self.segment.enabled = self.export.enabled = not busy
+        self.add.enabled = True
         self.stop.visible = self.progress.visible = busy
 
     def _filter(self) -> None:
@@ -285,18 +248,13 @@ class Dock(Container):
 
     def _add_missed(self) -> None:
         """The boxes of their layer, which is made by the first press."""
-        if MISSED not in self._viewer.layers:
-            like = self._viewer.layers[self.image.value] if self.image.value else None
-            if like is None:
-                raise FsisError("no image: open one first")
-            options = {"scale": like.scale[-2:], "translate": like.translate[-2:], "face_color": "transparent"}
-            self._viewer.add_shapes(ndim=2, name=MISSED, edge_color="white", edge_width=2, **options)
-            self._viewer.layers[MISSED].mode = "add_rectangle"
+        image = self._chosen()
+        layer = self._boxes.of(image).get(MISSED)
+        if layer is None:
+            self._boxes.add_missed(image)
             return
-        session, layer = self._ready(), self._viewer.layers[MISSED]
-        for box in boxes(layer.data):
-            kind = self.kind.value if self.kind.value in session.state.kinds else None
-            session.add_cell(self._shown, box, kind)
+        kind = None if self.kind.value == NOT_THIS else self.kind.value
+        self._ready().add_cells(self._path(), boxes(layer.data), kind)
         layer.data = []
 
     def _click(self, layer: Any, event: Any) -> Any:
@@ -312,36 +270,57 @@ class Dock(Container):
 
     def _correct(self, x: float, y: float) -> None:
         """A click on a point, in pixels of the image, with the tool and the kind that are chosen."""
-        session = self._ready()
-        kind = self.kind.value if self.kind.value in (*session.state.kinds, NOT_THIS) else session.state.kinds[0]
-        clicked(session, self._shown, x, y, _TOOLS[self.tool.value], kind)
+        clicked(self._ready(), self._path(), x, y, _TOOLS[self.tool.value], self.kind.value)
 
     def _export(self) -> None:
-        session = self._ready()
-        chosen, data = list(self.files.value), self.training.value
-        self._watch(export_training_data(session) if data else export_images(session, [self._shown], chosen))
+        session, data = self._ready(), self.training.value
+        paths, chosen = [] if data else [self._path()], list(self.files.value)
+        self._watch(export_training_data(session) if data else export_images(session, paths, chosen))
 
     def _show(self) -> None:
-        """The result as it is now."""
-        session = self.session
-        result = None if session is None else session.result(self._shown)
-        if session is None or result is None:
-            if self._cells is not None and self._cells in self._viewer.layers:
+        """The result of the image that is chosen, as it is now."""
+        self._follow()
+        session, image = self.session, self.image.value
+        if session is None or image is None:
+            return
+        result = session.result(self._paths.get(image.unique_id, ""))
+        there = self._cells is not None and self._cells in self._viewer.layers
+        if result is None:
+            if there:
                 self._viewer.layers.remove(self._cells)
-            self._cells = None
             return
         kinds, filters = session.state.kinds, session.filters
         labels, table = label_image(result, filters), features(result, filters, kinds, None)
-        if self._cells is None or self._cells not in self._viewer.layers:
-            like = self._viewer.layers[self.image.value]
-            place = {"scale": like.scale[-2:], "translate": like.translate[-2:]}
-            self._cells = self._viewer.add_labels(labels, name="cells", features=table, **place)
+        if there:
+            self._cells.data, self._cells.features = labels, table
+        else:
+            self._cells = self._viewer.add_labels(labels, name="cells", features=table)
             self._cells.contour = 2
             self._cells.mouse_drag_callbacks.append(self._click)
-        else:
-            self._cells.data, self._cells.features = labels, table
+        self._cells.scale, self._cells.translate = image.scale[-2:], image.translate[-2:]
         if len(kinds) > 1 or result.found.kind_scores is not None:
             self._cells.colormap = label_colours(result, filters, kinds)
         self.learn.value = session.state.learning
         learnt, old = told(session.state.corrections), "" if session.is_current(result) else "the examples have changed"
         self.message.value = "; ".join(filter(None, [summary(result, filters, kinds), learnt, old]))
+
+
+@functools.cache
+def session_in(output: pathlib.Path) -> Session:
+    """The session of a folder, which may be one that is gone on with, for all widgets until this process ends.
+
+    Raises:
+        FsisError: another program is at work on it, it is damaged, or its model or an image of it is gone.
+    """
+    lock = hold(output)
+    try:
+        checkpoint = saved_checkpoint(output / SESSION_FILE)
+        session = Session(Segmenter.from_pretrained(checkpoint), Everywhere(), output, checkpoint=checkpoint)
+        session.load()
+    except BaseException:
+        lock.release()
+        raise
+    session.keep()
+    atexit.register(lock.release)
+    atexit.register(session.close)  # before
+    return session

@@ -4,6 +4,7 @@ In napari a pixel's centre lies at whole numbers and points are (y, x); everywhe
 covers [x, x + 1] x [y, y + 1].
 """
 
+import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +15,21 @@ import tifffile
 from fsis_jax.errors import FsisError
 from fsis_jax.interactive.kinds import colour, counts, title
 from fsis_jax.interactive.state import Filters, Result
+from fsis_jax.io.atomic import atomic_write
 from fsis_jax.io.outlines import Box
+from fsis_jax.io.source import open_image
 from fsis_jax.preprocess.cropped_mask import CroppedMask
 
-KIND = "fsis_kind"
-"""Key in the metadata of a Shapes layer of examples: their kind."""
+_LONGEST = 40
+"""Characters of a layer's name in that of a file."""
+_BAND = 64
+"""Rows that are compared at once."""
+_COMPARED = 1 << 24
+"""Pixels of an image that are compared, at most; of a larger one bands that are spread over it."""
 
 
-def plane(data: Any, rgb: bool) -> np.ndarray:
-    """(H, W) or (H, W, 3 or 4), the image of a layer.
+def plane(data: Any, rgb: bool) -> Any:
+    """(H, W) or (H, W, 3 or 4), the image of a layer: an array, or what becomes one, as a whole or a part of it.
 
     Args:
         data: of the layer; of a pyramid the finest level.
@@ -34,14 +41,48 @@ def plane(data: Any, rgb: bool) -> np.ndarray:
     finest = data[0] if isinstance(data, list | tuple) or type(data).__name__ == "MultiScaleData" else data
     if finest.ndim != 2 + rgb:
         raise FsisError(f"a layer of shape {finest.shape}: choose one plane of it first, such as by slicing the layer")
-    return np.asarray(finest)
+    return finest
 
 
-def kept_at(path: pathlib.Path, pixels: np.ndarray, *, rgb: bool) -> pathlib.Path:
-    """The image of a layer without a file, written there unless it is there; the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or not np.array_equal(tifffile.imread(path), pixels):
-        tifffile.imwrite(path, pixels, photometric="rgb" if rgb else "minisblack")
+def file_of(layer: Any, uploads: pathlib.Path) -> str:
+    """The path of a file with the image of a layer.
+
+    That is the file that the layer was read from, if its pixels are those of the layer, as they are not where the layer
+    is one of its channels; else one in the folder for uploads, which is written.
+
+    Raises:
+        FsisError: the layer has more axes than an image, or the file cannot be written.
+    """
+    pixels, source = plane(layer.data, layer.rgb), layer.source.path
+    if source is not None and _shows(source, pixels):
+        return str(source)
+    return str(kept_in(uploads, layer.name, np.asarray(pixels), rgb=layer.rgb))
+
+
+def _shows(path: str, pixels: Any) -> bool:
+    """Whether a file can be read here, and its pixels are these."""
+    try:
+        with open_image(path) as image:
+            step = _BAND * -(-image.shape[0] * image.shape[1] // _COMPARED)
+            bands = [slice(top, top + _BAND) for top in range(0, image.shape[0], step)]
+            return image.shape == pixels.shape and all(np.array_equal(image[rows], pixels[rows]) for rows in bands)
+    except FsisError:  # a stack, or of another program
+        return False
+
+
+def kept_in(folder: pathlib.Path, name: str, pixels: np.ndarray, *, rgb: bool) -> pathlib.Path:
+    """The image of a layer as a file whose name tells its pixels apart from all others; written unless it is there.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    key = hashlib.sha256(f"{pixels.dtype} {pixels.shape} {rgb}".encode())
+    key.update(np.ascontiguousarray(pixels).data)
+    safe = "".join(sign if sign.isalnum() else "_" for sign in name[:_LONGEST])
+    path = folder / f"{safe}-{key.hexdigest()[:12]}.tif"
+    if not path.exists():
+        with atomic_write(path) as file:
+            tifffile.imwrite(file, pixels, photometric="rgb" if rgb else "minisblack")
     return path
 
 

@@ -1,6 +1,5 @@
 """The dock widget in napari's own viewer: boxes, segmenting, the slider, clicks, export."""
 
-import dataclasses
 import json
 
 import pytest
@@ -10,54 +9,23 @@ pytest.importorskip("pytestqt", reason="its tests need pytest-qt")
 
 import npe2
 import numpy as np
+from discs import BOXES, discs, picture
 from tiny import get_config
 from tiny_detector import tiny_detector
 
 from fsis_jax.checkpoints.weights import Trained, save_weights
-from fsis_jax.inference.instances import Instances
-from fsis_jax.inference.traits import TRAITS
-from fsis_jax.interactive.shapes import ellipse
 from fsis_jax.interactive.state import NOT_THIS
-from fsis_jax.napari.dock import MISSED, Dock
+from fsis_jax.napari.dock import Dock
 from fsis_jax.napari.layers import rectangle
 from fsis_jax.pretrained import VARIABLE
 
 pytestmark = [pytest.mark.usefixtures("quick_compile"), pytest.mark.filterwarnings("default")]
 
-BOXES = ((10.0, 5.0, 31.0, 26.0), (20.0, 30.0, 41.0, 51.0), (50.0, 20.0, 71.0, 41.0))
-"""Around the discs of `picture`."""
 MILLISECONDS = 200_000
 
 
-def discs(segmenter, job, tile, advance):
-    """In the place of the network: a disc in each box, with a score and, if the references have kinds, one of each."""
-    advance(0, 1)
-    crops = tuple(map(ellipse, BOXES))
-    boxes = np.array([crop.extent for crop in crops], np.float32)
-    names, classes = job.references.kinds, np.array([0, 1, 0], np.int32)
-    evidence = np.where(np.eye(max(len(names), 1) + 1)[classes if names else 0 * classes] > 0, 3, -3).astype(np.float32)
-    evidence[:, -1] = 1
-    measured = {"evidence": evidence, "traits": np.zeros((3, len(TRAITS)), np.float32)}
-    found = Instances(boxes, np.array([0.9, 0.8, 0.3], np.float32), crops, job.image.shape[:2], **measured)
-    if not names:
-        return found
-    kinds = np.eye(len(names) + 1, dtype=np.float32)[classes] * found.scores[:, None]
-    kinds[:, -1] = 1 - found.scores
-    unwanted = job.references.unwanted
-    return dataclasses.replace(found, names=names, classes=classes, kind_scores=kinds, unwanted=unwanted)
-
-
 @pytest.fixture
-def picture():
-    rows, columns = np.mgrid[:60, :80]
-    pixels = np.random.default_rng(0).integers(0, 60, (60, 80))
-    for y, x in ((15, 20), (40, 30), (30, 60)):
-        pixels[(rows - y) ** 2 + (columns - x) ** 2 < 100] += 190
-    return pixels.astype(np.uint8)
-
-
-@pytest.fixture
-def dock(make_napari_viewer, picture, tmp_path, monkeypatch):
+def dock(make_napari_viewer, tmp_path, monkeypatch):
     """Beside an image layer without a file."""
     config = get_config()
     weights = tmp_path / "random.npz"
@@ -68,7 +36,7 @@ def dock(make_napari_viewer, picture, tmp_path, monkeypatch):
     dock = Dock(viewer)
     viewer.window.add_dock_widget(dock)
     dock.output.value = tmp_path / "out"
-    viewer.add_image(picture, name="discs", scale=(0.5, 0.5))
+    viewer.add_image(picture(), name="discs", scale=(0.5, 0.5))
     return dock
 
 
@@ -92,14 +60,14 @@ def test_the_plugin_is_found_and_offers_its_sample():
 
 def test_point_segment_correct_and_export(dock, qtbot, tmp_path):
     viewer = dock._viewer
-    assert [layer.name for layer in viewer.layers] == ["discs", "examples: cell", "not this"]
+    assert [layer.name for layer in viewer.layers] == ["discs", "examples: cell (discs)", "not this (discs)"]
     finish(dock, qtbot, dock.segment)
     assert "no example yet" in dock.message.value
-    viewer.layers["examples: cell"].add_rectangles(rectangle(BOXES[0]))
+    viewer.layers["examples: cell (discs)"].add_rectangles(rectangle(BOXES[0]))
     finish(dock, qtbot, dock.segment)
     session = dock.session
     assert [reference.box for reference in session.state.references] == [BOXES[0]]
-    cells, result = viewer.layers["cells"], session.result(dock._shown)
+    cells, result = viewer.layers["cells"], session.result(dock._path())
     assert cells.scale.tolist() == [0.5, 0.5]
     assert len(cells.features) == len(result.found) == 3
     assert sorted(np.unique(cells.data).tolist()) == [0, *range(1, len(result.found) + 1)]
@@ -112,12 +80,12 @@ def test_point_segment_correct_and_export(dock, qtbot, tmp_path):
     # A kind more, by which the first one gets its name, and what is not wanted.
     dock.new_kind.value = "dead"
     dock.add.native.click()
-    assert "examples: dead" in viewer.layers
-    viewer.layers["examples: dead"].add_rectangles(rectangle(BOXES[1]))
-    viewer.layers["not this"].add_rectangles(rectangle(BOXES[2]))
+    assert "examples: dead (discs)" in viewer.layers
+    viewer.layers["examples: dead (discs)"].add_rectangles(rectangle(BOXES[1]))
+    viewer.layers["not this (discs)"].add_rectangles(rectangle(BOXES[2]))
     finish(dock, qtbot, dock.segment)
     assert [reference.kind for reference in session.state.references] == ["cell", "dead", NOT_THIS]
-    cells, result = viewer.layers["cells"], session.result(dock._shown)
+    cells, result = viewer.layers["cells"], session.result(dock._path())
     assert set(cells.features["kind"]) <= {"cell", "dead"}
     row = 0
     crop = result.found.masks[row]
@@ -126,7 +94,7 @@ def test_point_segment_correct_and_export(dock, qtbot, tmp_path):
     dock.tool.value = "wrong"
     assert viewer.layers.selection.active is cells
     click(dock, x, y)
-    assert session.result(dock._shown).verdicts == {row: "wrong"}
+    assert session.result(dock._path()).verdicts == {row: "wrong"}
     assert row + 1 not in cells.features["index"].tolist()
     dock.undo.native.click()
     assert row + 1 in cells.features["index"].tolist()
@@ -134,12 +102,44 @@ def test_point_segment_correct_and_export(dock, qtbot, tmp_path):
     click(dock, x, y)
     assert cells.features.set_index("index")["kind"][row + 1] == "dead"
     dock.missed.native.click()
-    viewer.layers[MISSED].add_rectangles(rectangle((0.0, 50.0, 8.0, 58.0)))
+    viewer.layers["missed cells (discs)"].add_rectangles(rectangle((0.0, 50.0, 8.0, 58.0)))
     dock.missed.native.click()
-    assert len(viewer.layers[MISSED].data) == 0
-    assert (session.result(dock._shown).added or session.result(dock._shown).verdicts)[0]
+    assert len(viewer.layers["missed cells (discs)"].data) == 0
+    assert (session.result(dock._path()).added or session.result(dock._path()).verdicts)[0]
     dock.files.value = ["geojson", "labels"]
     finish(dock, qtbot, dock.export)
-    assert "discs.geojson" in dock.message.value
-    exported = json.loads((tmp_path / "out/discs.geojson").read_text())["features"]
-    assert len(exported) == len(session.result(dock._shown).counted(session.filters).without_overlaps())
+    (file,) = (tmp_path / "out").glob("discs-*.geojson")
+    assert file.name in dock.message.value
+    exported = json.loads(file.read_text())["features"]
+    assert len(exported) == len(session.result(dock._path()).counted(session.filters).without_overlaps())
+
+
+def test_each_image_has_layers_of_its_own(dock, qtbot):
+    viewer = dock._viewer
+    viewer.add_image(picture()[:, ::-1], name="mirrored")
+    viewer.layers["examples: cell (discs)"].add_rectangles(rectangle(BOXES[0]))
+    dock.image.value = viewer.layers["mirrored"]
+    assert not viewer.layers["examples: cell (discs)"].visible
+    assert viewer.layers["examples: cell (mirrored)"].visible
+    dock.new_kind.value = "dead"
+    finish(dock, qtbot, dock.add)
+    viewer.layers["examples: dead (mirrored)"].add_rectangles(rectangle(BOXES[1]))
+    finish(dock, qtbot, dock.segment)
+    assert [reference.kind for reference in dock.session.state.references] == ["dead"]
+    assert viewer.layers["cells"].scale.tolist() == [1, 1]
+    viewer.layers.remove("mirrored")
+    assert dock.image.value is viewer.layers["discs"]
+    assert viewer.layers["examples: cell (discs)"].visible
+    assert not viewer.layers["examples: dead (mirrored)"].visible
+    assert "cells" not in viewer.layers
+    finish(dock, qtbot, dock.segment)
+    assert [reference.kind for reference in dock.session.state.references] == ["cell", "dead"]
+    assert viewer.layers["cells"].scale.tolist() == [0.5, 0.5]
+    # Another widget in the place of a closed one goes on with the session.
+    other = Dock(viewer)
+    other.output.value = dock.output.value
+    finish(other, qtbot, other.segment)
+    assert other.session is dock.session
+    assert len(viewer.layers["examples: cell (discs)"].data) == 1
+    viewer.layers.clear()
+    assert dock.image.value is None

@@ -2,9 +2,12 @@
 
 import importlib
 import pathlib
+import types
 
+import cv2
 import numpy as np
 import pytest
+import tifffile
 import yaml
 
 from fsis_jax.errors import FsisError
@@ -52,6 +55,44 @@ def test_a_plane_is_what_an_image_is():
     assert layers.plane([np.zeros((4, 5)), np.zeros((2, 2))], False).shape == (4, 5)
     with pytest.raises(FsisError, match="choose one plane"):
         layers.plane(np.zeros((2, 4, 5)), False)
+
+
+def test_the_file_of_a_layer_has_its_pixels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 40), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    two = str(tmp_path / "two.ome.tif")
+    tifffile.imwrite(two, np.stack([pixels, pixels]), photometric="minisblack", metadata={"axes": "CYX"})
+    (tmp_path / "foreign.dv").write_bytes(b"abc")
+
+    def file_of(data, path, name="a b"):
+        layer = types.SimpleNamespace(data=data, rgb=False, name=name, source=types.SimpleNamespace(path=path))
+        return layers.file_of(layer, tmp_path / "uploads")
+
+    assert file_of(pixels, str(tmp_path / "a.png")) == str(tmp_path / "a.png")
+    kept = file_of(pixels, None)
+    np.testing.assert_array_equal(tifffile.imread(kept), pixels)
+    for path in (two, str(tmp_path / "foreign.dv"), str(tmp_path / "gone.png")):
+        assert file_of(pixels, path) == kept
+    changed = pixels.copy()
+    changed[299, 39] ^= 1
+    others = {
+        file_of(changed, str(tmp_path / "a.png")),
+        file_of(pixels[:200], None),
+        file_of(pixels.view(np.int8), None),
+    }
+    assert len(others - {kept}) == 3
+    assert file_of(changed, None, "a_b") in others
+    assert file_of(pixels, None, "細" * 200).endswith(".tif")
+    np.testing.assert_array_equal(tifffile.imread(kept), pixels)
+
+
+def test_of_large_images_bands_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(layers, "_COMPARED", 300 * 40 // 2)
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 40), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    assert layers._shows(str(tmp_path / "a.png"), pixels)
+    assert not layers._shows(str(tmp_path / "a.png"), pixels[::-1])
+    assert not layers._shows(str(tmp_path / "a.png"), pixels[:200])
 
 
 def test_label_images_are_read_with_their_table(result, tmp_path):
