@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.finished_images import content_digest
 from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.training_data import CorrectedImage, write_training_data
 from fsis_jax.interactive.command import segment_command, short_path
@@ -14,6 +15,7 @@ from fsis_jax.interactive.loading import images_of
 from fsis_jax.interactive.session import Session
 from fsis_jax.interactive.state import NAMELESS, Result
 from fsis_jax.interactive.task import Task
+from fsis_jax.io.image_file import ImageFile
 from fsis_jax.io.outputs import check_names, check_results, file_name, write_outputs
 
 REFERENCES_FILE = "session.refs"
@@ -35,7 +37,7 @@ def export(session: Session, path: str, kinds: Sequence[str]) -> dict[str, str]:
         raise FsisError(f"{path}: {why}: segment the image first")
     name = session.settings.name(path)
     check_results(images_of(session.state), [name], session.output, kinds)
-    with session.open(path) as image:
+    with _opened(session, path, result) as image:
         files = write_outputs(
             session.output,
             name,
@@ -130,11 +132,24 @@ def write_corrected(session: Session, task: Task, corrected: Mapping[str, Result
     def images_of() -> Iterator[CorrectedImage]:
         for number, (path, result) in enumerate(corrected.items()):
             task.advance(number, len(corrected))
-            with session.open(path) as image:
+            with _opened(session, path, result) as image:
                 yield CorrectedImage(image, _cells(session, result).without_overlaps(), result.part)
 
     folder = session.output / TRAINING_FOLDER
     return folder, *write_training_data(folder, images_of())
+
+
+def _opened(session: Session, path: str, result: Result) -> ImageFile:
+    """The image that something was found in.
+
+    Raises:
+        FsisError: it cannot be read, or another one has taken its place.
+    """
+    image = session.open(path)
+    if not result.is_of((image.shape[0], image.shape[1]), content_digest(path)):
+        image.close()
+        raise FsisError(f"{path}: another image is there than was segmented: segment it again")
+    return image
 
 
 def _cells(session: Session, result: Result) -> Instances:

@@ -83,10 +83,8 @@ class Session(Editing):
         self._first_model = checkpoint
 
     def is_current(self, result: Result) -> bool:
-        """Whether references and model are still those that it was found with, and the kinds had names or not."""
-        named = any(reference.kind for reference in result.references)
-        same = result.model in ("", self.segmenter.fingerprint) and result.references == self.state.references
-        return same and named == (result.found.kind_scores is not None)
+        """Whether references, the names of their kinds among them, and model are still those that it was found with."""
+        return result.model in ("", self.segmenter.fingerprint) and result.references == self.state.references
 
     def models(self) -> list[str | None]:
         """The checkpoints that can be chosen: the one that it began with, and those that learnt from corrections."""

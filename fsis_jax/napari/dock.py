@@ -302,7 +302,7 @@ class Dock(Container):
             self._cells.colormap = label_colours(result, filters, kinds)
         self.learn.value = session.state.learning
         learnt, old = told(session.state.corrections), "" if session.is_current(result) else "the examples have changed"
-        self.message.value = "; ".join(filter(None, [summary(result, filters, kinds), learnt, old]))
+        self.message.value = "; ".join(filter(None, [summary(result, filters, kinds), learnt, old, session.unsaved]))
 
 
 @functools.cache

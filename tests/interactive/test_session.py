@@ -12,7 +12,7 @@ import pytest
 from fsis_jax.cli.segmenting import segment
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.tidying import WHOLE_CELLS
-from fsis_jax.interactive.exporting import command, export, export_references
+from fsis_jax.interactive.exporting import command, export, export_references, export_training_data
 from fsis_jax.interactive.folders import Folders
 from fsis_jax.interactive.saved import hold
 from fsis_jax.interactive.session import Session
@@ -249,6 +249,20 @@ def test_a_damaged_session_is_refused_and_changes_nothing(segmented, new_session
     assert "\n" not in str(raised.value)
     assert other.state.results == {}
     assert other.filters != segmented.filters
+
+
+def test_nothing_is_exported_of_an_image_that_another_one_has_replaced(segmented, folder, a):
+    segmented.mark(a, 0, "wrong")
+    segmented.add_cell(a, (70.0, 50.0, 80.0, 60.0))
+    (folder / "b.png").replace(a)
+    with pytest.raises(FsisError, match=r"a\.png: another image is there than was segmented: segment it again"):
+        export(segmented, a, ["labels"])
+    task = export_training_data(segmented)
+    task.wait()
+    assert "another image is there" in task.error
+    finish(segmented.segment(a))
+    assert (segmented.result(a).verdicts, segmented.result(a).added) == ({}, ())
+    export(segmented, a, ["labels"])
 
 
 def test_why_nothing_counts_is_told(segmented, a):
