@@ -10,6 +10,7 @@ from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.references import check_kind_names
 from fsis_jax.interactive.folders import Folders
 from fsis_jax.interactive.history import History
+from fsis_jax.interactive.judging import as_shown, check_number, said, with_added_of, without_added
 from fsis_jax.interactive.shapes import ellipse, whole_pixels
 from fsis_jax.interactive.state import NAMELESS, NOT_THIS, Added, Filters, Reference, Result, State, Verdict
 from fsis_jax.io.image_file import ImageFile
@@ -91,13 +92,30 @@ class Editing:
             self._change(replaced)
 
     def remove_reference(self, number: int) -> None:
-        """By its place among the references."""
+        """By its place among the references.
+
+        Raises:
+            FsisError: there is no such place.
+        """
 
         def without(state: State) -> State:
+            check_number(number, len(state.references), "example")
             left = (*state.references[:number], *state.references[number + 1 :])
             return dataclasses.replace(state, references=left)
 
         self._change(without)
+
+    def remove_reference_at(self, path: str, x: float, y: float) -> bool:
+        """The first one in an image whose box holds a point; whether there was one."""
+
+        def without(state: State) -> State:
+            for each in state.references:
+                x1, y1, x2, y2 = each.box
+                if each.image == path and x1 <= x <= x2 and y1 <= y <= y2:
+                    return dataclasses.replace(state, references=tuple(o for o in state.references if o is not each))
+            return state
+
+        return self._change(without)
 
     def add_kind(self, name: str) -> None:
         """One more kind to show examples of; the first one gets a name by that, if it has none.
@@ -153,20 +171,24 @@ class Editing:
         self._tell()
 
     def mark(self, path: str, row: int, verdict: Verdict | None) -> None:
-        """Say something of an instance, or None to take it back; what is right is of the kind that it is shown as."""
-        shown = self.segmented(path)
-        self._correct(
-            path, lambda result: _as_shown(result, shown, row) if verdict == "right" else _said(result, row, verdict)
+        """Say something of an instance, or None to take it back; what is right is of the kind that it is shown as.
+
+        Raises:
+            FsisError: nothing was segmented yet, or there is no such row.
+        """
+        self.correct(
+            path,
+            lambda result, shown: as_shown(result, shown, row) if verdict == "right" else said(result, row, verdict),
         )
 
     def mark_kind(self, path: str, row: int, kind: str) -> None:
         """Say that an instance is right, and of this kind.
 
         Raises:
-            FsisError: there is no such kind, or nothing was segmented yet.
+            FsisError: there is no such kind or row, or nothing was segmented yet.
         """
         name = self._known(kind)
-        self._correct(path, lambda result: _said(result, row, "right", name))
+        self.correct(path, lambda result, _: said(result, row, "right", name))
 
     def add_cell(self, path: str, box: Box, kind: str | None = None) -> bool:
         """As `add_cells`, of one; whether there was such an instance."""
@@ -188,38 +210,57 @@ class Editing:
         shown = self.segmented(path)
         name = self._known(kind or self.state.kinds[0])
         rounded = [whole_pixels(box, shown.found.size) for box in boxes]
-        rows = [shown.likest(box) for box in rounded]
+        outlined: list[bool] = []
 
-        def added(result: Result) -> Result:
-            for box, row in zip(rounded, rows, strict=True):
+        def added(result: Result, shown: Result) -> Result:
+            for box in rounded:
+                row = shown.likest(box)
+                outlined.append(row is not None)
                 if row is None:
                     result = dataclasses.replace(result, added=(*result.added, Added(ellipse(box), name)))
                 else:
-                    result = _said(result, row, "right", kind) if kind else _as_shown(result, shown, row)
+                    result = said(result, row, "right", kind) if kind else as_shown(result, shown, row)
             return result
 
-        self._correct(path, added)
-        return [row is not None for row in rows]
+        self.correct(path, added)
+        return outlined
 
     def change_cell(self, path: str, number: int, kind: str) -> None:
         """Of an added one, by its number, another kind.
 
         Raises:
-            FsisError: there is no such kind.
+            FsisError: there is no such kind or number, or nothing was segmented yet.
         """
         name = self._known(kind)
-
-        def changed(result: Result) -> Result:
-            added = [cell._replace(kind=name) if at == number else cell for at, cell in enumerate(result.added)]
-            return dataclasses.replace(result, added=tuple(added))
-
-        self._correct(path, changed)
+        self.correct(path, lambda result, _: with_added_of(result, number, name))
 
     def remove_cell(self, path: str, number: int) -> None:
-        """An added one, by its number."""
-        self._correct(
-            path, lambda result: dataclasses.replace(result, added=result.added[:number] + result.added[number + 1 :])
-        )
+        """An added one, by its number.
+
+        Raises:
+            FsisError: there is no such number, or nothing was segmented yet.
+        """
+        self.correct(path, lambda result, _: without_added(result, number))
+
+    def correct(self, path: str, change: Callable[[Result, Result], Result]) -> None:
+        """Say something of the cells of an image.
+
+        Args:
+            change: is given the result as it was found and as it is shown, which stay while it decides; it gives the
+                result with what is said, or the first of these where that is nothing.
+
+        Raises:
+            FsisError: nothing was segmented yet, or as `change`.
+        """
+
+        def corrected(state: State) -> State:
+            shown = state.result(path)
+            if shown is None:
+                raise _not_segmented(path)
+            result = change(state.results[path], shown)
+            return state if result is state.results[path] else state.with_result(path, result)
+
+        self._change(corrected)
 
     def learn(self, learning: bool) -> None:
         """Whether what is said of a cell counts for all others."""
@@ -264,35 +305,20 @@ class Editing:
         """
         result = self.result(path)
         if result is None:
-            raise FsisError(f"{path}: not segmented yet")
+            raise _not_segmented(path)
         return result
 
-    def _correct(self, path: str, change: Callable[[Result], Result]) -> None:
-        self.segmented(path)
-        self._change(lambda state: state.with_result(path, change(state.results[path])))
-
-    def _change(self, change: Callable[[State], State]) -> None:
-        self.history.change(change)
+    def _change(self, change: Callable[[State], State]) -> bool:
+        """Whether something became of it."""
+        changed = self.history.change(change)
         self._tell()
+        return changed
 
     def _tell(self) -> None:
         for listener in list(self.listeners):
             listener()
 
 
-def _said(result: Result, row: int, verdict: Verdict | None, kind: str = "") -> Result:
-    """A result with this said of an instance, instead of what was; what is right may be of another kind."""
-    verdicts = {other: said for other, said in result.verdicts.items() if other != row}
-    kinds = {other: said for other, said in result.kinds.items() if other != row}
-    if verdict is not None:
-        verdicts[row] = verdict
-    if kind:
-        kinds[row] = kind
-    return dataclasses.replace(result, verdicts=verdicts, kinds=kinds)
-
-
-def _as_shown(result: Result, shown: Result, row: int) -> Result:
-    """A result in which an instance is right, and of the kind that it is shown as, unless that is an unwanted one."""
-    said = _said(result, row, "right")
-    kind = shown.kind_of(row)
-    return said if kind == said.kind_of(row) or not shown.wanted[row] else _said(said, row, "right", kind)
+def _not_segmented(path: str) -> FsisError:
+    """What is told where there is no result to do anything with."""
+    return FsisError(f"{path}: not segmented yet: segment it first")

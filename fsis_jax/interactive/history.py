@@ -20,14 +20,20 @@ class History:
         self._later: list[State] = []
         self._lock = threading.RLock()
 
-    def change(self, change: Callable[[State], State]) -> None:
-        """One step of undo, unless nothing becomes of it."""
+    def change(self, change: Callable[[State], State]) -> bool:
+        """One step of undo, unless nothing becomes of it; whether something does.
+
+        Args:
+            change: is called once, while no other thread changes anything.
+        """
         with self._lock:
             changed = change(self.state)
-            if changed is not self.state:
-                self._earlier = [*self._earlier, self.state][-_MOST_STEPS:]
-                self._later = []
-                self._set(changed)
+            if changed is self.state:
+                return False
+            self._earlier = [*self._earlier, self.state][-_MOST_STEPS:]
+            self._later = []
+            self._set(changed)
+            return True
 
     def begin(self, state: State) -> None:
         """A first state, which no step leads back from."""

@@ -4,7 +4,8 @@ from typing import Literal, cast
 
 from fsis_jax.errors import FsisError
 from fsis_jax.interactive.editing import Editing
-from fsis_jax.interactive.state import NOT_THIS, Verdict
+from fsis_jax.interactive.judging import as_shown, said, with_added_of, without_added
+from fsis_jax.interactive.state import NOT_THIS, Filters, Result, Verdict
 from fsis_jax.io.outlines import Box
 
 Tool = Literal["move", "example", "wrong", "right", "other", "deleted", "add"]
@@ -46,31 +47,26 @@ def clicked(session: Editing, path: str, x: float, y: float, tool: Tool, kind: s
         raise FsisError("there is one kind only: name another one first")
     if tool == "other" and kind == NOT_THIS:
         tool = "wrong"
-    if tool == "example" and _example_forgotten(session, path, x, y):
-        return
-    result = session.result(path)
-    if result is None or tool in ("move", "example", "add"):
-        return
-    added, found = result.added_at(x, y), result.instance_at(x, y, session.filters)
+    if tool == "example":
+        session.remove_reference_at(path, x, y)
+    elif tool not in ("move", "add") and session.result(path) is not None:
+        filters = session.filters
+        session.correct(path, lambda result, shown: _pointed(result, shown, (x, y), filters, tool, kind))
+
+
+def _pointed(
+    result: Result, shown: Result, point: tuple[float, float], filters: Filters, tool: Tool, kind: str
+) -> Result:
+    """As `Editing.correct` asks for it, of a click with a tool that says something of cells."""
+    added, found = shown.added_at(*point), shown.instance_at(*point, filters)
     if added is not None and tool == "other":
-        session.change_cell(path, added, kind)
-    elif added is not None and tool != "right":
-        session.remove_cell(path, added)
-    elif found is None:
-        return
-    elif tool == "other" and result.kinds.get(found) != kind:
-        session.mark_kind(path, found, kind)
-    elif tool == "other" or result.verdicts.get(found) == tool:
-        session.mark(path, found, None)
-    else:
-        session.mark(path, found, cast(Verdict, tool))
-
-
-def _example_forgotten(session: Editing, path: str, x: float, y: float) -> bool:
-    """Take the first example away whose box holds a point, if there is one."""
-    for number, reference in enumerate(session.state.references):
-        x1, y1, x2, y2 = reference.box
-        if reference.image == path and x1 <= x <= x2 and y1 <= y <= y2:
-            session.remove_reference(number)
-            return True
-    return False
+        return with_added_of(result, added, kind)
+    if added is not None and tool != "right":
+        return without_added(result, added)
+    if found is None:
+        return result
+    if tool == "other" and result.kinds.get(found) != kind:
+        return said(result, found, "right", kind)
+    if tool == "other" or result.verdicts.get(found) == tool:
+        return said(result, found, None)
+    return as_shown(result, shown, found) if tool == "right" else said(result, found, cast(Verdict, tool))

@@ -1,5 +1,6 @@
 """What a person does, without a front end: its results are those of `fsis segment`, and every step can be undone."""
 
+import dataclasses
 import json
 import pathlib
 import shlex
@@ -14,6 +15,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.tidying import WHOLE_CELLS
 from fsis_jax.interactive.exporting import command, export, export_references, export_training_data
 from fsis_jax.interactive.folders import Folders
+from fsis_jax.interactive.pointing import clicked
 from fsis_jax.interactive.saved import hold
 from fsis_jax.interactive.session import Session
 from fsis_jax.interactive.state import Filters
@@ -183,6 +185,41 @@ def test_what_is_wrong_is_told_in_one_line(session, a, folder):
         session.mark(a, 0, "wrong")
     assert session.state.references == ()
     assert not session.history.can_undo
+
+
+def test_a_number_that_is_not_there_any_more_is_told_and_changes_nothing(segmented, a):
+    steps, state = segmented.history.changes, segmented.state
+    for act in (
+        lambda: segmented.mark(a, len(segmented.result(a).found), "wrong"),
+        lambda: segmented.mark(a, -1, "right"),
+        lambda: segmented.mark_kind(a, 10**6, ""),
+        lambda: segmented.remove_cell(a, 0),
+        lambda: segmented.change_cell(a, 0, ""),
+        lambda: segmented.remove_reference(1),
+    ):
+        with pytest.raises(FsisError, match=r"has the number -?\d+, there are \d+ now: look again"):
+            act()
+    assert segmented.state is state
+    assert segmented.history.changes == steps
+
+
+def test_a_click_is_on_the_cell_that_is_there_when_it_counts(segmented, a, monkeypatch):
+    """A task ends while the click is on its way, and the rows are those of other cells."""
+    found = segmented.state.results[a].found
+    crop = found.masks[0]
+    ys, xs = np.nonzero(crop.mask)
+    point = crop.x + float(xs[0]) + 0.5, crop.y + float(ys[0]) + 0.5
+    others = dataclasses.replace(segmented.state.results[a], found=found.select(np.arange(1, len(found))))
+    change = segmented.history.change
+
+    def late(step):
+        change(lambda state: state.with_result(a, others))
+        return change(step)
+
+    monkeypatch.setattr(segmented.history, "change", late)
+    clicked(segmented, a, *point, "wrong", "")
+    assert segmented.result(a).found is others.found
+    assert segmented.result(a).verdicts == {}
 
 
 def test_work_stops_and_one_piece_runs_at_a_time(session, a, monkeypatch):
