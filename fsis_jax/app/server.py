@@ -25,6 +25,8 @@ from tornado.web import ErrorHandler
 from fsis_jax.errors import FsisError
 
 LOCAL = "127.0.0.1"
+_HTTP = 80
+"""The port that browsers do not name."""
 _PATIENCE = 120_000
 """Milliseconds for a slow browser, until the document that was made for it is thrown away."""
 
@@ -39,7 +41,7 @@ class PageServer:
         handlers: Tornado's patterns, handlers and their arguments for other requests below the token.
 
     Raises:
-        FsisError: the address cannot be used.
+        FsisError: the address cannot be used, or stands for several.
     """
 
     def __init__(
@@ -57,11 +59,21 @@ class PageServer:
             raise FsisError(
                 f"{host}:{port}: cannot listen there ({reason}): choose another --port or --host"
             ) from error
-        name = f"[{host}]" if ":" in host else host
-        names = {name, "localhost"} if is_local(host) else {name}
+        addresses = [ipaddress.ip_address(each.getsockname()[0]) for each in sockets]
+        if any(address.is_unspecified for address in addresses):
+            for each in sockets:
+                each.close()
+            raise FsisError(
+                f"--host {host}: stands for all addresses of this machine: give the one that browsers are to ask for"
+            )
+        self.is_local = all(address.is_loopback for address in addresses)
+        """Whether only programs of this machine reach it."""
+        name = _in_url(host.lower())
+        names = {name, *(_in_url(str(address)) for address in addresses)} | ({"localhost"} if self.is_local else set())
         self.url = f"http://{name}:{self.port}/{token}/"
+        hosts = {f"{each}:{self.port}" for each in names} | (names if self.port == _HTTP else set())
         asyncio.set_event_loop(asyncio.new_event_loop())
-        application = _Guarded(make, token, {f"{each}:{self.port}" for each in names}, handlers)
+        application = _Guarded(make, token, hosts, handlers)
         http = HTTPServer(application)
         http.add_sockets(sockets)
         self._server = BaseServer(IOLoop.current(), application, http)
@@ -80,12 +92,8 @@ class PageServer:
         self._server.io_loop.add_callback(self._server.io_loop.stop)
 
 
-def is_local(host: str) -> bool:
-    """Whether only programs of this machine reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 class _Guarded(BokehTornado):
@@ -107,7 +115,9 @@ class _Guarded(BokehTornado):
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """The handler of a request, or one that refuses it."""
         origin = request.headers.get("Origin")
-        known = request.host.lower() in self._hosts and (origin is None or urlsplit(origin).netloc in self._hosts)
+        known = request.host.lower() in self._hosts and (
+            origin is None or urlsplit(origin).netloc.lower() in self._hosts
+        )
         first = request.path.lstrip("/").partition("/")[0]
         if known and hmac.compare_digest(first.encode(), self._token.encode()):
             return super().find_handler(request, **kwargs)

@@ -109,13 +109,11 @@ def counts(session: Session, result: Result | None) -> str:
     if session.state.corrections:
         said.append(told(session.state.corrections))
     here = f"<p class='soft'>{', '.join(said)}</p>" if said else ""
-    old = (
-        ""
-        if session.is_current(result)
-        else "<p class='bad'>The examples, or the model, have changed: segment again.</p>"
-    )
+    why = session.why_earlier(result)
+    old = f"<p class='bad'>{why[0].upper()}{why[1:]}: segment again.</p>" if why else ""
     legend = _legend(session, each)
-    return f"<span class='count'>{count}</span> {'cell' if count == 1 else 'cells'} {where}{legend}{here}{old}"
+    causes = "".join(f"<p class='soft'>{html.escape(cause)}</p>" for cause in session.causes(result))
+    return f"<span class='count'>{count}</span> {'cell' if count == 1 else 'cells'} {where}{legend}{here}{old}{causes}"
 
 
 def _legend(session: Session, each: Mapping[str, int]) -> str:

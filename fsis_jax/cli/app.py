@@ -5,6 +5,7 @@ What it does is imported when it is asked for.
 
 import argparse
 import importlib.util
+import os
 from collections.abc import Sequence
 
 from fsis_jax.cli.parsing import Parser, add_plane_options, check_exists, pixel_size, tile_side
@@ -83,6 +84,8 @@ def app(arguments: Sequence[str]) -> None:
     check_checkpoint(options.checkpoint)
     if importlib.util.find_spec("bokeh") is None:
         raise FsisError('the page needs Bokeh, which is not installed: pip install "fsis_jax[app]"')
+    # On a GPU JAX would take most of the memory at once, and the process of a fine-tuning needs some, too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from fsis_jax.cli.app_run import run_app
 
     run_app(options)

@@ -6,7 +6,7 @@ import pathlib
 import webbrowser
 
 from fsis_jax.app.page import Page
-from fsis_jax.app.server import PageServer, is_local
+from fsis_jax.app.server import PageServer
 from fsis_jax.app.uploads import UPLOAD, UploadHandler
 from fsis_jax.cli.segmenting_run import ends_as_by_ctrl_c
 from fsis_jax.inference.output_settings import OutputSettings
@@ -48,7 +48,7 @@ def _serve(options: argparse.Namespace, output: pathlib.Path) -> None:
         _logger.info(f"going on with the session in {output}")
     uploads = [(UPLOAD, UploadHandler, {"session": session})]
     server = PageServer(lambda document: Page(document, session), options.host, options.port, uploads)
-    if not is_local(options.host):
+    if not server.is_local:
         _logger.warning(
             f"--host {options.host}: other machines can reach the page, and whoever has its address can open the "
             "images; what is sent is not encrypted"

@@ -60,6 +60,7 @@ class Segmenter(Encoder):
         tile_batch: tiles of a large image in one call of the device. 0: 1 on a CPU, else `GPU_TILE_BATCH`.
         variants: in which other ways each image is shown too; the results are those of all together.
         devices: that take batches in turn; (): JAX's default device.
+        learnt: the training data of the model, where it is known.
     """
 
     def __init__(

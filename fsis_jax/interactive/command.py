@@ -53,11 +53,12 @@ def segment_command(
     }
     for option, value in options.items():
         if value is not None:
-            parts += [option, str(value)]
+            parts += [f"{option}={value}"] if str(value).startswith("-") else [option, str(value)]
     return shlex.join([*parts, "--save", *settings.save, "--output", short_path(os.fspath(output))])
 
 
 def short_path(path: str) -> str:
-    """A path from the working folder on, if it lies below it."""
+    """A path from the working folder on, if it lies below it; one that no command takes for an option."""
     place, here = pathlib.Path(os.path.abspath(path)), pathlib.Path.cwd()
-    return str(place.relative_to(here)) if place.is_relative_to(here) else path
+    short = str(place.relative_to(here)) if place.is_relative_to(here) else path
+    return f"./{short}" if short.startswith("-") else short

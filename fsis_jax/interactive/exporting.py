@@ -33,7 +33,7 @@ def export(session: Session, path: str, kinds: Sequence[str]) -> dict[str, str]:
     """
     result = session.segmented(path)
     if not session.is_finished(path):
-        why = "only a part of it was segmented" if result.part else "the examples have changed since"
+        why = "only a part of it was segmented" if result.part else session.why_earlier(result)
         raise FsisError(f"{path}: {why}: segment the image first")
     name = session.settings.name(path)
     check_results(images_of(session.state), [name], session.output, kinds)

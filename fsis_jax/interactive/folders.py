@@ -25,6 +25,7 @@ class Folders:
         for path, root in zip(given, self.roots, strict=False):
             if not root.exists():
                 raise FsisError(f"{path}: no such file or folder: check the path")
+        self._told: set[pathlib.Path] = set()
 
     def allowed(self, path: str) -> str:
         """The absolute path of an image, without symbolic links: it says where the file really lies.
@@ -45,9 +46,11 @@ class Folders:
     def _found(self) -> Iterator[str]:
         for root in self.roots:
             try:
-                found = image_files([str(root)])
+                found = image_files([str(root)], tell=root not in self._told)
             except FsisError:  # a folder without images, whose folders may have some
                 continue
+            finally:
+                self._told.add(root)
             for file in found:
                 real = _real(file)  # of a link, where it leads
                 if any(real.is_relative_to(other) for other in self.roots):

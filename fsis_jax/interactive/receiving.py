@@ -14,7 +14,7 @@ from fsis_jax.io.image_file import ImageFile
 MOST_BYTES = 1 << 30
 """Of a file."""
 _LONGEST_NAME = 120
-"""Characters."""
+"""Bytes, as file systems count: they allow 255, and a number, the kinds of results and temporary names come to it."""
 
 
 class Received:
@@ -100,4 +100,4 @@ def _plain(name: str) -> str:
     stem, suffix = os.path.splitext(kept)
     if suffix.lower() not in IMAGE_SUFFIXES or suffix.lower() == ".zarr" or not stem:
         raise FsisError(f"{printable(last) or 'a file without a name'}: no image by its name: give a PNG, JPEG or TIFF")
-    return stem[: _LONGEST_NAME - len(suffix)] + suffix
+    return stem.encode()[: _LONGEST_NAME - len(suffix.encode())].decode(errors="ignore") + suffix

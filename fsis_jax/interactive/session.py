@@ -8,12 +8,14 @@ import dataclasses
 import os
 import pathlib
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.causes import no_cell_causes
 from fsis_jax.inference.example_cells import encode_examples
 from fsis_jax.inference.finished_images import content_digest
+from fsis_jax.inference.instances import Instances
 from fsis_jax.inference.job import Job
 from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.references import References
@@ -80,11 +82,18 @@ class Session(Editing):
         self._closing = threading.Event()
         self._keeper: threading.Thread | None = None
         self._encoded: tuple[object, References] | None = None
+        self._causes: weakref.WeakKeyDictionary[Instances, tuple[str, ...]] = weakref.WeakKeyDictionary()
         self._first_model = checkpoint
+
+    def why_earlier(self, result: Result) -> str:
+        """Why a result is an earlier one, for a person; "" if all that it was found with is as it was."""
+        if result.model not in ("", self.segmenter.fingerprint):
+            return "the model is another one now"
+        return "" if result.references == self.state.references else "the examples have changed"
 
     def is_current(self, result: Result) -> bool:
         """Whether references, the names of their kinds among them, and model are still those that it was found with."""
-        return result.model in ("", self.segmenter.fingerprint) and result.references == self.state.references
+        return not self.why_earlier(result)
 
     def models(self) -> list[str | None]:
         """The checkpoints that can be chosen: the one that it began with, and those that learnt from corrections."""
@@ -188,13 +197,9 @@ class Session(Editing):
         for path, part in parts.items():
             self._segment(task, path, shown, part)
 
-    def causes(self, path: str) -> tuple[str, ...]:
-        """Where nothing counts in an image: the likeliest reasons, a line each, as `fsis segment` tells them."""
-        result = self.segmented(path)
-        with self.open(path) as image:
-            size, references = self.pixel_size(image), self.encode(result.references)
-            plan = self.segmenter.plan(image, references, pixel_size=size, tile=self.settings.tile)
-        return no_cell_causes(result.ranked, self.filters.min_score, plan, references.sides_in(size))
+    def causes(self, result: Result) -> tuple[str, ...]:
+        """Where nothing counts, and did not when it was found: the likeliest reasons, a line each."""
+        return () if result.added or result.kept(self.filters).any() else self._causes.get(result.found, ())
 
     def save(self) -> str:
         """Write the session to its folder; the file.
@@ -291,8 +296,11 @@ class Session(Editing):
                 found, covered = find_in_part(
                     self.segmenter, image, encoded, seen, pixel_size=size, tile=tile, advance=task.advance
                 )
-        names = ("", *found.names[1:]) if found.names and asked.kinds == ("",) else found.names
-        whole = dataclasses.replace(WHOLE_CELLS(found, 0.0), category=self.settings.category, names=names)
+            names = ("", *found.names[1:]) if found.names and asked.kinds == ("",) else found.names
+            whole = dataclasses.replace(WHOLE_CELLS(found, 0.0), category=self.settings.category, names=names)
+            if not Result(whole, ()).kept(self.filters).any():
+                plan = self.segmenter.plan(image, encoded, pixel_size=size, tile=tile)
+                self._causes[whole] = no_cell_causes(whole, self.filters.min_score, plan, encoded.sides_in(size))
         faintness = self.segmenter.config.model.detections.faintness
         basis = Basis(shown.kind_model, shown.pixel_size, faintness, corrections)
         model = self.segmenter.fingerprint

@@ -53,6 +53,8 @@ class View:
             return self._overview[y1:y2, x1:x2], overview
         level = coarsest(self.image, max(pixel, 1.0))
         covered, place = _cut(level, self.size, window)
+        if place[0] >= place[2] or place[1] >= place[3]:
+            return np.zeros((0, 0, 3), np.uint8), covered
         step = max(math.floor(pixel * level.shape[1] / self.size[1]), 1)
         return self._read(level, place, step), covered
 

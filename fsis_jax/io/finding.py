@@ -26,7 +26,7 @@ _OURS = tuple(FILES[kind].format("") for kind in ("labels", "overlay"))
 _logger = logging.getLogger(__name__)
 
 
-def image_files(paths: Iterable[str]) -> list[str]:
+def image_files(paths: Iterable[str], *, tell: bool = True) -> list[str]:
     """The image files that arguments stand for, each once, in the order of the arguments.
 
     An argument is a file (or folder of OME-Zarr); a folder, for the images (`IMAGE_SUFFIXES`) directly in it; or a
@@ -34,18 +34,21 @@ def image_files(paths: Iterable[str]) -> list[str]:
     order ("a2" before "a10"), without hidden files, label images and overlays that we wrote. A line of the log counts
     what else of a folder or pattern is not read. A plate or a well of OME-Zarr stands for all its fields.
 
+    Args:
+        tell: have that line in the log.
+
     Raises:
         FsisError: no such file, a folder without images, a pattern that matches none.
     """
     files: dict[str, str] = {}
     for path in paths:
-        for found in _expand(path):
+        for found in _expand(path, tell):
             for file in (images_in(found) if _is_zarr_folder(found) else []) or [found]:
                 files.setdefault(os.path.abspath(file), file)
     return list(files.values())
 
 
-def _expand(path: str) -> list[str]:
+def _expand(path: str, tell: bool) -> list[str]:
     path = os.path.expanduser(path)  # a shell leaves it in quotes
     if os.path.isdir(path) and not _is_zarr_folder(path):
         try:
@@ -70,7 +73,7 @@ def _expand(path: str) -> list[str]:
     told = ", ".join(f"{kind} ({count})" for kind, count in sorted(kinds.items()))
     if not images:
         raise FsisError(f"{path}: {nothing}{f', only {told}' * bool(told)}: {remedy}")
-    if told:
+    if told and tell:
         count = kinds.total()
         _logger.warning(f"{path}: {count} {'entries are' if count > 1 else 'entry is'} not read: {told}")
     return sorted(images, key=_natural)

@@ -301,7 +301,7 @@ class Dock(Container):
         if len(kinds) > 1 or result.found.kind_scores is not None:
             self._cells.colormap = label_colours(result, filters, kinds)
         self.learn.value = session.state.learning
-        learnt, old = told(session.state.corrections), "" if session.is_current(result) else "the examples have changed"
+        learnt, old = told(session.state.corrections), session.why_earlier(result)
         self.message.value = "; ".join(filter(None, [summary(result, filters, kinds), learnt, old, session.unsaved]))
 
 

@@ -56,3 +56,12 @@ def test_images_are_those_directly_in_the_folders_without_those_that_links_lead_
     assert Folders([f"{inside}/a.png", inside]).images() == [f"{inside}/a.png", f"{inside}/deeper/c.png"]
     (place / "empty").mkdir()
     assert Folders([str(place / "empty")]).images() == []
+
+
+def test_what_is_no_image_is_told_once(place, caplog):
+    (place / "inside/note.txt").write_text("x")
+    folders = Folders([str(place / "inside")])
+    assert [folders.images() for _ in range(3)] == [
+        [str(place / "inside/a.png"), str(place / "inside/deeper/c.png")]
+    ] * 3
+    assert caplog.text.count("txt") == 1

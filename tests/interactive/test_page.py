@@ -218,6 +218,15 @@ def test_a_slider_leaves_the_other_ones_filter_as_it_is(segmented):
     assert session.filters == Filters(0.123456, 10, 60)
 
 
+def test_why_no_cell_is_found_is_told(page):
+    page._session.set_filters(Filters(1.0))
+    page._boxed(BOX)
+    page._session.segment(page._path).wait()
+    page._refresh()
+    assert ">0</span> cells in the image" in page._controls.count.text
+    assert "scores: " in page._controls.count.text
+
+
 def test_an_example_is_segmented_with_at_once_if_that_is_wanted(page, monkeypatch):
     page._boxed(BOX)
     page._look_at_work()

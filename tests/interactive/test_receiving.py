@@ -38,6 +38,7 @@ def test_an_image_is_kept_once(session, folder):
         ("C:\\cells\\y.PNG", "y.PNG"),
         ("a\nb<i>.png", "a_b_i_.png"),
         ("." + "z" * 500 + ".png", "z" * 116 + ".png"),
+        ("細胞" * 50 + ".png", "細胞" * 19 + ".png"),
     ],
 )
 def test_names_lead_nowhere_else(session, folder, name, kept):

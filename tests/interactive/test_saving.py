@@ -137,9 +137,12 @@ def test_fsis_app_that_is_ended_by_sigterm_keeps_the_session(folder, a, weights,
     from fsis_jax.cli import app_run
     from fsis_jax.cli.app import app
 
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "")
+    del os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"]
     made = []
 
     def run(server):
+        assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"  # or a fine-tuning finds no memory on a GPU
         made[0].add_reference(a, BOX)
         os.kill(os.getpid(), signal.SIGTERM)
 

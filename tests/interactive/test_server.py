@@ -10,7 +10,7 @@ pytest.importorskip("bokeh", reason="the page needs the extra `app` (Bokeh)")
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
 
-from fsis_jax.app.server import PageServer, is_local
+from fsis_jax.app.server import PageServer
 from fsis_jax.app.uploads import UPLOAD, UploadHandler
 from fsis_jax.errors import FsisError
 
@@ -144,9 +144,50 @@ def test_an_address_in_use_is_told(server):
         PageServer(lambda document: None, port=server.port)
 
 
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.1", False)],
-)
-def test_which_addresses_are_of_this_machine(host, local):
-    assert is_local(host) == local
+@pytest.fixture
+def serve():
+    """Starts a server in a thread; its address."""
+    made, threads = [], []
+
+    def start(host, port=0):
+        ready = threading.Event()
+
+        def run():
+            made.append(PageServer(lambda document: None, host, port))
+            ready.set()
+            made[-1].run()
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+        assert ready.wait(60)
+        return made[-1]
+
+    yield start
+    for server, thread in zip(made, threads, strict=True):
+        server.stop()
+        thread.join(60)
+
+
+@pytest.mark.parametrize(("host", "asked"), [("LOCALHOST", "LocalHost"), ("127.1", "127.0.0.1")])
+def test_an_address_is_served_however_it_is_written(serve, host, asked):
+    server = serve(host)
+    assert server.is_local
+    assert status(server.url) == 200
+    assert status(server.url, Host=f"{asked}:{server.port}", Origin=f"http://{asked}:{server.port}") == 200
+    assert status(server.url, Host=f"evil.example:{server.port}") == 403
+
+
+def test_browsers_do_not_name_the_port_of_http(serve, monkeypatch):
+    first = serve("127.0.0.1")
+    assert status(first.url, Host="127.0.0.1") == 403
+    first.stop()
+    monkeypatch.setattr("fsis_jax.app.server._HTTP", first.port)
+    again = serve("127.0.0.1", first.port)
+    assert status(again.url, Host="127.0.0.1", Origin="http://127.0.0.1") == 200
+    assert status(again.url, Host="evil.example") == 403
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "0", ""])
+def test_an_address_that_stands_for_all_is_refused(host):
+    with pytest.raises(FsisError, match="stands for all addresses of this machine"):
+        PageServer(lambda document: None, host)

@@ -10,15 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
-from fsis_jax.cli.segmenting import segment
+from fsis_jax.cli.segmenting import segment, segment_parser
 from fsis_jax.errors import FsisError
+from fsis_jax.inference.output_settings import OutputSettings
 from fsis_jax.inference.tidying import WHOLE_CELLS
+from fsis_jax.interactive.command import segment_command
 from fsis_jax.interactive.exporting import command, export, export_references, export_training_data
 from fsis_jax.interactive.folders import Folders
 from fsis_jax.interactive.pointing import clicked
 from fsis_jax.interactive.saved import hold
 from fsis_jax.interactive.session import Session
-from fsis_jax.interactive.state import Filters
+from fsis_jax.interactive.state import Filters, Reference
 from fsis_jax.io.names import FILES
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -164,7 +166,7 @@ def test_a_session_is_gone_on_with(segmented, new_session, a, folder):
 def test_references_that_change_make_a_result_an_old_one(segmented, a):
     segmented.add_reference(a, (20.0, 30.0, 40.0, 50.0))
     assert not segmented.is_current(segmented.result(a))
-    with pytest.raises(FsisError, match="the examples have changed since: segment the image first"):
+    with pytest.raises(FsisError, match="the examples have changed: segment the image first"):
         export(segmented, a, ["labels"])
     segmented.remove_reference(1)
     assert segmented.is_current(segmented.result(a))
@@ -185,6 +187,25 @@ def test_what_is_wrong_is_told_in_one_line(session, a, folder):
         session.mark(a, 0, "wrong")
     assert session.state.references == ()
     assert not session.history.can_undo
+
+
+def test_the_command_parses_whatever_the_files_are_called(folder, segmenter):
+    names = ["-x.png", "--out.png", "- y.png"]
+    boxes = [Reference(str(folder / name), BOX) for name in names]
+    chosen = OutputSettings(category="-cell")
+    for references in (boxes, [dataclasses.replace(boxes[0], kind="k"), dataclasses.replace(boxes[1], kind="not")]):
+        line = segment_command(
+            str(folder / names[0]),
+            references,
+            Filters(0.5),
+            chosen,
+            folder / "-out",
+            checkpoint="-w.npz",
+            min_score=0.5,
+        )
+        options = segment_parser().parse_args(shlex.split(line)[2:])
+        assert options.images == ["./-x.png"]
+        assert (options.category, options.output, options.checkpoint) == ("-cell", "./-out", "./-w.npz")
 
 
 def test_a_number_that_is_not_there_any_more_is_told_and_changes_nothing(segmented, a):
@@ -303,8 +324,19 @@ def test_nothing_is_exported_of_an_image_that_another_one_has_replaced(segmented
 
 
 def test_why_nothing_counts_is_told(segmented, a):
+    assert segmented.causes(segmented.result(a)) == ()
     segmented.set_filters(Filters(2.0))
-    assert any(cause.startswith("scores: ") for cause in segmented.causes(a))
+    finish(segmented.segment(a))
+    segmented.mark(a, 0, "wrong")
+    assert any(cause.startswith("scores: ") for cause in segmented.causes(segmented.result(a)))
+    segmented.set_filters(Filters(0.0))
+    assert segmented.causes(segmented.result(a)) == ()
+
+
+def test_an_earlier_result_says_why(segmented, a, monkeypatch):
+    monkeypatch.setitem(vars(segmented.segmenter), "fingerprint", "another")
+    with pytest.raises(FsisError, match="the model is another one now: segment the image first"):
+        export(segmented, a, ["labels"])
 
 
 def test_after_corrections_the_command_takes_them_byte_for_byte(session, folder, a):

@@ -63,6 +63,15 @@ def test_a_level_of_a_pyramid_is_taken_that_is_fine_enough(tmp_path):
         assert picture.shape == (512, 1024, 3)
 
 
+@pytest.mark.parametrize("window", [(100, 0, 110, 10), (-30, 0, -10, 10), (0, 70, 10, 80), (0, -9, 10, 0)])
+@pytest.mark.parametrize("width", [1, 300])
+def test_nothing_is_seen_beside_the_image(tmp_path, window, width):
+    """Zoomed in or out."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.arange(60 * 80, dtype=np.uint8).reshape(60, 80))
+    with open_image(tmp_path / "a.png") as image:
+        assert View(image).picture(tuple(map(float, window)), width)[0].size == 0
+
+
 def test_an_outline_goes_around_its_mask():
     crop = ellipse((10.0, 20.0, 50.0, 50.0))
     xs, ys = outline(crop)
