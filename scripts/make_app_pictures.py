@@ -24,7 +24,7 @@ IMAGES = pathlib.Path(__file__).resolve().parent.parent / "docs" / "images"
 SIZE = (1280, 800)
 COLOURS = 224
 EXAMPLES = 2
-WRONG = 1
+WRONG = 2
 _TEXTURED, _RINGS = range(2)
 SECONDS = 1800
 """For the first segmentation, which compiles the model."""
@@ -35,9 +35,9 @@ def make_app_pictures(arguments: Sequence[str]) -> None:
     parser = Parser(prog="make_app_pictures.py", description=__doc__)
     parser.add_argument("--checkpoint", help="the model; default: as for `fsis app`")
     options = parser.parse_args(arguments)
-    drawing = draw(np.random.default_rng(5), [APPEARANCES["fluo_textured"], APPEARANCES["fluo_membranes"]], 480, 640)
+    drawing = draw(np.random.default_rng(1), [APPEARANCES["fluo_textured"], APPEARANCES["fluo_membranes"]], 480, 640)
     # Without the noise of its background, of which a PNG becomes four times as large.
-    calm = np.maximum(cv2.GaussianBlur(drawing.pixels, (0, 0), 0.8), 32)
+    calm = np.maximum(cv2.GaussianBlur(drawing.pixels, (0, 0), 0.8), 12)
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary, "plate1")
         folder.mkdir()
