@@ -302,7 +302,8 @@ class Dock(Container):
             self._cells.colormap = label_colours(result, filters, kinds)
         self.learn.value = session.state.learning
         learnt, old = told(session.state.corrections), session.why_earlier(result)
-        self.message.value = "; ".join(filter(None, [summary(result, filters, kinds), learnt, old, session.unsaved]))
+        lines = [summary(result, filters, kinds), *session.causes(result), learnt, old, session.unsaved]
+        self.message.value = "; ".join(filter(None, lines))
 
 
 @functools.cache

@@ -157,6 +157,16 @@ def test_a_name_that_tables_cannot_have_makes_no_layer(new_dock, files):
     assert dock.message.value == "3 cells"
 
 
+def test_why_no_cell_is_found_is_told(new_dock, files):
+    dock = new_dock(files[0])
+    draw(dock, "examples: cell (A)", BOXES[0])
+    press(dock.segment)
+    dock.score.value = 1
+    assert dock.message.value == "0 cells"
+    press(dock.segment)
+    assert "; scores: " in dock.message.value
+
+
 @pytest.mark.parametrize("first", ["cell", "alive"])
 def test_a_session_is_gone_on_with(new_dock, files, first):
     dock = new_dock(files[0])
