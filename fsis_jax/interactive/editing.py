@@ -70,10 +70,8 @@ class Editing:
         Raises:
             FsisError: as `add_reference`; then nothing changes.
         """
-        with self.open(path) as image:
-            size = (image.shape[0], image.shape[1])
         shown = [
-            Reference(path, whole_pixels(box, size), self._known(kind, NOT_THIS))
+            Reference(path, self._rounded(path, box), self._known(kind, NOT_THIS))
             for kind, each in boxes.items()
             for box in each
         ]

@@ -201,8 +201,11 @@ class Dock(Container):
         image, kinds = self._chosen(), session.state.kinds
         path = session.folders.allowed(file_of(image, session.uploads))
         self._boxes.follow(image, kinds)
-        if self._paths.get(image.unique_id) != path:  # a session that is gone on with has its examples
+        before = self._paths.get(image.unique_id)
+        if before != path:  # a session that is gone on with has its examples
             self._boxes.add(image, [each for each in session.state.references if each.image == path])
+            if before is not None:  # the layer has other pixels now
+                session.show(before, {})
         self._paths[image.unique_id] = path
         session.show(path, self._boxes.boxes(image, kinds))
         self._watch(session.segment(path))

@@ -34,7 +34,7 @@ def segmenter(quick_compile, tmp_path_factory):
 def new_dock(monkeypatch, segmenter, tmp_path):
     """A widget of a new process, with these image layers; the process before it ends."""
     monkeypatch.setattr("fsis_jax.interactive.session.find_all", discs)
-    at_exit = []
+    at_exit, chosen = [], []
 
     def ended():
         while at_exit:
@@ -44,10 +44,10 @@ def new_dock(monkeypatch, segmenter, tmp_path):
         ended()
         module = stand_ins.made_with(monkeypatch, "fsis_jax.napari.dock")
         module.atexit = types.SimpleNamespace(register=at_exit.append)
-        module.Segmenter = types.SimpleNamespace(from_pretrained=lambda checkpoint: segmenter)
+        module.Segmenter = types.SimpleNamespace(from_pretrained=lambda name: chosen.append(name) or segmenter)
         viewer = stand_ins.Viewer()
         dock = module.Dock(viewer)
-        dock.module = module
+        dock.module, dock.checkpoints = module, chosen
         dock.output.value = tmp_path / "out"
         for image in images:
             viewer.add(image)
@@ -173,6 +173,7 @@ def test_a_session_is_gone_on_with(new_dock, files, first):
     draw(dock, "examples: cell (A)", BOXES[0])
     add_kind(dock, "dead")
     dock.session.rename_kind("cell", first)
+    dock.session.checkpoint = "fine-tuned"
     draw(dock, "examples: dead (A)", BOXES[1])
     draw(dock, "not this (A)", BOXES[2])
     press(dock.segment)
@@ -180,6 +181,8 @@ def test_a_session_is_gone_on_with(new_dock, files, first):
     dock._viewer.layers.remove(dock._viewer.named("not this (A)"))
     draw(dock, "examples: cell (A)", (60.0, 20.0, 70.0, 30.0))
     press(dock.segment)
+    assert dock.checkpoints == [None, "fine-tuned"]
+    assert dock.session.checkpoint == "fine-tuned"
     assert shown(dock) == {f"examples: {first} (A)": 2, "examples: dead (A)": 1, "not this (A)": 1}
     assert [kind for _, _, kind in references(dock)] == [first, first, "dead", NOT_THIS]
     assert {box for _, box, _ in references(dock)} == {*BOXES, (60.0, 20.0, 70.0, 30.0)}
@@ -191,6 +194,11 @@ def test_all_widgets_of_a_process_have_one_session_which_is_saved_in_time(new_do
     draw(dock, "examples: cell (A)", BOXES[0])
     press(dock.segment)
     wait_for(lambda: (tmp_path / "out" / SESSION_FILE).exists())
+    assert not dock.output.enabled
+    dock.session.unsaved = "no space"
+    press(dock.undo)
+    press(dock.redo)
+    assert dock.message.value == "3 cells; no space"
     other = dock.module.Dock(dock._viewer)
     other.output.value = dock.output.value
     press(other.segment)
@@ -237,6 +245,19 @@ def test_layers_of_one_name_are_images_of_their_own(new_dock, tmp_path):
     press(dock.segment)
     assert "no image" in dock.message.value
     assert len(dock.session.state.results) == 3
+
+
+def test_a_layer_that_gets_other_pixels_keeps_its_boxes_alone(new_dock, files, tmp_path):
+    dock = new_dock(files[0])
+    draw(dock, "examples: cell (A)", BOXES[0])
+    press(dock.segment)
+    files[0].data = 255 - files[0].data
+    (tmp_path / "A.png").unlink()
+    press(dock.segment)
+    ((name, box, _),) = references(dock)
+    assert name.startswith("A-")
+    assert box == BOXES[0]
+    assert shown(dock) == {"examples: cell (A)": 1, "not this (A)": 0}
 
 
 def test_missed_cells_are_of_the_image_that_they_are_drawn_on(new_dock, files):
