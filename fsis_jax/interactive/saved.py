@@ -13,6 +13,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import pycocotools.mask
 
 from fsis_jax.errors import FsisError
 from fsis_jax.inference.instances import Instances
@@ -23,7 +24,7 @@ from fsis_jax.interactive.state import NOT_THIS, VERDICTS, Added, Filters, Refer
 from fsis_jax.io.atomic import atomic_write, open_file, read_failure
 from fsis_jax.io.damage import damage_in
 from fsis_jax.io.outlines import Box
-from fsis_jax.preprocess.cropped_mask import CroppedMask, encode
+from fsis_jax.preprocess.cropped_mask import CroppedMask
 from fsis_jax.preprocess.windows import decode_columns
 
 _FORMAT = 2
@@ -209,7 +210,8 @@ def _packed(values: np.ndarray) -> str:
 
 def _mask(crop: CroppedMask) -> list[Any]:
     height, width = crop.mask.shape
-    return [crop.y, crop.x, height, width, encode(CroppedMask(0, 0, crop.mask), (height, width))["counts"]]
+    counts = pycocotools.mask.encode(np.asfortranarray(crop.mask, np.uint8))["counts"]
+    return [crop.y, crop.x, height, width, counts.decode("ascii")]
 
 
 def _read_reference(entry: dict[str, Any]) -> Reference:
