@@ -21,6 +21,9 @@ _PATIENCE = 10.0
 """Seconds in which a scheduler must answer."""
 _MOST = 1024
 """Processes on this machine."""
+_TRIM = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
+"""A setting of Dask, by which workers give the memory of each tile back to the system and get it again, in a tenth of
+their time."""
 
 
 def run_on_dask(options: argparse.Namespace) -> None:
@@ -41,27 +44,31 @@ def connected(scheduler: str) -> Iterator["Client"]:
         FsisError: it does not answer, or Dask is not installed.
     """
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise FsisError(f"--dask {scheduler}: Dask is not installed: pip install 'fsis_jax[dask]'") from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # of workers that die, whose tiles others do
-    local = re.fullmatch(r"local:(\d{1,4})", scheduler, re.ASCII)
+    local = re.fullmatch(r"local:(.*)", scheduler)
     with contextlib.ExitStack() as stack:
         try:
             if local is not None:
-                if not 1 <= int(local[1]) <= _MOST:
-                    raise FsisError(f"--dask {scheduler}: give from 1 to {_MOST} processes")
-                cluster = LocalCluster(
-                    n_workers=int(local[1]),
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address=None,
-                    memory_limit=0,
-                    silence_logs=logging.CRITICAL,
-                )
+                if not (re.fullmatch(r"\d{1,4}", local[1], re.ASCII) and 1 <= int(local[1]) <= _MOST):
+                    raise FsisError(f"--dask {scheduler}: give from 1 to {_MOST} processes, as local:4")
+                with dask.config.set({_TRIM: None}):  # not set
+                    cluster = LocalCluster(
+                        n_workers=int(local[1]),
+                        threads_per_worker=1,
+                        host="127.0.0.1",
+                        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+                        memory_limit=0,
+                        silence_logs=logging.CRITICAL,
+                    )
                 client = Client(stack.enter_context(cluster))
             elif os.path.exists(scheduler):
                 client = Client(scheduler_file=scheduler, timeout=_PATIENCE)
+            elif not re.search(r":\d+/?$", scheduler, re.ASCII):
+                raise FsisError(f"--dask {scheduler}: no such scheduler file, nor an address as tls://login1:8786")
             else:
                 _warn_of_plain(scheduler)
                 client = Client(scheduler, timeout=_PATIENCE)

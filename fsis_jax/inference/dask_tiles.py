@@ -213,10 +213,12 @@ def _workers(client: Client, patience: float) -> dict[str, dict[str, Any]]:
     """What `about` tells of each worker, by its address."""
     try:
         client.wait_for_workers(1, timeout=patience)
-        told: dict[str, dict[str, Any]] = client.run(about)
+        told: dict[str, dict[str, Any] | Exception] = client.run(about, on_error="return")
     except TimeoutError as error:
         raise FsisError(f"Dask's scheduler has no worker after {patience:g} seconds: start some") from error
-    except (ImportError, AttributeError) as error:
-        remedy = f"install fsis_jax {fsis_jax.__version__} on all of them"
-        raise FsisError(f"Dask's workers cannot import this package ({error}): {remedy}") from error
-    return told
+    for address, answer in told.items():
+        if isinstance(answer, Exception):  # whose kind gets lost where the worker cannot even read the question
+            why = " ".join(str(answer).split())[:200]
+            remedy = f"install fsis_jax {fsis_jax.__version__} there"
+            raise FsisError(f"Dask's worker {address}: cannot run this package ({why}): {remedy}") from answer
+    return {address: answer for address, answer in told.items() if not isinstance(answer, Exception)}

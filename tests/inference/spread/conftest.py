@@ -19,9 +19,10 @@ def references(segmenter):
 def client():
     """Of two workers in this process, which share what is compiled."""
     distributed = pytest.importorskip("distributed", reason="the extra `dask` is not installed")
-    options = {"dashboard_address": None, "silence_logs": 50, "threads_per_worker": 1}
+    options = {"silence_logs": 50, "threads_per_worker": 1, "processes": False}
+    port = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
     with (
-        distributed.LocalCluster(n_workers=2, processes=False, **options) as cluster,
+        distributed.LocalCluster(n_workers=2, scheduler_kwargs=port, **options) as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client

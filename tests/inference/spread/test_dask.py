@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -119,12 +120,25 @@ def test_workers_that_differ_are_refused(segmenter, references, client, paths, t
     assert "has other weights than were sent: start it again" in outcome.error
 
 
+def test_workers_that_cannot_be_asked_are_told(segmenter, references, client, monkeypatch):
+    lost = Exception("ModuleNotFoundError(\"No module named 'fsis_jax'\")")  # what comes of a worker without it
+    monkeypatch.setattr(client, "run", lambda *_, **__: {"tcp://w": lost})
+    with pytest.raises(FsisError, match=r"worker tcp://w: cannot run this package \(Module.+\): install fsis_jax"):
+        DaskTiles(segmenter, references, client)
+    real = client.wait_for_workers
+    monkeypatch.setattr(client, "wait_for_workers", lambda _, timeout: real(3, timeout))
+    with pytest.raises(FsisError, match=r"Dask's scheduler has no worker after 0\.01 seconds: start some"):
+        DaskTiles(segmenter, references, client, patience=0.01)
+
+
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
         ("tcp://127.0.0.1:9", "the scheduler does not answer"),
-        ("local:0", "give from 1 to 1024 processes"),
-        ("nonsense://x", "the scheduler does not answer"),
+        ("local:0", "give from 1 to 1024 processes, as local:4"),
+        ("local:x", "give from 1 to 1024 processes, as local:4"),
+        ("nonsense://x:1", "the scheduler does not answer"),
+        ("missing.json", "no such scheduler file, nor an address as tls://login1:8786"),
     ],
 )
 def test_schedulers_that_do_not_answer(scheduler, message, monkeypatch, caplog):
@@ -132,6 +146,19 @@ def test_schedulers_that_do_not_answer(scheduler, message, monkeypatch, caplog):
     with pytest.raises(FsisError, match=f"--dask {scheduler}: {message}") as failure, connected(scheduler):
         pass
     assert "\n" not in str(failure.value)
+    assert not caplog.records or "://x" in scheduler  # what is no address is not told to be unsafe
+
+
+def test_local_workers_keep_their_memory_and_runs_do_not_share_a_port(monkeypatch):
+    for name in ("MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # then it is taken already, as by Dask's dashboard
+            stack.enter_context(socket.create_server(("127.0.0.1", 8787)))
+        client = stack.enter_context(connected("local:1"))
+        (environment,) = client.run(lambda: dict(os.environ)).values()
+        assert "MALLOC_TRIM_THRESHOLD_" not in environment
+        assert environment["OMP_NUM_THREADS"] == "1"  # of Dask's other settings
 
 
 def test_plain_addresses_of_other_machines_are_warned_of(caplog):
