@@ -1,6 +1,8 @@
 """Draw what the fold models find and miss of kinds that they have never seen: docs/images/failures.png.
 
-python scripts/draw_failures.py --data DIR [--runs runs/models]    # after scripts/make_models.py
+python scripts/draw_failures.py --data DIR [--runs runs/models]
+
+The models are runs or weights files, fold-1 to fold-5 or fold-1.npz to fold-5.npz (scripts/make_models.py makes runs).
 
 Of every kind the test image of median F1 and the one of least F1, with 5 references from other images. Outlines alone:
 the images are not part of the project.
@@ -37,7 +39,8 @@ def main() -> None:
     targets, train = open_source(options.data, "test"), open_source(options.data, "train")
     panels = {}
     for fold, categories in targets.folds.items():
-        model = Segmenter.from_checkpoint(options.runs / f"fold-{fold}")
+        run = options.runs / f"fold-{fold}"
+        model = Segmenter.from_pretrained(run if run.exists() else run.with_suffix(".npz"))
         for category in categories:
             work = pairs_to_test(targets, [category], 0)
             ranked = []

@@ -211,8 +211,11 @@ def check_kind_names(names: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for name in names:
         key = name.strip().casefold()
-        if not name.strip() or any(sign in name for sign in ',;"\n\r\t=') or not name.isprintable():
-            raise FsisError(f"kind {name!r}: give a name without commas, quotes, equals signs or line breaks")
+        unfit = name.startswith("-") or any(sign in name for sign in ',;"\n\r\t=') or not name.isprintable()
+        if unfit or not name.strip():
+            raise FsisError(
+                f"kind {name!r}: give a name without commas, quotes, equals signs, line breaks or a hyphen first"
+            )
         if key in seen:
             raise FsisError(f"kind {name!r} is given twice: give all its examples together, or another name")
         seen[key] = name

@@ -224,6 +224,7 @@ def test_what_is_refused(kinds):
         ({"a": bright, "b": bright}, {}, "the same example is shown as 'a' and as 'b'"),
         ({"a,b": bright}, {}, "kind 'a,b': give a name without commas"),
         ({"a\nb": bright}, {}, "give a name without commas"),
+        ({"-x": bright}, {}, "kind '-x': give a name without"),
         ({" ": bright}, {}, "give a name"),
         ({"none": bright}, {}, "tables have that name"),
         (
