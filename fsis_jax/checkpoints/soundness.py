@@ -65,7 +65,7 @@ def damage(folder: pathlib.Path, items: Collection[str] = ()) -> str:
             return f"{SUMS} is missing"
         # Of a run (its data have a state) both are there; converted weights may have no optimizer.
         needed = {"model", "optimizer"} if meta.get("data_state") else {"model"}
-        return "".join(f"{item} is missing" for item in sorted(needed) if not (folder / item).is_dir())
+        return ", ".join(f"{item} is missing" for item in sorted(needed) if not (folder / item).is_dir())
     except (OSError, ValueError) as error:
         return f"{SUMS}: {error}"
     wanted = {"meta", *items} if items else set()
@@ -80,7 +80,7 @@ def damage(folder: pathlib.Path, items: Collection[str] = ()) -> str:
                     return f"{name} is not what was written"
             except (OSError, ValueError) as error:
                 return f"{name}: {getattr(error, 'strerror', None) or error}"
-    return "".join(f"{item} is missing" for item in sorted({"meta", "model"} | wanted) if item not in found)
+    return ", ".join(f"{item} is missing" for item in sorted({"meta", "model"} | wanted) if item not in found)
 
 
 def _results(content: Any) -> dict[str, float]:

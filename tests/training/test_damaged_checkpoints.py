@@ -13,6 +13,7 @@ from toy import toy  # noqa: F401 (a fixture)
 
 import fsis_jax.training.loop
 from fsis_jax.checkpoints.runs import Checkpoints, load_run, open_run
+from fsis_jax.checkpoints.soundness import SUMS, damage
 from fsis_jax.errors import FsisError
 from fsis_jax.training.loop import train_and_evaluate
 from fsis_jax.training.parallel import DataParallel
@@ -69,11 +70,11 @@ def test_every_flipped_bit_and_every_missing_or_cut_file_is_found(run, caplog):
                 assert checkpoints.latest_sound() == 3, (path, bit)
                 damages += 1
             path.write_bytes(content)
-        for damage in ("cut", "taken away"):
-            if path.name == "validation.json" and damage == "taken away":
+        for done in ("cut", "taken away"):
+            if path.name == "validation.json" and done == "taken away":
                 continue  # as after Ctrl-C during validation: it is done again
-            path.write_bytes(content[: len(content) // 2]) if damage == "cut" else path.unlink()
-            assert checkpoints.latest_sound() == 3, (path, damage)
+            path.write_bytes(content[: len(content) // 2]) if done == "cut" else path.unlink()
+            assert checkpoints.latest_sound() == 3, (path, done)
             path.write_bytes(content)
             damages += 1
     assert checkpoints.latest_sound() == 6
@@ -223,3 +224,10 @@ def test_sigterm_ends_a_validation(config, tmp_path, monkeypatch):
         train_and_evaluate(config, tmp_path)
     assert stop.value.code == 143
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+
+
+def test_all_that_is_missing_is_told(tmp_path):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "metadata").write_text("{}")
+    (tmp_path / SUMS).write_text("")
+    assert damage(tmp_path, ["optimizer"]) == "meta is missing, model is missing, optimizer is missing"
