@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fsis_jax.batch import Batch
+from fsis_jax.cache.memory import give_back
 from fsis_jax.checkpoints import config_file
 from fsis_jax.checkpoints.train_state import TrainState
 from fsis_jax.config_check import check_config
@@ -58,9 +59,9 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
         config = stack.enter_context(hosts.joined(config))
         if config.debug:
             config, workdir = debug_run(config, workdir)
-        run = open_run(config, workdir, from_step, stack)
+        run, state = open_run(config, workdir, from_step, stack)
         parallel, batches, rate = run.parallel, run.batches, learning_rate(config)
-        state = parallel.put_state(run.state)
+        state = parallel.put_state(state)
         first = jax.process_index() == 0
         writer = None
         if first:
@@ -77,8 +78,10 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
         pending: tuple[int, Any, Batch] | None = None
         for step in range(run.start + 1, run.steps + 1):
             batch = next(batches)
-            with progress.stepping(batch.images.shape[1:3]):
+            with progress.stepping(batch.images.shape[1:3]) as compiles:
                 state, metrics = parallel.step(state, parallel.put_batch(batch))
+            if compiles:
+                give_back()
             if pending is not None:
                 _check_finite(*pending, run.splits.train)  # One step late, so that the device is never waited for.
             pending = (step, parallel.one(metrics), batch)
@@ -104,6 +107,7 @@ def train_and_evaluate(config: ConfigDict, workdir: pathlib.Path, *, from_step: 
                 if _validates(run, step):
                     with _others_wait(step, stopping), progress.paused():
                         _validate(run, step, host_state, writer, progress)
+                del host_state  # it would keep the memory that the next step wants
         return jax.device_get(parallel.one(state))
 
 

@@ -61,10 +61,14 @@ class Progress:
         self._bar.last_print_t += taken
 
     @contextlib.contextmanager
-    def stepping(self, canvas: tuple[int, ...]) -> Iterator[None]:
-        """Around the call of a step: the first one of a canvas compiles it, which is told and not counted."""
+    def stepping(self, canvas: tuple[int, ...]) -> Iterator[bool]:
+        """Around the call of a step: the first one of a canvas compiles it, which is told and not counted.
+
+        Yields:
+            Whether it does.
+        """
         if canvas in self._compiled:
-            yield
+            yield False
             return
         self._compiled.add(canvas)
         height, width = canvas
@@ -72,5 +76,5 @@ class Progress:
         self.say(f"compiling the step for the canvas {height}x{width} ({number}), once; later starts read it from disk")
         began = time.monotonic()
         with self.paused():
-            yield
+            yield True
         self.say(f"compiled in {time.monotonic() - began:.0f} s")

@@ -37,8 +37,6 @@ class Run:
     splits: Splits
     batches: BatchIterator
     graph: nnx.GraphDef
-    state: TrainState
-    """On the host, after step `start`."""
     parallel: DataParallel
     checkpoints: Checkpoints | None
     """None where nothing is saved."""
@@ -55,8 +53,14 @@ class Run:
         return self.checkpoints if self.config.training.save else None
 
 
-def open_run(config: ConfigDict, workdir: pathlib.Path, from_step: int | None, stack: contextlib.ExitStack) -> Run:
+def open_run(
+    config: ConfigDict, workdir: pathlib.Path, from_step: int | None, stack: contextlib.ExitStack
+) -> tuple[Run, TrainState]:
     """The run of a config in `workdir`, at its last sound checkpoint or `from_step`, else at step 0.
+
+    Returns:
+        The run, and its state after step `start`: apart, since a step takes the memory of the state that it is given,
+        and who else holds that keeps it.
 
     Raises:
         FsisError: bad data, a checkpoint of another architecture, no sound one, none of `from_step`.
@@ -106,13 +110,12 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, from_step: int | None, s
         len(splits.validation),
         steps,
     )
-    return Run(
+    run = Run(
         config=config,
         workdir=workdir,
         splits=splits,
         batches=batches,
         graph=graph,
-        state=state,
         parallel=parallel,
         checkpoints=checkpoints,
         learnt=learnt,
@@ -120,6 +123,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, from_step: int | None, s
         steps=steps,
         lacks_validation=lacks_validation,
     )
+    return run, state
 
 
 def _first_step(checkpoints: Checkpoints, step: int | None) -> int | None:
