@@ -245,7 +245,7 @@ class Tone:
     def clipped(self, image: np.ndarray) -> np.ndarray:
         """Of the same shape, uint8, with one end of the range flat and what is left stretched over all of it.
 
-        So are images whose background was subtracted, or whose exposure was wrong: that end is without any noise.
+        So are images whose background was subtracted, or whose exposure was too low or too high: without any noise in it.
         """
         if not self.flat:
             return image

@@ -231,30 +231,6 @@ def test_colours_change_in_the_target_and_its_references_alike(source):
         np.testing.assert_allclose(inverted[name][inner], 255.0 - plain[name][inner], atol=1)
 
 
-def test_one_end_of_the_range_is_made_flat():
-    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    dark, bright = Tone(flat=0.2).clipped(image), Tone(flat=-0.2).clipped(image)
-    np.testing.assert_array_equal(bright, 255 - dark[::-1, ::-1])
-    assert (dark[:3] == 0).all()
-    assert dark[-1, -1] == 255
-    assert (np.diff(dark.ravel()[51:].astype(int)) > 0).all()
-    assert Tone().clipped(image) is image
-    draws = [Tone.draw(np.random.default_rng(i), dataclasses.replace(CONFIG, clip=0.3)).flat for i in range(500)]
-    assert 0.42 < np.mean([flat != 0 for flat in draws]) < 0.58
-    assert -0.3 < min(draws) < -0.28
-    assert 0.28 < max(draws) < 0.3
-
-
-def test_target_and_references_are_made_flat_alike(source, monkeypatch):
-    tone = Tone(flat=0.25)
-    plain = _example(source, _present(source, 0, 2))
-    monkeypatch.setattr(Tone, "draw", lambda rng, config: tone)
-    flat = _example(source, _present(source, 0, 2))
-    np.testing.assert_array_equal(flat["images"], tone.clipped(plain["images"]))
-    # Resized after, so edges differ.
-    np.testing.assert_allclose(flat["references"].mean(), tone.clipped(plain["references"]).mean(), atol=6)
-
-
 def test_colour_is_taken_away():
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     grey = Tone(grey=True)(image)
