@@ -169,7 +169,6 @@ RULES: dict[str, Rule] = {
     "data.transform.noise": PART,
     "data.transform.invert": SHARE,
     "data.transform.grey": SHARE,
-    "data.transform.clip": PART,
     "model.architecture": one_of("fpn", "p2", "c4", "c5"),
     "model.classes": several(NAME, "('person', 'car')"),
     "model.roi_method": one_of("align", *get_args(RoiPoolMethod)),

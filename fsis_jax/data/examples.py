@@ -223,7 +223,7 @@ def _crop(
             count=int(rng.integers(1 + max(0, min(config.copies, limit - len(instances.rows))))),
             mask_size=config.mask_size,
         )
-    image = tone.clipped(jitter_intensity(rng, tone(resize(stored, scale, antialias=config.antialias)), config))
+    image = jitter_intensity(rng, tone(resize(stored, scale, antialias=config.antialias)), config)
     height, width = image.shape[:2]
     orientation = random_orientation(rng, config, (height, width), size)
     boxes = (instances.boxes - np.array([window.x0, window.y0] * 2, np.float32)) * np.float32(scale)

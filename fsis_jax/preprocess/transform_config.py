@@ -82,9 +82,6 @@ class TransformConfig:
     """Probability that bright and dark change places, in an example's target and references alike."""
     grey: float = 0.0
     """Probability that colour is taken away, in an example's target and references alike."""
-    clip: float = 0.0
-    """In half of the examples, in target and references alike, a share of the range is made flat that is drawn from
-    [0, clip], at its dark or at its bright end, and the rest stretched over all of it."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "TransformConfig":

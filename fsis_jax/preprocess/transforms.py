@@ -157,8 +157,6 @@ def reference_image(
         pixels8 = tone(pixels8)
     if rng is not None:
         pixels8 = jitter_intensity(rng, pixels8, config)
-    if tone is not None:
-        pixels8 = tone.clipped(pixels8)
     square = pad_to_square(pixels8, legacy=config.legacy_reference_crop)
     square = resize_square(square, config.reference_size, antialias=config.antialias)
     if rng is not None:
@@ -224,35 +222,17 @@ class Tone:
 
     invert: bool = False
     grey: bool = False
-    flat: float = 0.0
-    """The share of the range that `clipped` makes flat: at its dark end, or, if negative, at its bright end."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator, config: TransformConfig) -> "Tone":
         """At random, as the config says."""
-        invert, grey = (probability > 0 and rng.random() < probability for probability in (config.invert, config.grey))
-        flat = 0.0
-        if config.clip > 0 and rng.random() < 0.5:
-            flat = float(rng.choice((-1, 1)) * rng.uniform(0, config.clip))
-        return cls(invert, grey, flat)
+        return cls(*(probability > 0 and rng.random() < probability for probability in (config.invert, config.grey)))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(h, w) or (h, w, 3) uint8; grey images have one channel."""
         if self.grey and image.ndim == 3:
             image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
         return 255 - image if self.invert else image
-
-    def clipped(self, image: np.ndarray) -> np.ndarray:
-        """Of the same shape, uint8, with one end of the range flat and what is left stretched over all of it.
-
-        So are images whose background was subtracted, or whose exposure was too low or too high: without any noise in it.
-        """
-        if not self.flat:
-            return image
-        codes = np.arange(256) if self.flat > 0 else np.arange(256)[::-1]
-        level = 255 * abs(self.flat)
-        codes = np.rint(np.clip((codes - level) * 255 / (255 - level), 0, 255)).astype(np.uint8)
-        return cv2.LUT(image, codes if self.flat > 0 else 255 - codes)
 
 
 def jitter_intensity(rng: np.random.Generator, image: np.ndarray, config: TransformConfig) -> np.ndarray:
