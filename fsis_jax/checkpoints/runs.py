@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -54,6 +55,8 @@ OVERHEAD_BYTES = 1 << 20
 TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
 ASIDE_SUFFIX = ".aside"
 """Of steps that a run does not go on from: damaged ones, and those after the step that it was told to go back to."""
+_WAITS = (0.1, 0.3, 1.0)
+"""Seconds between tries to remove what a full disk left."""
 _OF_MODEL = ("model",)  # what is read of a run to segment or to start from
 
 
@@ -251,7 +254,11 @@ class Checkpoints:
         """Remove what a killed process or a full disk left of a checkpoint that was never complete."""
         if self._writes:
             for path in self.folder.glob(f"*{TEMPORARY_SUFFIX}*"):
-                shutil.rmtree(path, ignore_errors=True)
+                for wait in _WAITS:  # threads of the library may be at their last files
+                    shutil.rmtree(path, ignore_errors=True)
+                    if not path.exists():
+                        break
+                    time.sleep(wait)
 
     def check_whole(self, step: int) -> None:
         """Raise FsisError for a partial checkpoint."""

@@ -9,7 +9,6 @@ from memory_source import MemorySource, annotate, disc
 
 from fsis_jax.checkpoints import runs
 from fsis_jax.data.closed_set import class_ids
-from fsis_jax.data.from_config import Splits
 from fsis_jax.data.opening import open_source
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.closed_set import EVERY, by_category, predict_closed_set
@@ -18,7 +17,6 @@ from fsis_jax.evaluation.predictions import Prediction, read_target
 from fsis_jax.evaluation.protocol import format_table, run_closed_set, validate
 from fsis_jax.evaluation.scores import COCO_AREAS, families_of, predictions_to_coco, score
 from fsis_jax.inference.instances import Instances
-from fsis_jax.training import loop
 
 SIZE = (96, 128)
 NAMES = ("category 2", "category 1")
@@ -215,8 +213,8 @@ def test_validation_chooses_the_score_that_parts_right_from_wrong(source, tmp_pa
 
 def test_the_best_checkpoint_of_a_model_without_masks_is_chosen_by_boxes(source, tmp_path):
     config = _config(tiny_closed_set.boxes_config)
-    splits = Splits((2, 1), (), source, source)
-    result = loop._validate(Oracle(source, config), splits, config, tmp_path)
+    options = {"shots": 1, "seed": 0, "overlays": tmp_path, "overlay_count": 0}
+    result = validate(Oracle(source, config), source, source, [2, 1], **options)
     assert "mask_ap50" not in result
     assert result["box_ap50"] == pytest.approx(1)
     assert runs._ap50({"box_ap50": 0.25}) == 0.25

@@ -17,7 +17,7 @@ def test_a_run_compiles_its_step_once_and_nothing_after_the_first_validation(tin
     compiled = re.findall(r"Finished XLA compilation of (\S+)", before)
     assert marker
     assert compiled.count("jit(step)") == 1
-    assert 1 <= compiled.count("jit(find)") <= 2  # of two canvases
+    assert compiled.count("jit(find)") <= 2  # of two canvases; another test may have left them
     assert "step 12: validation" in after
     # Reading another canvas for the first time may come later, the step never.
     assert set(re.findall(r"Compiling (\S+)", after)) == set(), after
