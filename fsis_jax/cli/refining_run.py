@@ -52,9 +52,11 @@ def _rows(options: argparse.Namespace, count: int) -> tuple[list[int], dict[int,
         if not equals or not number:
             raise FsisError(f"--right {first}: give KIND=ID, like dead=3")
         for text in (number, *others):
-            if right.setdefault(row(text, "--right"), name) != name:
-                raise FsisError(f"--right {text}: said to be {right[row(text, '--right')]} and {name}: leave one out")
-    for text in options.wrong:
-        if row(text, "--wrong") in right:
+            said = right.setdefault(row(text, "--right"), name)
+            if said != name:
+                raise FsisError(f"--right {text}: said to be {said} and {name}: leave one out")
+    wrong = [row(text, "--wrong") for text in options.wrong]
+    for text, place in zip(options.wrong, wrong, strict=True):
+        if place in right:
             raise FsisError(f"--wrong {text}: said to be right, too: leave one out")
-    return [row(text, "--wrong") for text in options.wrong], right
+    return wrong, right
