@@ -32,12 +32,10 @@ def read_meta(folder: pathlib.Path) -> dict[str, Any]:
         FsisError: it cannot be read.
     """
     try:
-        meta = json.loads((folder / META).read_text())
-        if not isinstance(meta, dict):
-            raise ValueError("not a mapping")
+        meta = _mapping(folder, META)
         if (folder / VALIDATION).exists():
-            meta["validation"] = _results(json.loads((folder / VALIDATION).read_text()))
-    except (OSError, ValueError, RecursionError) as error:
+            meta["validation"] = _results(_mapping(folder, VALIDATION))
+    except ValueError as error:
         raise FsisError(f"{folder}: a damaged checkpoint ({error}): choose another step") from error
     return meta
 
@@ -67,24 +65,42 @@ def damage(folder: pathlib.Path, items: Collection[str] = ()) -> str:
         needed = {"model", "optimizer"} if meta.get("data_state") else {"model"}
         return ", ".join(f"{item} is missing" for item in sorted(needed) if not (folder / item).is_dir())
     except (OSError, ValueError) as error:
-        return f"{SUMS}: {error}"
+        return f"{SUMS}: {_reason(error)}"
     wanted = {"meta", *items} if items else set()
     found = set()
     for line in lines:
         digest, _, name = line.partition("  ")
-        item = pathlib.PurePosixPath(name).parts[0] if name else ""
+        if not name:
+            return f"{SUMS} is not what was written"
+        item = pathlib.PurePosixPath(name).parts[0]
         found.add(item)
         if not wanted or item in wanted:
             try:
                 if _digest(folder / name) != digest:
                     return f"{name} is not what was written"
             except (OSError, ValueError) as error:
-                return f"{name}: {getattr(error, 'strerror', None) or error}"
+                return f"{name}: {_reason(error)}"
     return ", ".join(f"{item} is missing" for item in sorted({"meta", "model"} | wanted) if item not in found)
 
 
-def _results(content: Any) -> dict[str, float]:
-    if not isinstance(content, dict) or content.get("sha256") != _text_digest(content.get("results")):
+def _mapping(folder: pathlib.Path, name: str) -> dict[str, Any]:
+    """A JSON file of the folder; a ValueError that names it where it cannot be read, or is no mapping."""
+    try:
+        content = json.loads((folder / name).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: {_reason(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} is not a mapping")
+    return content
+
+
+def _reason(error: Exception) -> str:
+    """Of a file that cannot be read, without its path."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _results(content: dict[str, Any]) -> dict[str, float]:
+    if content.get("sha256") != _text_digest(content.get("results")):
         raise ValueError(f"{VALIDATION} is not what was written")
     results: dict[str, float] = content["results"]
     return results
