@@ -83,7 +83,7 @@ def damage(folder: pathlib.Path, items: Collection[str] = ()) -> str:
     return ", ".join(f"{item} is missing" for item in sorted({"meta", "model"} | wanted) if item not in found)
 
 
-def _mapping(folder: pathlib.Path, name: str) -> dict[str, Any]:
+def _mapping(folder: pathlib.Path, name: str | pathlib.PurePath) -> dict[str, Any]:
     """A JSON file of the folder; a ValueError that names it where it cannot be read, or is no mapping."""
     try:
         content = json.loads((folder / name).read_text())
