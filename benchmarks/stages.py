@@ -87,10 +87,10 @@ def _step(case: Case, model: Detector) -> tuple[Callable[..., Any], TrainState, 
     config = case.config
     size = config.training.batch_size
     _, state, per_device_step = new_state(config, model)
-    parallel = DataParallel(per_device_step, "shard_map", batch_size=size, devices=jax.local_devices()[:1])
+    device = jax.local_devices()[:1]
+    parallel = DataParallel(per_device_step, "shard_map", batch_size=size, devices=device, donate=False)
     batch = parallel.put_batch(random_batch(config, config.data.train_canvases[0], size))
-    # Jitted once more the state is not donated, so that the step can be run again on the same one.
-    return jax.jit(lambda *a: parallel.step(*a)), parallel.put_state(state), batch
+    return parallel.step, parallel.put_state(state), batch
 
 
 def _training_stages(rows: _Rows, case: Case, model: Detector) -> None:

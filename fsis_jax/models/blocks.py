@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from fsis_jax import ops
 from fsis_jax.models.extent import Extent
-from fsis_jax.models.layers import Norm, Training, conv, make_norm
+from fsis_jax.models.layers import Norm, Training, conv, make_norm, relu
 
 EXPANSION = 4
 """Output channels of a bottleneck over its width."""
@@ -88,15 +88,15 @@ class Bottleneck(nnx.Module):
         """
         between = pixels * (self.stride if self.stride_in_1x1 else 1)
         y = self.conv1(self._displace(x, "offsets1", extent, pixels))
-        y = nnx.relu(self.norm1(y, _mask(y, extent, between), training))
+        y = relu(self.norm1(y, _mask(y, extent, between), training))
         after = pixels * self.stride
         y = self.conv2(self._displace(y, "offsets2", extent, between))
         mask = _mask(y, extent, after)
-        y = nnx.relu(self.norm2(y, mask, training))
+        y = relu(self.norm2(y, mask, training))
         y = self.norm3(self.conv3(self._displace(y, "offsets3", extent, after)), mask, training)
         if self.shortcut is not None and self.shortcut_norm is not None:
             x = self.shortcut_norm(self.shortcut(x), mask, training)
-        return nnx.relu(x + y)
+        return relu(x + y)
 
     def _displace(self, x: jax.Array, name: str, extent: Extent | None, pixels: int) -> jax.Array:
         if self.deformable == "none":
@@ -126,11 +126,11 @@ class BasicBlock(nnx.Module):
         """As `Bottleneck`."""
         y = self.conv1(x)
         mask = _mask(y, extent, pixels * self.stride)
-        y = nnx.relu(self.norm1(y, mask, training))
+        y = relu(self.norm1(y, mask, training))
         y = self.norm2(self.conv2(y), mask, training)
         if self.shortcut is not None and self.shortcut_norm is not None:
             x = self.shortcut_norm(self.shortcut(x), mask, training)
-        return nnx.relu(x + y)
+        return relu(x + y)
 
 
 Block = Bottleneck | BasicBlock

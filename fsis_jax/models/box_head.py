@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fsis_jax.models.layers import GroupNorm, conv, small_normal
+from fsis_jax.models.layers import GroupNorm, conv, relu, small_normal
 
 tiny_normal = jax.nn.initializers.normal(0.001)
 
@@ -95,7 +95,7 @@ class FullyConnected(nnx.Module):
     def __call__(self, maps: jax.Array) -> jax.Array:
         """(B, N, p, p, C) -> (B, N, hidden)."""
         x = maps.reshape(*maps.shape[:-3], -1)
-        return nnx.relu(self.fc2(nnx.relu(self.fc1(x))))
+        return relu(self.fc2(relu(self.fc1(x))))
 
 
 class Convolutions(nnx.Module):
@@ -134,8 +134,8 @@ class Convolutions(nnx.Module):
         x = maps.reshape(-1, *maps.shape[2:])
         for row, layer in enumerate(self.convs):
             x = layer(x)
-            x = nnx.relu(self.norms[row](x) if self.norms else x)
-        return nnx.relu(self.fc(x.reshape(*maps.shape[:2], -1)))
+            x = relu(self.norms[row](x) if self.norms else x)
+        return relu(self.fc(x.reshape(*maps.shape[:2], -1)))
 
 
 class ClassBoxHead(nnx.Module):
@@ -221,13 +221,13 @@ class RelationBoxHead(nnx.Module):
                     mixed += _compared(self.bag_pair, self.bag_difference, x, y, level_index)
                 if features.votes is not None:
                     flat = features.votes.reshape(*features.votes.shape[:2], -1)
-                    mixed += self.vote_fc2(nnx.relu(self.vote_fc1(flat)))
-                class_in = box_in = nnx.relu(mixed)
+                    mixed += self.vote_fc2(relu(self.vote_fc1(flat)))
+                class_in = box_in = relu(mixed)
         return self.class_out(class_in).astype(jnp.float32), self.box_out(box_in).astype(jnp.float32)
 
     def _bag_of(self, maps: jax.Array) -> jax.Array:
         """(B, N, p, p, C) -> (B, N, hidden): what occurs in the maps, wherever it is."""
-        return nnx.relu(self.bag(maps)).mean((2, 3))
+        return relu(self.bag(maps)).mean((2, 3))
 
 
 def _compared(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fsis_jax.models.layers import BatchNorm, GroupNorm, Training, conv
+from fsis_jax.models.layers import BatchNorm, GroupNorm, Training, conv, relu
 
 
 @jax.tree_util.register_dataclass
@@ -43,7 +43,7 @@ class ChannelGate(nnx.Module):
         """(B, h, w, C) -> (B, C) float32."""
         x = x.astype(jnp.float32)
         pooled = jnp.stack([x.mean((1, 2)), x.max((1, 2))])  # (2, B, C)
-        return jax.nn.sigmoid(self.fc2(nnx.relu(self.fc1(pooled))).sum(0))
+        return jax.nn.sigmoid(self.fc2(relu(self.fc1(pooled))).sum(0))
 
 
 class CoAttention(nnx.Module):

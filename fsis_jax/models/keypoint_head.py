@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fsis_jax.models.layers import conv, device_sum
+from fsis_jax.models.layers import conv, device_sum, relu
 
 _STEPS = 8
 """Positions per cell at which `decode_keypoints` looks for the highest point."""
@@ -58,7 +58,7 @@ class KeypointHead(nnx.Module):
         batch, number = rois.shape[:2]
         x = rois.reshape(batch * number, *rois.shape[2:])
         for layer in self.convs:
-            x = nnx.relu(layer(x))
+            x = relu(layer(x))
         x = _double(self.out(x).astype(jnp.float32))
         return x.reshape(batch, number, *x.shape[1:])
 

@@ -20,6 +20,22 @@ he_normal = jax.nn.initializers.variance_scaling(2.0, "fan_out", "truncated_norm
 small_normal = jax.nn.initializers.normal(0.01)
 
 
+@jax.custom_jvp
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0), as `jax.nn.relu`, of which only the result is kept for the gradient.
+
+    Without the barrier XLA keeps what the result is made of too, and through a stage of residual blocks makes each sum
+    again from the convolutions of all blocks before it.
+    """
+    return jax.lax.optimization_barrier(jnp.maximum(x, 0))
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    y, (tangent,) = relu(*primals), tangents
+    return y, jax.lax.select(y > 0, tangent, jnp.zeros_like(tangent))
+
+
 def conv(
     channels_in: int,
     channels_out: int,
@@ -148,14 +164,14 @@ class BatchNorm(nnx.Module):
         """(B, h, w, C) -> (B, h, w, C); in training, batch statistics are used and the running ones updated."""
         y = _masked(x.astype(jnp.float32), mask)
         if training is None:
-            mean, var = self.mean[...], self.var[...]
+            centred, var = y - self.mean[...], self.var[...]
         else:
-            mean, var = self._update(y, mask, training)
-        y = (y - mean) * (jax.lax.rsqrt(var + EPSILON) * self.scale[...]) + self.bias[...]
+            centred, var = self._update(y, mask, training)
+        y = centred * (jax.lax.rsqrt(var + EPSILON) * self.scale[...]) + self.bias[...]
         return _masked(y.astype(x.dtype), mask)
 
     def _update(self, y: jax.Array, mask: jax.Array | None, training: Training) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance (C,) of the batch, which also move the running ones."""
+        """y less the mean of the batch, and its variance (C,); the running ones are moved, too."""
         weights = jnp.ones((*y.shape[:3], 1), jnp.float32) if mask is None else mask.astype(jnp.float32)
         if training.weights is not None:
             weights = weights * training.weights[:, None, None, None]
@@ -164,12 +180,13 @@ class BatchNorm(nnx.Module):
         some, count = total[-1] > 0, jnp.maximum(total[-1], 1.0)  # there may be no roi that counts
         total = total[:-1]
         mean = total / count
-        var = device_sum((jnp.square(y - mean) * weights).sum((0, 1, 2)), axis_name) / count
+        centred = jax.lax.optimization_barrier(y - mean)  # else XLA keeps y for the gradient too
+        var = device_sum((jnp.square(centred) * weights).sum((0, 1, 2)), axis_name) / count
         unbiased = var * count / jnp.maximum(count - 1, 1)
         moved = 0.1 * some
         self.mean[...] = (1 - moved) * self.mean[...] + moved * jax.lax.stop_gradient(mean)
         self.var[...] = (1 - moved) * self.var[...] + moved * jax.lax.stop_gradient(unbiased)
-        return mean, var
+        return centred, var
 
 
 Norm = FrozenBatchNorm | GroupNorm | BatchNorm

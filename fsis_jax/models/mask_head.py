@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from fsis_jax import ops
 from fsis_jax.models.box_head import RoiFeatures
-from fsis_jax.models.layers import GroupNorm, conv
+from fsis_jax.models.layers import GroupNorm, conv, relu
 from fsis_jax.models.res5 import Res5
 
 CHUNK = 5
@@ -79,7 +79,7 @@ class ConvMaskHead(nnx.Module):
 
     def _activate(self, x: jax.Array, row: int) -> jax.Array:
         """Norm `row` and the ReLU of (N, p, p, channels)."""
-        return nnx.relu(self.norms[row](x) if self.norms else x)
+        return relu(self.norms[row](x) if self.norms else x)
 
     def predict(self, features: RoiFeatures) -> jax.Array:
         """As calling it, for inference: no gradient is wanted, and on a CPU it is faster."""
@@ -159,7 +159,7 @@ def _deconvolve(head: ConvMaskHead | Res5MaskHead, x: jax.Array) -> jax.Array:
     number, side = x.shape[:2]
     x = x.reshape(number, side, side, 2, 2, -1).transpose(0, 1, 3, 2, 4, 5)
     x = x.reshape(number, 2 * side, 2 * side, -1)
-    x = nnx.relu(x + head.upsample_bias[...].astype(x.dtype))
+    x = relu(x + head.upsample_bias[...].astype(x.dtype))
     return head.out(x).astype(jnp.float32)
 
 

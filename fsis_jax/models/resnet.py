@@ -14,7 +14,7 @@ from flax import nnx
 from fsis_jax.models.blocks import EXPANSION, BasicBlock, Block, BlockStyle, Bottleneck
 from fsis_jax.models.depths import BLOCKS
 from fsis_jax.models.extent import Extent
-from fsis_jax.models.layers import Training, conv, make_norm
+from fsis_jax.models.layers import Training, conv, make_norm, relu
 
 
 def make_stage(
@@ -134,7 +134,7 @@ class ResNet(nnx.Module):
         Level 1 is the stem, of `width` channels. A dilated last stage gives level 4, in the place of the one before it.
         """
         x = self.stem(images)
-        x = nnx.relu(self.stem_norm(x, None if extent is None else extent.mask(x, 2)))
+        x = relu(self.stem_norm(x, None if extent is None else extent.mask(x, 2)))
         outputs = {1: x}
         x = _max_pool(x, self.padded_pool)
         if extent is not None:

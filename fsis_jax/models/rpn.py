@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from fsis_jax import ops
 from fsis_jax.models.extent import Extent
-from fsis_jax.models.layers import conv, small_normal
+from fsis_jax.models.layers import conv, relu, small_normal
 from fsis_jax.ops.dispatch import Backend
 
 
@@ -45,7 +45,7 @@ class RPN(nnx.Module):
 
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(B, h, w, C) -> logits (B, h * w * A) and deltas (B, h * w * A, 4), float32."""
-        x = nnx.relu(self.conv(features))
+        x = relu(self.conv(features))
         logits = self.objectness(x).astype(jnp.float32)
         if self.softmax:
             background, foreground = jnp.split(logits, 2, axis=-1)

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 
 from fsis_jax import ops
 from fsis_jax.models.extent import Extent
-from fsis_jax.models.layers import GroupNorm, conv, device_sum, small_normal
+from fsis_jax.models.layers import GroupNorm, conv, device_sum, relu, small_normal
 from fsis_jax.models.losses import weighted_mean
 from fsis_jax.models.rpn import Proposals
 from fsis_jax.models.targets import Roles
@@ -70,9 +70,9 @@ class VoteHead(nnx.Module):
         mask = None if extent is None else extent.mask(fine, STRIDE)
         _, height, width, _ = fine.shape
         wide = jnp.repeat(jnp.repeat(self.from_coarse(coarse), 2, axis=1), 2, axis=2)[:, :height, :width]
-        x = nnx.relu(self.norms[0](self.from_fine(fine) + wide, mask))
+        x = relu(self.norms[0](self.from_fine(fine) + wide, mask))
         for layer, norm in zip(self.convs, self.norms[1:], strict=True):
-            x = nnx.relu(norm(layer(x), mask))
+            x = relu(norm(layer(x), mask))
         y = self.out(x).astype(jnp.float32)
         distances = _UNIT * jnp.exp(jnp.clip(y[..., 2:], -_MAX_LOG, _MAX_LOG))
         columns = (jnp.arange(width, dtype=jnp.float32) + 0.5) * STRIDE

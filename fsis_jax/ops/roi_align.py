@@ -225,8 +225,8 @@ def _pool(
     del num_pixels
     if kernels is not None:
         taps = _taps(grid, output_size, range(sampling_ratio), range(sampling_ratio))
-        pooled: jax.Array = kernels.module.pool(features, taps, interpret=kernels.interpret)
-        return pooled
+        by_kernel: jax.Array = kernels.module.pool(features, taps, interpret=kernels.interpret)
+        return by_kernel
 
     def add(total: jax.Array, taps: _Taps) -> jax.Array:
         for i, j in itertools.product(range(taps.rows.shape[-1]), range(taps.columns.shape[-1])):
@@ -237,7 +237,9 @@ def _pool(
 
     shape = (grid.first.shape[0], output_size, output_size, features.shape[1])
     zeros = varying_like(jnp.zeros(shape, jnp.float32), (features, grid))
-    return _for_each_pass(grid, output_size, sampling_ratio, add, zeros).astype(dtype)
+    pooled = _for_each_pass(grid, output_size, sampling_ratio, add, zeros).astype(dtype)
+    # Without the barrier XLA adds up again for each reader, and for that stores what each pair of taps gathers.
+    return jax.lax.optimization_barrier(pooled)
 
 
 def _pool_forward(

@@ -23,6 +23,16 @@ from fsis_jax.training.step import AXIS, StepFunction
 
 Tree = TypeVar("Tree")
 
+_COMPILER_OPTIONS = {
+    "cpu": {
+        "xla_disable_hlo_passes": "cse_barrier_expander",
+        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    }
+}
+"""By platform. XLA for CPUs drops optimisation barriers before it fuses and orders operations (jaxlib 0.10): what
+`model.remat` makes again is then made at once and kept. And it orders them for what could run at once, so that buffers
+are filled long before they are read. Neither changes a number."""
+
 
 class DataParallel:
     """A step mapped over devices, and the placement of its state and batches.
@@ -32,6 +42,7 @@ class DataParallel:
         kind: "shard_map" or "pmap".
         batch_size: of all devices together.
         devices: all of all processes by default.
+        donate: a step takes the memory of the state that it is given, which is lost.
 
     Attributes:
         rows: those of a batch that this process makes, for its own devices.
@@ -41,7 +52,13 @@ class DataParallel:
     """
 
     def __init__(
-        self, step: StepFunction, kind: str, *, batch_size: int, devices: Sequence[jax.Device] | None = None
+        self,
+        step: StepFunction,
+        kind: str,
+        *,
+        batch_size: int,
+        devices: Sequence[jax.Device] | None = None,
+        donate: bool = True,
     ) -> None:
         self.devices = list(devices or jax.devices())
         self.kind = kind
@@ -56,10 +73,11 @@ class DataParallel:
         places = [i for i, device in enumerate(mesh.devices) if device.process_index == jax.process_index()]
         self._local_count = len(places)
         self.rows = tuple(row for place in places for row in range(place * share, (place + 1) * share))
+        donated = (0,) if donate else ()
         self._any = jax.jit(jnp.any, out_shardings=self._replicated)
         self._asked: jax.Array | bool = False
         if kind == "pmap":
-            self.step: StepFunction = jax.pmap(step, axis_name=AXIS, devices=self.devices, donate_argnums=0)
+            self.step: StepFunction = jax.pmap(step, axis_name=AXIS, devices=self.devices, donate_argnums=donated)
             return
         mapped = jax.shard_map(
             step,
@@ -68,7 +86,8 @@ class DataParallel:
             out_specs=PartitionSpec(),
             check_vma=False,
         )
-        self.step = jax.jit(mapped, donate_argnums=0)
+        options = _COMPILER_OPTIONS.get(self.devices[0].platform)
+        self.step = jax.jit(mapped, donate_argnums=donated, compiler_options=options)
 
     def put_state(self, state: TrainState) -> TrainState:
         """The state on every device; of several processes that of the first."""

@@ -16,6 +16,7 @@ from fsis_jax.models.layers import (
     Training,
     conv,
     make_norm,
+    relu,
     resize_bilinear,
 )
 
@@ -31,6 +32,16 @@ def masked_features() -> tuple[np.ndarray, np.ndarray]:
     mask = np.zeros((2, 4, 5, 1), np.float32)
     mask[0, :3], mask[1, :, :2] = 1, 1
     return features(0, 2, 4, 5), mask
+
+
+def test_relu_and_its_gradient_are_those_of_jax() -> None:
+    x = jnp.array([-2.0, -0.0, 0.0, 1e-30, 3.0, jnp.inf, -jnp.inf, jnp.nan])
+    weights = jnp.arange(1.0, len(x) + 1)
+    both = [jax.value_and_grad(lambda x, f=f: (f(x) * weights)[:5].sum())(x) for f in (relu, jax.nn.relu)]
+    jax.tree.map(np.testing.assert_array_equal, *both)
+    np.testing.assert_array_equal(relu(x), jax.nn.relu(x))
+    _, tangents = jax.jvp(relu, (x,), (weights,))
+    np.testing.assert_array_equal(tangents, jax.jvp(jax.nn.relu, (x,), (weights,))[1])
 
 
 def test_batch_norm_in_training_over_the_mask() -> None:
