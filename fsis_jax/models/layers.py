@@ -22,17 +22,16 @@ small_normal = jax.nn.initializers.normal(0.01)
 
 @jax.custom_jvp
 def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0), as `jax.nn.relu`, of which only the result is kept for the gradient.
-
-    Without the barrier XLA keeps what the result is made of too, and through a stage of residual blocks makes each sum
-    again from the convolutions of all blocks before it.
-    """
-    return jax.lax.optimization_barrier(jnp.maximum(x, 0))
+    """max(x, 0), as `jax.nn.relu`, of which only the result is kept for the gradient."""
+    return jnp.maximum(x, 0)
 
 
 @relu.defjvp
 def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    y, (tangent,) = relu(*primals), tangents
+    (tangent,) = tangents
+    # Without the barrier XLA keeps what the result is made of too, and through a stage of residual blocks makes each sum
+    # again from the convolutions of all blocks before it.
+    y = jax.lax.optimization_barrier(relu(*primals))
     return y, jax.lax.select(y > 0, tangent, jnp.zeros_like(tangent))
 
 
