@@ -29,8 +29,8 @@ def relu(x: jax.Array) -> jax.Array:
 @relu.defjvp
 def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (tangent,) = tangents
-    # Without the barrier XLA keeps what the result is made of too, and through a stage of residual blocks makes each sum
-    # again from the convolutions of all blocks before it.
+    # Without the barrier XLA keeps what the result is made of, too, and through a stage of residual blocks makes each
+    # sum again from the convolutions of all blocks before it.
     y = jax.lax.optimization_barrier(relu(*primals))
     return y, jax.lax.select(y > 0, tangent, jnp.zeros_like(tangent))
 
