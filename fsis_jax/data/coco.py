@@ -19,7 +19,7 @@ class CocoSource:
     """Random access to the records of one split of a COCO or FIS-Cell folder, by ascending image id.
 
     `problems` lists what was wrong with annotations, most of which are then skipped. Images without annotations are
-    records too. `file` is the annotation file.
+    records too. `file` is the annotation file, `images` are the paths of the images, as text.
 
     Raises:
         FsisError: as `read_index`, an image is missing, or a category that is used is in no fold.
@@ -42,7 +42,7 @@ class CocoSource:
         self.categories = index.categories
         self.folds = index.folds
         self.problems = index.problems
-        self._images = tuple(os.fspath(path) for path in index.images)
+        self.images = tuple(os.fspath(path) for path in index.images)
         if index.problems:
             _logger.warning(
                 "%d problems with annotations; `fsis data check %s` lists them all. The first: %s",
@@ -55,7 +55,7 @@ class CocoSource:
         return len(self.annotations)
 
     def __getitem__(self, index: int, /) -> Record:
-        path = self._images[index]
+        path = self.images[index]
         try:
             with open_file(path) as file:
                 return Record(self.annotations[index], file.read())

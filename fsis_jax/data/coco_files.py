@@ -177,17 +177,18 @@ def check_same_categories(categories: Mapping[str, Mapping[int, str | None]]) ->
         of_name: dict[str, set[int]] = {}
         for category, name in named.items():
             other, their_name = known.setdefault(category, (file, name))
-            if _folded(their_name) != _folded(name):
+            if folded_name(their_name) != folded_name(name):
                 raise FsisError(f"{file}: category id {category} is {name!r}, and in {other} {their_name!r}: {remedy}")
-            of_name.setdefault(_folded(name), set()).add(category)
+            of_name.setdefault(folded_name(name), set()).add(category)
         for category, name in named.items():
-            other, their_ids = ids.setdefault(_folded(name), (file, of_name[_folded(name)]))
-            if their_ids.isdisjoint(of_name[_folded(name)]):
+            other, their_ids = ids.setdefault(folded_name(name), (file, of_name[folded_name(name)]))
+            if their_ids.isdisjoint(of_name[folded_name(name)]):
                 theirs = min(their_ids)
                 raise FsisError(f"{file}: category {name!r} has the id {category}, and in {other} {theirs}: {remedy}")
 
 
-def _folded(name: str) -> str:
+def folded_name(name: str) -> str:
+    """What is the same for all ways to write a category's name: in upper or lower case, with accents either way."""
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
