@@ -55,7 +55,7 @@ OVERHEAD_BYTES = 1 << 20
 TEMPORARY_SUFFIX = ".orbax-checkpoint-tmp"
 ASIDE_SUFFIX = ".aside"
 """Of steps that a run does not go on from: damaged ones, and those after the step that it was told to go back to."""
-_WAITS = (0.1, 0.3, 1.0)
+_WAITS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Seconds between tries to remove what a full disk left."""
 _OF_MODEL = ("model",)  # what is read of a run to segment or to start from
 

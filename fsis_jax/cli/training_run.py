@@ -18,6 +18,7 @@ from fsis_jax.cli.spelling import suggestion
 from fsis_jax.cli.streams import say
 from fsis_jax.config_check import check_config
 from fsis_jax.data.closed_set import class_ids
+from fsis_jax.data.episodes import has_reference
 from fsis_jax.data.from_config import open_split, seen_and_unseen
 from fsis_jax.errors import FsisError
 from fsis_jax.evaluation.baselines import predict_otsu_watershed
@@ -38,6 +39,7 @@ from fsis_jax.inference.augmentation import variants
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.io.atomic import user_path
 from fsis_jax.io.names import WEIGHTS_SUFFIX
+from fsis_jax.preprocess.records import Source
 from fsis_jax.training.loop import train_and_evaluate
 
 _logger = logging.getLogger(__name__)
@@ -98,7 +100,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
     seen, unseen = seen_and_unseen(config, targets)
     # A fold holds out none of the categories of a closed-set detector.
     split = "all" if config.model.classes else settings.split
-    categories = {"seen": seen, "unseen": unseen, "all": seen + unseen}[split]
+    named_by_split = {"seen": seen, "unseen": unseen, "all": seen + unseen}[split]
+    categories = tuple(category for category in named_by_split if category in targets.categories)
     folder = workdir / "evaluation"
     if settings.otsu:
         predictions = predict_otsu_watershed(targets, categories, max_images=settings.max_images)
@@ -111,9 +114,11 @@ def run_evaluate(options: argparse.Namespace) -> None:
         named = str(user_path(named or str(workdir)) / CHECKPOINTS / str(options.step))
     model = Segmenter.from_pretrained(named) if named else Segmenter.from_checkpoint(workdir)
     _check_trained(config, model.config, named or str(workdir))
+    names = [targets.categories[category] for category in categories]
     if split == "unseen":
-        names = [targets.categories[category] for category in unseen]
         split = _unseen(model.learnt, names, named or str(workdir), allow_seen=options.allow_seen)
+    elif split == "seen":
+        _check_seen(model.learnt, names, named or str(workdir))
     model = model.with_options(
         variants=variants(flip=settings.flip, scales=settings.scales),
         devices=jax.local_devices() if jax.local_device_count() > 1 else None,
@@ -129,6 +134,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
         _report(folder / f"{name}.json", config, tested, results, format_table)
         return
     train = open_split(config, "train")
+    if settings.kinds or settings.mosaics or settings.references == "train":
+        categories = _with_references(categories, targets, train)
     mosaics = Mosaics(targets, settings.mosaics, seed=config.seed) if settings.mosaics else None
     for shots in settings.shots:
         if settings.kinds:
@@ -173,6 +180,34 @@ def _unseen(learnt: Learnt | None, names: Sequence[str], weights: str, *, allow_
     if not known and (learnt is None or not learnt.complete):
         _logger.warning("%s does not say what it has learnt from: whether these kinds are unseen is not known", weights)
     return "seen-as-unseen" if known else "unseen"
+
+
+def _check_seen(learnt: Learnt | None, names: Sequence[str], weights: str) -> None:
+    """Raise FsisError if a model is known not to have learnt from some of the kinds."""
+    if learnt is None or not learnt.complete:
+        return
+    known = learnt.known(names)
+    new = [name for name in names if name not in known]
+    if new:
+        raise FsisError(
+            f"{weights} has not learnt from {', '.join(new)}: a test of these is none of seen kinds; give the config "
+            "that it was trained with (config.data.fold), or --config.eval.split=all"
+        )
+
+
+def _with_references(categories: Sequence[int], targets: Source, train: Source) -> tuple[int, ...]:
+    """Those of which the training images show a cell; the others are named, and left out.
+
+    Raises:
+        FsisError: there are none.
+    """
+    shown = tuple(category for category in categories if has_reference(train.annotations, category))
+    lacking = ", ".join(targets.categories[category] for category in categories if category not in shown)
+    if categories and not shown:
+        raise FsisError(f"the training images show no cell of {lacking}: there are no references to test with")
+    if lacking:
+        _logger.warning("left out, since the training images show no cell of them: %s", lacking)
+    return shown
 
 
 def _check_trained(config: ConfigDict, trained: ConfigDict, weights: str) -> None:

@@ -246,6 +246,11 @@ def evaluation_references(
     return _draw(rng, pool, shots, annotations)
 
 
+def has_reference(annotations: Sequence[Annotations], category: int) -> bool:
+    """Whether any instance can be shown as a reference of `category`."""
+    return any((can_be_shown(record, 0.0) & (record.classes == category)).any() for record in annotations)
+
+
 def background_patches(
     rng: np.random.Generator, record: Annotations, count: int, *, scale: float
 ) -> list[tuple[float, float, float, float]] | None:

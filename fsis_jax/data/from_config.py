@@ -107,8 +107,8 @@ def _data_root(config: ConfigDict) -> pathlib.Path:
 def open_splits(config: ConfigDict) -> Splits:
     """Open the training images and set the validation images apart, at random by `config.seed`.
 
-    Images that show cells of held-out categories only are left out of both; for a closed-set detector, all that
-    show none of its classes. With `config.debug` a few of each are taken.
+    Images that show cells of held-out categories only, or nothing but crowds, are left out of both; for a closed-set
+    detector, all that show none of its classes. With `config.debug` a few of each are taken.
 
     Raises:
         FsisError: if no image is left to train on.
@@ -120,7 +120,8 @@ def open_splits(config: ConfigDict) -> Splits:
     def is_usable(annotations: Annotations) -> bool:
         if plain:
             return bool(_shown(annotations, seen))
-        return not len(annotations.classes) or bool(np.isin(annotations.classes, seen).any())
+        # A crowd gives no reference, and an image with one is none without such cells.
+        return not len(annotations.classes) or bool(np.isin(annotations.classes[~annotations.crowd], seen).any())
 
     usable = [position for position, annotations in enumerate(source.annotations) if is_usable(annotations)]
     if not usable:

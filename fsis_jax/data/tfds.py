@@ -6,6 +6,7 @@ TensorFlow is not needed: where it is not installed, `tfds.load` gives what `tfd
 the records.
 """
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -50,6 +51,9 @@ class FsisCoco(tfds.core.GeneratorBasedBuilder):
     Args:
         root: the folder, which only making the data set needs; without it, the download config's `manual_dir`.
         options: those of every builder: `data_dir`, `version` ...
+
+    Raises:
+        FsisError: what is in `data_dir` was made of another folder than `root`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -64,6 +68,12 @@ class FsisCoco(tfds.core.GeneratorBasedBuilder):
     def __init__(self, *, root: str | os.PathLike[str] | None = None, **options: Any) -> None:
         self._root = root
         super().__init__(**{"file_format": "array_record"} | options)
+        prepared = (self.info.metadata or {}).get("sources")
+        if root is not None and prepared not in (None, _digests(root)):
+            raise FsisError(
+                f"{self.data_dir}: made of another folder than {os.fspath(root)}, or of other annotations: give "
+                "another data_dir, or remove that one"
+            )
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -105,6 +115,7 @@ class FsisCoco(tfds.core.GeneratorBasedBuilder):
                 "keypoint_names": {
                     split: list(source.annotations[0].keypoint_names) for split, source in sources.items()
                 },
+                "sources": _digests(root),
             }
         )
         return {split: self._generate_examples(source) for split, source in sources.items()}
@@ -142,6 +153,15 @@ class FisCell(FsisCoco):
         "citation": "FIS-Cell, of the PyTorch project CA_FSIS_Cell. Cite it, and the collections that its categories "
         "come from (BBBC, TNBC, MicroNet, NucleiSeg, MoNuSeg, ISBI 2009, Hela).",
     }
+
+
+def _digests(root: str | os.PathLike[str]) -> dict[str, str]:
+    """SHA-256 of the annotation file of each split of a folder."""
+    digests = {}
+    for split, path in annotation_files(root).items():
+        with open(path, "rb") as file:
+            digests[split] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def _open_splits(root: str | os.PathLike[str], layouts: tuple[str, ...]) -> Mapping[str, Source]:

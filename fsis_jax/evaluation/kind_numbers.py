@@ -103,8 +103,8 @@ def scores(found: Sequence[Found], kind: int, by: By = "boxes") -> dict[str, flo
             right, wrong = right + hit, wrong + (not hit)
             other += cell >= 0 and not hit
     return {
-        "F1": 2 * right / max(right + wrong + cells, 1),
-        "on other": other / max(right + wrong, 1),
+        "F1": 2 * right / (right + wrong + cells) if cells else np.nan,
+        "on other": other / (right + wrong) if right + wrong else np.nan,
         "cells": float(cells),
     }
 

@@ -119,7 +119,8 @@ def save_overlays(
         prediction = predictions[row]
         every = prediction.category == EVERY
         parts = by_category(targets, [prediction], categories) if every else [prediction]
-        name = pathlib.Path(targets.annotations[prediction.target].file_name).stem
+        path = pathlib.PureWindowsPath(targets.annotations[prediction.target].file_name)  # knows both separators
+        name = "-".join(part for part in path.with_suffix("").parts if part != path.anchor)
         write_overlay(
             folder / f"{name}{'' if every else f'-{prediction.category}'}.png",
             to_rgb8(read_target(targets, prediction.target), stretch=True),

@@ -100,17 +100,18 @@ def summarise(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def counted(targets: Source, prediction: Prediction) -> tuple[Instances, Instances]:
     """The cells of the prediction's category, and what counts of the prediction.
 
-    Crowds are neither cells nor false: what lies on them by more than half does not count.
+    Crowds are neither cells nor false: what lies by more than half where only they are does not count.
     """
     annotations = targets.annotations[prediction.target]
     size, found = prediction.instances.size, prediction.instances.without_overlaps()
     rows = np.flatnonzero((annotations.classes == prediction.category) & ~annotations.crowd)
     truth = Instances.from_rles([annotations.rles[row] for row in rows], size)
     if annotations.crowd.any():
-        crowds = Instances.from_rles([annotations.rles[row] for row in np.flatnonzero(annotations.crowd)], size)
         unlabelled = np.zeros(size, bool)
-        for crop in crowds.masks:
-            unlabelled[crop.slices] |= crop.mask
+        for crowd in (True, False):  # a cell takes its pixels back, so that what matches one stays
+            of_these = [annotations.rles[row] for row in np.flatnonzero(annotations.crowd == crowd)]
+            for crop in Instances.from_rles(of_these, size).masks:
+                unlabelled[crop.slices][crop.mask] = crowd
         outside = [2 * np.count_nonzero(crop.mask & unlabelled[crop.slices]) <= crop.mask.sum() for crop in found.masks]
         found = found.select(np.array(outside, bool))
     return truth, found

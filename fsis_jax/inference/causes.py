@@ -84,7 +84,7 @@ def warn_of_sizes(
 
 
 def no_cell_causes(candidates: Instances, min_score: float, plan: TilePlan, sides: np.ndarray) -> tuple[str, ...]:
-    """The two likeliest reasons why nothing counts in an image, measured, the likelier first.
+    """The likeliest reasons why nothing counts in an image, two at most, measured, the likelier first.
 
     Args:
         candidates: what was found, of any score.
@@ -92,6 +92,12 @@ def no_cell_causes(candidates: Instances, min_score: float, plan: TilePlan, side
         sides: (k, 2) of the references, in pixels of the image; (0, 2) of a closed-set detector.
     """
     best = float(candidates.scores.max(initial=0))
+    if best >= min_score:
+        count = len(candidates.without_overlaps(min_score))
+        return (
+            f"choice: {count} cells have a score of {min_score:.2f} or more, but were left out by their area, for an "
+            "edge that they touch, or as what is not wanted (--min-area, --max-area, --exclude-edges, --not)",
+        )
     if not len(sides):
         return _score_cause(candidates, min_score), f"categories: this model finds {', '.join(candidates.names)} alone"
     side = float(np.median(np.sqrt(np.prod(sides, axis=1, dtype=np.float64))))

@@ -15,7 +15,7 @@ import numpy as np
 from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import atomic_write, open_file, read_failure
 from fsis_jax.io.kinds import kind_colour, probabilities
-from fsis_jax.io.outlines import Box, Figure, box_around, outlines
+from fsis_jax.io.outlines import Box, Figure, Plane, box_around, check_one_plane, outlines
 from fsis_jax.io.writers import Result
 
 _COLOUR = (74, 222, 128)
@@ -77,6 +77,7 @@ def _geometries(path: str | os.PathLike[str]) -> Iterator[tuple[dict[str, Any], 
         content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(content, list):
         raise FsisError(f"{name}: no GeoJSON features: {_EXPORT}")
+    planes: list[Plane] = []
     for number, feature in enumerate(content, 1):
         where = f"{name}: feature {number}"
         if not isinstance(feature, dict) or feature.get("type") != "Feature":
@@ -84,6 +85,10 @@ def _geometries(path: str | os.PathLike[str]) -> Iterator[tuple[dict[str, Any], 
         geometry = feature.get("geometry")
         if not isinstance(geometry, dict):
             raise FsisError(f"{where}: no geometry: outline a cell")
+        plane = geometry.get("plane")  # QuPath's, which counts from 0
+        axes = plane if isinstance(plane, dict) else {}
+        planes.append(tuple((axis.upper(), axes[axis]) for axis in ("z", "t") if isinstance(axes.get(axis), int)))
+        check_one_plane(name, planes)
         yield geometry, _class_of(feature), where
 
 

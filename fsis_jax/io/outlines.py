@@ -10,7 +10,7 @@ first and the last point of its horizontal sides, and in order along a column th
 foreground pixels meet in a corner only, that corner is there twice, once for each of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -22,6 +22,24 @@ Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2)."""
 Figure = Sequence[np.ndarray]
 """Rings (n, 2) of points (x, y); inside is what an odd number of them goes around."""
+Plane = tuple[tuple[str, int], ...]
+"""The slice of a stack that an outline was drawn on: axes and numbers, () where it does not say."""
+
+
+def check_one_plane(name: str, planes: Iterable[Plane]) -> None:
+    """Raise FsisError if outlines of a file lie on several slices: they are all taken for one image.
+
+    Args:
+        name: of the file.
+        planes: of its outlines.
+    """
+    said = sorted({plane for plane in planes if plane})
+    if len(said) > 1:
+        first, second = (" ".join(f"{axis} {number}" for axis, number in plane) for plane in said[:2])
+        raise FsisError(
+            f"{name}: outlines of several slices of a stack ({first}, {second} ...), which would all be taken for one: "
+            "save those of each slice in a file of their own"
+        )
 
 
 class Polygon(NamedTuple):

@@ -20,7 +20,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.io.atomic import atomic_write, open_file
 from fsis_jax.io.damage import damage_in
 from fsis_jax.io.kinds import kind_colour, kind_rows
-from fsis_jax.io.outlines import Box, Figure, Polygon, box_around, outlines
+from fsis_jax.io.outlines import Box, Figure, Plane, Polygon, box_around, check_one_plane, outlines
 from fsis_jax.io.writers import Result
 
 _LARGEST = 16 << 20
@@ -73,7 +73,8 @@ def read_roi_boxes(path: str | os.PathLike[str]) -> list[tuple[Box, str]]:
     ImageJ's group 0, which is none, each ROI has that of its own property, else "".
 
     Raises:
-        FsisError: no such file, neither of the two, damaged, no ROIs, or a ROI that has no extent in x and in y.
+        FsisError: no such file, neither of the two, damaged, no ROIs, ROIs of several slices of a stack, or one that
+            has no extent in x and in y.
     """
     boxes = _read(path, lambda roi, where: box_around(_points(roi), where))
     if not boxes:
@@ -101,8 +102,9 @@ def _read(path: str | os.PathLike[str], convert: Callable[[ImagejRoi, str], _T])
             with zipfile.ZipFile(file) as archive:
                 entries = [entry for entry in archive.infolist() if not entry.is_dir()]
                 found = [_entry(archive, entry, name, convert) for entry in entries]
-    groups = _group_names([(group, category) for _, group, category in found])
-    return [(value, groups[group] if group else category) for value, group, category in found]
+    check_one_plane(name, [plane for _, _, _, plane in found])
+    groups = _group_names([(group, category) for _, group, category, _ in found])
+    return [(value, groups[group] if group else category) for value, group, category, _ in found]
 
 
 def _group_names(rois: list[tuple[int, str]]) -> dict[int, str]:
@@ -138,7 +140,7 @@ def _read_errors(where: str) -> contextlib.AbstractContextManager[None]:
 
 def _entry(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, convert: Callable[[ImagejRoi, str], _T]
-) -> tuple[_T, int, str]:
+) -> tuple[_T, int, str, Plane]:
     where = f"{name}: {entry.filename!r}"
     if entry.file_size > _LARGEST:
         raise FsisError(f"{where}: {entry.file_size} bytes, more than a ROI has: take it out of the zip")
@@ -147,12 +149,14 @@ def _entry(
         return _converted(file.read(_LARGEST), where, convert)
 
 
-def _converted(data: bytes, where: str, convert: Callable[[ImagejRoi, str], _T]) -> tuple[_T, int, str]:
-    """What is made of a ROI, its group and its category."""
+def _converted(data: bytes, where: str, convert: Callable[[ImagejRoi, str], _T]) -> tuple[_T, int, str, Plane]:
+    """What is made of a ROI, its group, its category, and the slice that it is on."""
     roi = ImagejRoi.frombytes(data)
     if roi.roitype == ROI_TYPE.POINT:
         raise FsisError(f"{where}: points have no extent: outline a cell")
-    return convert(roi, where), roi.group, str((roi.properties or {}).get("category", ""))
+    # Of a stack one number, of one with several axes a number for each; 0 where it is on all slices.
+    plane = tuple(axis for axis in (("slice", roi.position), ("Z", roi.z_position), ("T", roi.t_position)) if axis[1])
+    return convert(roi, where), roi.group, str((roi.properties or {}).get("category", "")), plane
 
 
 def _points(roi: ImagejRoi) -> np.ndarray:

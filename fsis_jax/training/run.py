@@ -63,7 +63,7 @@ def open_run(
         and who else holds that keeps it.
 
     Raises:
-        FsisError: bad data, a checkpoint of another architecture, no sound one, none of `from_step`.
+        FsisError: bad data, a checkpoint of another architecture or of other data, no sound one, none of `from_step`.
     """
     with hosts.first_alone() if config.data.synthetic else contextlib.nullcontext():
         splits = open_splits(config)
@@ -92,7 +92,13 @@ def open_run(
     if checkpoints and start is not None:
         state = checkpoints.restore(start, state)
         meta = checkpoints.meta(start)
-        learnt = _learnt_before(meta).and_more(learnt)
+        before = _learnt_before(meta)
+        if meta["data_state"] and before.annotations and learnt.annotations[-1] not in before.annotations:
+            raise FsisError(
+                f"{workdir}: the training images, their annotations or the fold are not those that this run began "
+                "with: go on with the same, or give another --workdir"
+            )
+        learnt = before.and_more(learnt)
         # A converted checkpoint has no data state: the data start where a run of this config would be.
         batches.set_state(meta["data_state"] or {**batches.get_state(), "step": start})
         lacks_validation = bool(hosts.told(bool(meta["data_state"]) and not meta["validation"]))

@@ -3,16 +3,20 @@
 import json
 import pathlib
 import re
+import shutil
 import types
 
 import pytest
 import tiny_closed_set
+from memory_source import disc_source
 from scripts_of_tests import TESTS, TINY_CONFIG, script
 from toy import toy  # noqa: F401 (a fixture)
 
-from fsis_jax.cli import training
+from fsis_jax.cli import training, training_run
 from fsis_jax.cli.training_run import changed_config
+from fsis_jax.errors import FsisError
 from fsis_jax.inference.segmenter import Segmenter
+from fsis_jax.preprocess.records import Subset
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -292,6 +296,31 @@ def test_evaluation_errors(fsis, tiny_run, tmp_path):
     assert "no such folder; give the folder" in fsis("evaluate", *options, "--workdir", tmp_path / "none").error
     error = fsis("evaluate", *options, "--workdir", tiny_run.workdir, "--config.data.fold=0").error
     assert "no image shows a cell of the categories []; check eval.split and data.fold" in error
+    seen = ("--workdir", tiny_run.workdir, "--config.data.fold=2", "--config.eval.split=seen")
+    error = fsis("evaluate", *options, *seen).error
+    assert re.search(r"has not learnt from .+: a test of these is none of seen kinds; give the config", error)
+
+
+def test_a_fold_may_name_what_no_test_image_shows(fsis, tiny_run, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_run.data, data)
+    train, folds = (json.loads((data / name).read_text()) for name in ("annotations/train.json", "folds.json"))
+    train["categories"].append({"id": 99, "name": "of other images"})
+    (data / "annotations/train.json").write_text(json.dumps(train))
+    (data / "folds.json").write_text(json.dumps({**folds, "1": [*folds["1"], 99]}))
+    options = ("--config", TINY_CONFIG, f"--config.data.root={data}", "--workdir", tmp_path, "--config.eval.otsu=True")
+    assert fsis("evaluate", *options, "--config.eval.split=unseen").status == 0
+
+
+def test_categories_without_references_are_named_and_left_out(caplog):
+    source = disc_source(2)
+    train = Subset(source, [i for i, one in enumerate(source.annotations) if 2 not in one.classes])
+    assert training_run._with_references((1, 2), source, train) == (1,)
+    assert f"the training images show no cell of them: {source.categories[2]}" in caplog.text
+    with pytest.raises(
+        FsisError, match=f"show no cell of {source.categories[2]}: there are no references to test with"
+    ):
+        training_run._with_references((2,), source, train)
 
 
 def test_a_config_of_other_classes_or_keypoints_than_the_model(fsis, tiny_run, tmp_path, monkeypatch):

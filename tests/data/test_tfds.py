@@ -61,6 +61,12 @@ def test_any_coco_folder(tmp_path: pathlib.Path) -> None:
     assert [example["file_name"].decode() for example in train] == [
         one.file_name for one in CocoSource(folder, "train").annotations
     ]
+    assert len(tfds.builder("fsis_coco", data_dir=tmp_path / "made", root=folder).as_data_source("train")) == len(train)
+    another = write_folder(tmp_path / "another", [annotation(1)])
+    with pytest.raises(
+        FsisError, match=r"1\.0\.0: made of another folder than .*another, or of other annotations: give"
+    ):
+        tfds.builder("fsis_coco", data_dir=tmp_path / "made", root=another)
     with pytest.raises(FsisError, match=r"batch_size of tfds\.load need TensorFlow: install it, or leave them out"):
         tfds.load("fsis_coco", data_dir=tmp_path / "made", download=False, batch_size=2)
     with pytest.raises(FsisError, match="not in the layout of FIS-Cell: use the data set fsis_coco"):

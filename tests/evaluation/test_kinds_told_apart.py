@@ -54,6 +54,13 @@ def test_f1_and_the_share_on_other_kinds(image):
     assert b == {"F1": pytest.approx(2 / 5), "on other": pytest.approx(1 / 3), "cells": 2}  # 1 right, 2 wrong
 
 
+def test_a_kind_without_cells_has_no_f1():
+    none = module.scores([_found([(0, 0)], [(0, 0, 0.9), (20, 1, 0.8)])], 1)
+    assert np.isnan(none["F1"])
+    assert (none["on other"], none["cells"]) == (0, 0)
+    assert np.isnan(module.scores([_found([(0, 0)], [(0, 0, 0.9)])], 1)["on other"])
+
+
 def test_kinds_told_right_is_the_most_that_telling_them_apart_gives(image):
     told = module.told(image)
     assert told.classes.tolist() == [0, 0, 1, 0, 1]

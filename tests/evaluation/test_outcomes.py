@@ -160,6 +160,10 @@ def test_pictures_show_each_in_its_colour(tested, monkeypatch):
     assert outcome(one, prediction).counts == {"cells": 2, "found": 2, "hit": 1, "missed": 1, "false": 1}
     outcomes.save_overlays(folder / "one", one, [prediction], [1], 1)
     (path,) = (folder / "one").iterdir()
+    namesakes = [dataclasses.replace(one.annotations[0], file_name=f"{plate}/a.png") for plate in "12"]
+    both = MemorySource([image] * 2, namesakes)
+    outcomes.save_overlays(folder / "both", both, [dataclasses.replace(prediction, target=i) for i in (0, 1)], [1], 2)
+    assert {path.name for path in (folder / "both").iterdir()} == {"1-a-1.png", "2-a-1.png"}
     picture = cv2.imread(str(path))[..., ::-1].astype(int)
     factor = picture.shape[0] // SIZE[0]
     picture = picture[:, -SIZE[1] * factor :]  # right of the legend

@@ -135,6 +135,24 @@ def test_counts_are_pooled_over_images_and_aji_is_their_mean():
         assert result[family] == pytest.approx({name: value / 2 for name, value in expected.items()})
 
 
+def test_cells_in_a_crowd_are_found_and_what_else_lies_there_does_not_count():
+    def square(x, side=4):
+        mask = np.zeros((20, 60), bool)
+        mask[2 : 2 + side, x : x + side] = True
+        return mask
+
+    annotations = [
+        annotate(
+            [square(0), square(8), square(0, 18)], [1, 2, 2], size=(20, 60), crowd=[False, False, True], image_id=1
+        )
+    ]
+    targets = MemorySource([np.zeros((20, 60), np.uint8)], annotations)
+    # The cell; a cell of the other category, which is false; what nobody has labelled.
+    predictions = [_prediction(targets, 0, 1, [square(0), square(8), square(13)], [0.9, 0.8, 0.7])]
+    result = score(targets, predictions, [1], families=("bioimage",))
+    assert result["bioimage"]["AP@0.5"] == pytest.approx(1 / 2)
+
+
 def test_cells_that_touch_are_counted_apart():
     """Boxes of 8 x 2 pixels: one of IoU 1/3 with its neighbour, whose own nearest is another; the last is alone."""
 

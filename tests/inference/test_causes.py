@@ -113,6 +113,8 @@ def test_why_there_is_no_cell():
     assert no_cell_causes(_found(0.237), 0.26, _reading(0.125), sides)[0].startswith("scale: ")
     scale, scores = no_cell_causes(_found(), 0.26, _reading(), sides)
     assert scores == "scores: nothing has a score of 0.01 or more, and the threshold is 0.26"
+    (choice,) = no_cell_causes(_found(0.9, 0.5, 0.02), 0.26, _reading(), sides)
+    assert choice.startswith("choice: 2 cells have a score of 0.26 or more, but were left out by their area, for an ")
     named = dataclasses.replace(_found(), classes=np.zeros(0, np.int32), names=("rods", "discs"))
     assert (
         no_cell_causes(named, 0.5, _reading(), np.zeros((0, 2)))[1] == "categories: this model finds rods, discs alone"

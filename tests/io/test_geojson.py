@@ -219,3 +219,16 @@ def test_no_such_file(tmp_path: pathlib.Path) -> None:
         read_geojson_boxes(tmp_path / "none.geojson")
     with pytest.raises(FsisError, match=r"cannot be read \(Is a directory\): "):
         read_geojson_boxes(tmp_path)
+
+
+def test_outlines_of_several_planes_are_refused(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "cells.geojson"
+
+    def planes(*of: dict[str, int]) -> None:
+        path.write_text(json.dumps([_feature(SQUARE), *(_feature({**SQUARE, "plane": plane}) for plane in of)]))
+
+    planes({"c": 0, "z": 1, "t": 0}, {"c": 1, "z": 1, "t": 0})
+    assert len(read_geojson_boxes(path)) == 3
+    planes({"c": -1, "z": 0, "t": 0}, {"c": -1, "z": 4, "t": 0})
+    with pytest.raises(FsisError, match=r"outlines of several slices of a stack \(Z 0 T 0, Z 4 T 0 \.\.\.\)"):
+        read_geojson_boxes(path)

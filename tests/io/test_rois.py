@@ -227,3 +227,21 @@ def test_no_such_file(tmp_path: pathlib.Path) -> None:
 def test_no_instances(tmp_path: pathlib.Path) -> None:
     write_rois(tmp_path / "a.zip", _instances())
     assert roifile.roiread(tmp_path / "a.zip") == []
+
+
+def test_rois_of_several_slices_are_refused(tmp_path: pathlib.Path) -> None:
+    def on(**places: int) -> bytes:
+        roi = ImagejRoi.frompoints([[1, 2], [4, 2], [4, 6], [1, 6]])
+        for name, value in places.items():
+            setattr(roi, name, value)
+        return roi.tobytes()
+
+    one = {"a.roi": on(position=2), "b.roi": on(position=2), "everywhere.roi": on()}
+    assert len(read_roi_boxes(_zip(tmp_path / "one.zip", one))) == 3
+    channels = {"a.roi": on(c_position=1, z_position=3), "b.roi": on(c_position=2, z_position=3)}
+    assert len(read_roi_figures(_zip(tmp_path / "channels.zip", channels))) == 2
+    with pytest.raises(FsisError, match=r"two\.zip: outlines of several slices of a stack \(slice 2, slice 5 \.\.\.\)"):
+        read_roi_figures(_zip(tmp_path / "two.zip", {**one, "c.roi": on(position=5)}))
+    times = _zip(tmp_path / "times.zip", {f"{t}.roi": on(z_position=3, t_position=t) for t in (1, 2)})
+    with pytest.raises(FsisError, match=r"\(Z 3 T 1, Z 3 T 2 \.\.\.\), which would all be taken for one: save"):
+        read_roi_boxes(times)

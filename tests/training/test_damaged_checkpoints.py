@@ -93,6 +93,20 @@ def _json(path):
         return None
 
 
+def test_a_run_does_not_go_on_with_other_data(config, run, tmp_path):
+    shutil.copytree(config.data.root, tmp_path / "data")
+    path = tmp_path / "data" / "annotations" / "train.json"
+    content = json.loads(path.read_text())
+    config.data.root = str(tmp_path / "data")
+    config.training.steps = 7
+    x, y, *_ = content["annotations"][0]["bbox"]
+    content["annotations"][0]["segmentation"] = [[x, y, x + 5, y, x + 5, y + 5, x, y + 5]]
+    content["annotations"][0]["bbox"] = [x, y, 5, 5]
+    path.write_text(json.dumps(content))
+    with pytest.raises(FsisError, match=r"run: the training images, their annotations or the fold are not those that"):
+        train_and_evaluate(config, run)
+
+
 def test_a_run_goes_on_from_the_newest_sound_step(config, run, caplog):
     whole = train_and_evaluate(config, run)
     shutil.rmtree(run / "checkpoints" / "6" / "optimizer")

@@ -1,6 +1,7 @@
 """Which training images validate."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -41,6 +42,22 @@ def test_every_category_keeps_an_image_to_learn_and_to_take_references_from(conf
     for category in splits.seen:
         assert any(category in annotations.classes for annotations in splits.train.annotations)
     assert len(splits.validation) > 5
+
+
+def test_an_image_of_nothing_but_a_crowd_is_left_out(config, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(config.data.root, folder)
+    path = folder / "annotations" / "train.json"
+    content = json.loads(path.read_text())
+    image = content["images"][0]["id"]
+    for row in content["annotations"]:
+        row["iscrowd"] = int(row["image_id"] == image)
+    path.write_text(json.dumps(content))
+    everything = len(open_source(config.data.root, "train"))
+    config.data.root, config.data.fold = str(folder), 0
+    splits = open_splits(config)
+    assert image not in _ids(splits.train) + _ids(splits.validation)
+    assert len(splits.train) + len(splits.validation) == everything - 1
 
 
 def test_without_a_share_the_training_images_validate(config):
