@@ -5,7 +5,7 @@ import io
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -103,22 +103,20 @@ _Contents = tuple[dict[str, tuple[Annotations, ...]], dict[int, str], list[Probl
 
 def _read_folder(root: str | os.PathLike[str]) -> _Contents:
     files = annotation_files(root)
-    problems = (
-        []
-        if "train" in files
-        else [Problem(os.fspath(root), None, "no annotations of a split 'train'", "add its file")]
-    )
+    problems = _without_train(root, files)
     annotations: dict[str, tuple[Annotations, ...]] = {}
     categories: dict[int, str] = {}
+    folds: dict[int, tuple[int, ...]] = {}
     seen: dict[pathlib.Path, str] = {}
     for split, file in files.items():
         index = read_index(root, split)
         categories |= index.categories
+        folds = index.folds
         problems += index.problems
         for category, annotation_id in index.unassigned.items():
             remedy = f"add it to {pathlib.Path(root) / 'folds.json'} or correct it"
             problems.append(Problem(str(file), annotation_id, f"category id {category}, which no fold names", remedy))
-        is_part = "train" in files and split in ("train_only", "val")
+        is_part = _is_part(split, files)
         if not is_part:
             annotations[split] = index.annotations
         for path, item in zip(_shown(index.images, split), index.annotations, strict=True):
@@ -128,24 +126,55 @@ def _read_folder(root: str | os.PathLike[str]) -> _Contents:
             elif not is_part:
                 what = f"image {item.file_name} is in the split '{seen[path]}' too"
                 problems.append(Problem(str(file), None, what, "remove it from one: tests need images never learnt"))
+    if find_layout(root) == "coco":
+        problems += _unlisted(pathlib.Path(root) / "folds.json", folds, categories)
     return annotations, categories, problems
 
 
 def _read_prepared(root: str | os.PathLike[str]) -> _Contents:
-    from fsis_jax.data.prepared import PreparedSource  # tensorflow_datasets takes a second to import
+    from fsis_jax.data.prepared import PreparedSource, prepared_splits  # tensorflow_datasets takes a second to import
 
-    problems: list[Problem] = []
+    splits = prepared_splits(root)
+    problems = _without_train(root, splits)
     annotations: dict[str, tuple[Annotations, ...]] = {}
     categories: dict[int, str] = {}
-    for split in ("train", "test"):
+    for split in splits:
         source = PreparedSource(root, split)
-        annotations[split] = source.annotations
         categories |= source.categories
+        if not _is_part(split, splits):
+            annotations[split] = source.annotations
         for position in _shown(range(len(source)), split):
             record = source[position]
             name = f"{os.fspath(root)}: {record.annotations.file_name}"
-            problems += _check_image(record.encoded, name, record.annotations)
+            found = _check_image(record.encoded, name, record.annotations)
+            problems += [problem for problem in found if problem not in problems]  # a part has what its whole has
     return annotations, categories, problems
+
+
+def _without_train(root: str | os.PathLike[str], splits: Collection[str]) -> list[Problem]:
+    if "train" in splits:
+        return []
+    return [Problem(os.fspath(root), None, "no annotations of a split 'train'", "add some")]
+
+
+def _is_part(split: str, splits: Collection[str]) -> bool:
+    """Whether a split is a part of another one."""
+    return "train" in splits and split in ("train_only", "val")
+
+
+def _unlisted(file: pathlib.Path, folds: Mapping[int, Sequence[int]], categories: Collection[int]) -> list[Problem]:
+    """Ids of folds that no annotation file has among its categories."""
+    return [
+        Problem(
+            str(file),
+            None,
+            f"fold {fold} names the category id {category}, which no file lists",
+            "correct it or take it out",
+        )
+        for fold, ids in folds.items()
+        for category in ids
+        if category not in categories
+    ]
 
 
 def _shown(items: Sequence[_T], split: str) -> Iterator[_T]:

@@ -56,6 +56,15 @@ def prepare(root: str | os.PathLike[str], output: str | os.PathLike[str]) -> pat
     return target
 
 
+def prepared_splits(root: str | os.PathLike[str]) -> list[str]:
+    """The splits of a folder that `prepare` made, "train" first.
+
+    Raises:
+        FsisError: the folder is damaged.
+    """
+    return sorted(_builder(os.fspath(root)).info.splits, key=lambda split: (split != "train", split))
+
+
 class PreparedSource:
     """Random access to the records of one split of a folder that `prepare` made.
 
@@ -85,9 +94,8 @@ class PreparedSource:
         self.annotations = tuple(_annotations(self._read(position), names) for position in range(len(self._examples)))
 
     def _open(self) -> None:
+        builder = _builder(self._root)
         with damage_in(self._root, "cannot be read as prepared data", _REMAKE, "data"):
-            _check_features(pathlib.Path(self._root))
-            builder = tfds.builder_from_directory(self._root)
             splits = sorted(builder.info.splits)
             self._metadata: Mapping[str, Any] = builder.info.metadata or {}
             if self._split in splits:
@@ -113,6 +121,13 @@ class PreparedSource:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._open()
+
+
+def _builder(root: str) -> Any:
+    """Of tensorflow-datasets, for a folder that it made."""
+    with damage_in(root, "cannot be read as prepared data", _REMAKE, "data"):
+        _check_features(pathlib.Path(root))
+        return tfds.builder_from_directory(root)
 
 
 def _check_features(root: pathlib.Path) -> None:

@@ -119,6 +119,46 @@ def test_layouts_agree(tmp_path: pathlib.Path) -> None:
     assert again.images == report.images
 
 
+def test_prepared_folder_without_test(tmp_path: pathlib.Path) -> None:
+    """Of `fsis corrections` for one."""
+    root = write_folder(tmp_path / "data", [annotation(1)])
+    (root / "annotations/test.json").unlink()
+    report = check(prepare(root, tmp_path / "prepared"))
+    assert report.problems == ()
+    assert report.images == {"train": 2}
+    assert format_report(report).endswith("to train on; no split 'test', which `fsis evaluate` needs")
+    (root / "annotations/train.json").rename(root / "annotations/test.json")
+    (problem,) = check(prepare(root, tmp_path / "other")).problems
+    assert "no annotations of a split 'train'" in str(problem)
+
+
+def test_all_splits_of_a_prepared_folder(tmp_path: pathlib.Path) -> None:
+    root = write_folder(tmp_path / "data", [annotation(1)])
+    write_json(root / "annotations/third.json", content([annotation(1, image_id=9)], first_image=9, images=1))
+    cv2.imwrite(str(root / "images/9.png"), np.zeros((HEIGHT, WIDTH + 1), np.uint8))
+    (problem,) = check(prepare(root, tmp_path / "prepared")).problems
+    assert f"9.png: the image is {WIDTH + 1}x{HEIGHT}" in str(problem)
+    assert check(tmp_path / "prepared").images == check(root).images == {"train": 2, "test": 1, "third": 1}
+
+
+def test_parts_of_a_prepared_split_tell_each_problem_once(tmp_path: pathlib.Path) -> None:
+    root = write_folder(tmp_path / "data", [annotation(1)])
+    write_json(root / "annotations/val.json", content([annotation(1)], images=1))
+    cv2.imwrite(str(root / "images/1.png"), np.zeros((HEIGHT, WIDTH + 1), np.uint8))
+    report = check(prepare(root, tmp_path / "prepared"))
+    assert len(report.problems) == 1
+    assert report.images == {"train": 2, "test": 1}
+
+
+def test_a_fold_of_what_no_file_lists(tmp_path: pathlib.Path) -> None:
+    root = write_folder(tmp_path / "data", [annotation(1)])
+    write_json(root / "folds.json", {"1": [1], "2": [2, 22]})
+    (problem,) = check(root).problems
+    assert str(problem) == (
+        f"{root / 'folds.json'}: fold 2 names the category id 22, which no file lists: correct it or take it out"
+    )
+
+
 def test_real_images(cells_tiny: pathlib.Path) -> None:
     report = check(cells_tiny)
     assert report.problems == ()
