@@ -32,16 +32,25 @@ def each_plane(paths: Sequence[str], settings: OutputSettings, link: str | None)
         except FsisError:
             planes = [PlaneChoice(*(None if part == ALL else part for part in wanted))]
         else:
-            pages = {plane.page for plane in planes}
-            if link and any(page is None or without_axis(page, link.upper()) is None for page in pages):
-                told = "only one plane" if pages == {None} else f"pages {', '.join(sorted(map(str, pages))[:3])} ..."
-                raise FsisError(f"{path}: {told}, no axis {link.upper()}: leave out --link")
+            if link:
+                _check_axis(path, planes, link.upper())
         for plane in planes:
             groups.setdefault(plane, []).append(path)
     return [
         (dataclasses.replace(settings, series=plane.series, channel=plane.channel, page=plane.page), own)
         for plane, own in groups.items()
     ]
+
+
+def _check_axis(path: str, planes: Sequence[PlaneChoice], axis: str) -> None:
+    """Raise FsisError where planes of a file are not along an axis, Z or T."""
+    lacking = [each for each in planes if each.page is None or without_axis(each.page, axis) is None]
+    if lacking:
+        first = lacking[0]
+        pages = dict.fromkeys(each.page for each in lacking if each.page and each.series == first.series)
+        told = f"pages {', '.join(list(pages)[:3])} ..." if first.page else "only one plane"
+        where = f" in series {first.series}" if first.series else ""
+        raise FsisError(f"{path}: {told}{where}, no axis {axis}: leave out --link")
 
 
 def base_settings(settings: OutputSettings) -> OutputSettings:

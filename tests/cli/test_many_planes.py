@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from fsis_jax.cli.many_planes import each_plane
+from fsis_jax.errors import FsisError
+from fsis_jax.inference.output_settings import OutputSettings
+
 pytestmark = pytest.mark.usefixtures("quick_compile", "read_once")
 PLAIN = ("--references", "crop.png", "--checkpoint", "W", "--output", "out", "--min-score", "0", "--save", "labels")
 
@@ -72,6 +76,18 @@ def test_cells_are_linked_over_planes(fsis, stack):
 )
 def test_what_cannot_be_linked(fsis, stack, arguments, message):
     assert message in fsis("segment", *arguments, *PLAIN).error
+
+
+def test_a_series_of_one_plane_beside_a_stack_cannot_be_linked(tmp_path):
+    """Told of the series that lacks the axis, with no word of the others."""
+    plane = np.zeros((40, 50), np.uint8)
+    with tifffile.TiffWriter(tmp_path / "two.ome.tif", ome=True) as file:
+        file.write(np.stack([plane] * 3), metadata={"axes": "ZYX"}, photometric="minisblack")
+        file.write(plane[:30], metadata={"axes": "YX"}, photometric="minisblack")
+    settings = OutputSettings(page="all", series="all")
+    told = r"two\.ome\.tif: only one plane in series 2, no axis Z: leave out --link$"
+    with pytest.raises(FsisError, match=told):
+        each_plane([str(tmp_path / "two.ome.tif")], settings, "z")
 
 
 def test_a_reference_is_on_one_plane(fsis, stack):
