@@ -1,7 +1,6 @@
 """What `fsis corrections` does: it makes data to train on of what a person corrected."""
 
 import argparse
-import functools
 import pathlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.corrections import Correction, corrections_in
 from fsis_jax.inference.drawn_cells import read_cells
 from fsis_jax.inference.training_data import CorrectedImage, suited_steps, write_training_data
-from fsis_jax.io.outputs import plane_parts
+from fsis_jax.io.all_planes import PlaneChoice
 from fsis_jax.io.source import open_image
 
 
@@ -22,7 +21,7 @@ def run_corrections(options: argparse.Namespace, folder: pathlib.Path, corrected
         corrected: image, by its name in the results or by its path -> file of its cells.
     """
     chosen = _chosen(options, corrected)
-    images, cells = write_training_data(folder, _read(chosen, options))
+    images, cells = write_training_data(folder, _read(chosen))
     as_written = sum(not each.corrected for each in chosen)
     told = f" ({as_written} as `fsis segment` wrote {'them' if as_written > 1 else 'it'})" if as_written else ""
     print(f"{folder}: {cells} cells in {images} pictures, of {len(chosen)} image{'s' * (len(chosen) > 1)}{told}")
@@ -37,17 +36,16 @@ def next_command(folder: str, images: int) -> str:
 
 
 def _chosen(options: argparse.Namespace, corrected: Mapping[str, str]) -> list[Correction]:
+    plane = PlaneChoice(options.series, options.channel, options.page)
     if options.result is not None:
-        plane = plane_parts(series=options.series, channel=options.channel, page=options.page)
         return corrections_in(options.result, options.image, corrected, plane=plane)
-    return [Correction(image, file, corrected=True) for image, file in corrected.items()]
+    return [Correction(image, file, corrected=True, plane=plane) for image, file in corrected.items()]
 
 
-def _read(chosen: Sequence[Correction], options: argparse.Namespace) -> Iterator[CorrectedImage]:
-    opener = functools.partial(open_image, channel=options.channel, page=options.page, series=options.series)
+def _read(chosen: Sequence[Correction]) -> Iterator[CorrectedImage]:
     named: dict[tuple[str, ...], str] = {}
     for each in chosen:
-        with opener(each.image) as image:
+        with open_image(each.image, **each.plane._asdict()) as image:
             cells = read_cells(each.file, (image.shape[0], image.shape[1]), open_image)
             if len(cells):
                 named.setdefault(cells.names, each.file)

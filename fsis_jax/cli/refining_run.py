@@ -10,7 +10,7 @@ from fsis_jax.errors import FsisError
 from fsis_jax.inference.references import References
 from fsis_jax.inference.references_file import load_references
 from fsis_jax.inference.refining import corrected, read_result, traits_of
-from fsis_jax.io.outputs import plane_parts
+from fsis_jax.io.all_planes import PlaneChoice
 from fsis_jax.io.source import open_image
 
 
@@ -19,8 +19,8 @@ def run_refine(options: argparse.Namespace, file: pathlib.Path) -> None:
     panel = load_references(options.references)
     segmenter = load_model(options.checkpoint)
     segmenter.check_references(panel)
-    plane = {"channel": options.channel, "page": options.page, "series": options.series}
-    result = read_result(options.result, options.image, model=segmenter.fingerprint, plane=plane_parts(**plane))
+    plane = PlaneChoice(options.series, options.channel, options.page)
+    result = read_result(options.result, options.image, model=segmenter.fingerprint, plane=plane)
     kinds = panel.kinds or ("cell",)
     wrong, right = _rows(options, len(result.boxes))
     boxes = result.boxes
@@ -28,7 +28,7 @@ def run_refine(options: argparse.Namespace, file: pathlib.Path) -> None:
         gone, changed, missed = corrected(result, options.corrected, kinds)
         wrong, right, boxes = [*wrong, *gone], {**changed, **right}, np.concatenate([boxes, missed])
     chosen = sorted({*wrong, *right})
-    with open_image(result.path, **plane) as image:
+    with open_image(result.path, **result.plane._asdict()) as image:
         traits = traits_of(segmenter, image, boxes[chosen], panel, result.pixel_size)
     places = {row: place for place, row in enumerate(chosen)}
     better: References = panel.refined(

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.finished_images import check_plane, fingerprints, result_of, results_in
+from fsis_jax.inference.finished_images import fingerprints, is_of_plane, plane_of, result_of, results_in, some_of
+from fsis_jax.io.all_planes import PlaneChoice
+from fsis_jax.io.outputs import plane_parts
 
 _READ = ("geojson", "rois", "labels")
 """Kinds of results that tell all cells, the best first: classes and holes, groups, pixels."""
@@ -21,30 +23,35 @@ class Correction:
     file: str
     corrected: bool
     """Whether the file is another one than was written as the image's result."""
+    plane: PlaneChoice
+    """Of the image."""
 
 
 def corrections_in(
-    folder: str | os.PathLike[str], names: Sequence[str], given: Mapping[str, str], *, plane: Sequence[str]
+    folder: str | os.PathLike[str], names: Sequence[str], given: Mapping[str, str], *, plane: PlaneChoice
 ) -> list[Correction]:
     """Of images of a folder of results.
 
     An image's own result is the one that was changed since it was written, else GeoJSON, ROIs or the label image.
 
     Args:
-        names: of images, as their results have them; none: all.
+        names: of images, as their results have them; none: all, of `plane` if it is given.
         given: name -> another file for it.
-        plane: of the images that is opened, as `plane_parts` names it.
+        plane: of the images; what is None is as the results tell.
 
     Raises:
         FsisError: no such image, results of another plane, none that tells all cells, or several that were changed.
     """
     lines = results_in(folder)
-    chosen = {name: result_of(folder, lines, name) for name in (*names, *given)} if names else lines
+    chosen = {name: result_of(folder, lines, name) for name in (*names, *given)}
+    if not names:
+        chosen = {name: line for name, line in lines.items() if name in given or is_of_plane(line, plane)}
+    if not chosen:
+        told = ",".join(plane_parts(**plane._asdict()))
+        raise FsisError(f"{folder}: no results of the plane {told}: there are {some_of(lines)}")
     found = []
-    for name in given:
-        result_of(folder, lines, name)
     for name, line in chosen.items():
-        check_plane(folder, line, plane)
+        own_plane = plane_of(folder, line, plane)
         file = given.get(name)
         changed = _changed(line)
         if file is None and len(changed) > 1:
@@ -52,7 +59,7 @@ def corrections_in(
         own = [*changed, *_there(line).values()]
         if file is None and not own:
             raise FsisError(f"{folder}: no outlines or labels of {name}: run `fsis segment` again with --save geojson")
-        found.append(Correction(line["path"], file or own[0], file is not None or bool(changed)))
+        found.append(Correction(line["path"], file or own[0], file is not None or bool(changed), own_plane))
     return found
 
 

@@ -274,6 +274,7 @@ class _Run:
         line = {**dataclasses.asdict(outcome), **found, "files": {**others, **outcome.files}, "key": key}
         line["written"] = {**kept, **written}
         where = {"name": name, "path": os.path.abspath(outcome.image), "plane": self.settings.plane}
+        line["opened"] = [self.settings.series, self.settings.channel, self.settings.page]
         self.record.append({**where, **line, "model": self.segmenter.fingerprint, "run": str(job.lock.holder)})
 
     def _save_partial(self, job: _FileJob) -> None:

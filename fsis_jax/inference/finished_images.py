@@ -10,11 +10,13 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fsis_jax.errors import FsisError
+from fsis_jax.io.all_planes import PlaneChoice
 from fsis_jax.io.atomic import refuse_links, write_failure
+from fsis_jax.io.outputs import plane_parts
 
 _logger = logging.getLogger(__name__)
 _READ_AT_MOST = 16 << 20
@@ -133,14 +135,36 @@ def result_of(folder: str | os.PathLike[str], lines: Mapping[str, dict[str, Any]
     return lines[name]
 
 
-def check_plane(folder: str | os.PathLike[str], line: Mapping[str, Any], plane: Sequence[str]) -> None:
-    """Raise FsisError where the results of a line of a folder are of another plane than the one that is opened."""
-    of_plane = line.get("plane", list(plane))
-    if of_plane != list(plane):
-        told = "of its plane " + ",".join(of_plane) if of_plane else "of a file's only plane"
-        raise FsisError(
-            f"{folder}: the results of {line['name']} are {told}: choose it by --channel, --page and --series"
-        )
+def is_of_plane(line: Mapping[str, Any], given: PlaneChoice) -> bool:
+    """Whether the results of a line are of a plane as it was given; what was not given may be any."""
+    own = _opened(line)
+    if own is None:  # of an older version
+        return not any(given) or line.get("plane") == plane_parts(**given._asdict())
+    pairs = zip(given._asdict().items(), own, strict=True)
+    return all(
+        part is None or plane_parts(**{key: part}) == plane_parts(**{key: other}) for (key, part), other in pairs
+    )
+
+
+def plane_of(folder: str | os.PathLike[str], line: Mapping[str, Any], given: PlaneChoice) -> PlaneChoice:
+    """The plane that the results of a line are of, as `open_image` takes it.
+
+    Raises:
+        FsisError: another one was given, or none and the line, of an older version, does not tell it.
+    """
+    own, of_plane = _opened(line), line.get("plane", [])
+    if is_of_plane(line, given) and (own is not None or any(given) or not of_plane):
+        return own or given
+    told = f"of its plane {','.join(of_plane)}" if of_plane else "of a file's only plane"
+    remedy = "choose it by" if of_plane and own is None else "leave out"
+    raise FsisError(f"{folder}: the results of {line['name']} are {told}: {remedy} --channel, --page and --series")
+
+
+def _opened(line: Mapping[str, Any]) -> PlaneChoice | None:
+    told = line.get("opened")
+    if isinstance(told, list) and len(told) == 3 and all(isinstance(part, str | None) for part in told):
+        return PlaneChoice(*told)
+    return None
 
 
 def some_of(names: Iterable[str]) -> str:

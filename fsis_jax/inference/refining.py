@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsis_jax.errors import FsisError
-from fsis_jax.inference.finished_images import check_plane, result_of, results_in, some_of
+from fsis_jax.inference.finished_images import plane_of, result_of, results_in, some_of
 from fsis_jax.inference.neighbours import box_ious
 from fsis_jax.inference.references import References
 from fsis_jax.inference.segmenter import Segmenter
 from fsis_jax.inference.traits import measure, touched
+from fsis_jax.io.all_planes import PlaneChoice
 from fsis_jax.io.geojson import read_geojson_boxes
 from fsis_jax.io.intensity import Image
 from fsis_jax.io.table import read_table
@@ -31,6 +32,8 @@ class Result:
     name: str
     path: str
     """Of the image."""
+    plane: PlaneChoice
+    """Of it."""
     pixel_size: float | None
     boxes: np.ndarray
     """(n, 4) x1, y1, x2, y2, of the cells' masks; row i has the number i + 1 in all outputs."""
@@ -38,13 +41,13 @@ class Result:
     """Of each cell; "" without kinds."""
 
 
-def read_result(folder: str | os.PathLike[str], name: str | None = None, *, model: str, plane: Sequence[str]) -> Result:
+def read_result(folder: str | os.PathLike[str], name: str | None = None, *, model: str, plane: PlaneChoice) -> Result:
     """What a folder of results has of an image.
 
     Args:
         name: of the image, as its results have it; None: the only one.
         model: `Segmenter.fingerprint` that the results must be of.
-        plane: of the image that is opened, as `plane_parts` names it.
+        plane: of the image; what is None is as its results tell.
 
     Raises:
         FsisError: no such image or several, without a table, or of another model or plane.
@@ -57,7 +60,7 @@ def read_result(folder: str | os.PathLike[str], name: str | None = None, *, mode
         raise FsisError(
             f"{folder}: the results of {line['name']} are of another model than the references: segment it with these"
         )
-    check_plane(folder, line, plane)
+    own_plane = plane_of(folder, line, plane)
     table = line["files"].get("table", "")
     if not os.path.exists(table):
         raise FsisError(f"{folder}: no table of {line['name']}: run `fsis segment` again with --save table")
@@ -67,7 +70,7 @@ def read_result(folder: str | os.PathLike[str], name: str | None = None, *, mode
     except (KeyError, ValueError) as error:
         raise FsisError(f"{table}: not as `fsis segment` wrote it ({error}): run it again with --force") from error
     kinds = tuple(row.get("kind", "") for row in rows)
-    return Result(line["name"], line["path"], line["pixel_size"], np.array(boxes).reshape(-1, 4), kinds)
+    return Result(line["name"], line["path"], own_plane, line["pixel_size"], np.array(boxes).reshape(-1, 4), kinds)
 
 
 def traits_of(

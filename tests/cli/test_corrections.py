@@ -135,7 +135,7 @@ def test_results_in_a_folder(fsis, tiny_run, cell, tmp_path):
     for arguments, message in (
         (["--image", "x"], "no results of 'x'; there are a, b"),
         (["--corrected", f"x={out / 'a.geojson'}"], "no results of 'x'; there are a, b"),
-        (["--image", "b", "--channel", "2"], "of a file's only plane: choose it by --channel"),
+        (["--image", "b", "--channel", "2"], "of a file's only plane: leave out --channel"),
     ):
         outcome = fsis("corrections", out, *arguments, "-o", tmp_path / "sixth")
         assert outcome.status == 2

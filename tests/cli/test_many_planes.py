@@ -90,6 +90,40 @@ def test_a_series_of_one_plane_beside_a_stack_cannot_be_linked(tmp_path):
         each_plane([str(tmp_path / "two.ome.tif")], settings, "z")
 
 
+def _planes(folder):
+    """What `fsis corrections` took, as the sums of pixels of its pictures."""
+    return [int(tifffile.imread(path).sum()) for path in sorted((folder / "images").iterdir())]
+
+
+def test_corrections_of_planes(fsis, stack):
+    """Each is taken of the plane that its results are of; with --page those of that plane."""
+    pixels = tifffile.imread(stack / "s.ome.tif")[:, 0].astype(np.int64)
+    pixels[1] = np.roll(pixels[0], 1, axis=1)
+    assert fsis("segment", "s.ome.tif", "--page", "all", "--channel", "DAPI", *PLAIN).status == 0
+    assert fsis("corrections", "out", "-o", "each").status == 0
+    assert fsis("data", "check", "each").status == 0
+    assert _planes(stack / "each") == [int(plane.sum()) for plane in pixels]
+    for number, arguments in enumerate(
+        (["--page", "Z2"], ["--page", "z2", "--channel", "DAPI"], ["--image", "s-DAPI-Z2"])
+    ):
+        outcome = fsis("corrections", "out", *arguments, "-o", f"one{number}")
+        assert outcome.status == 0, outcome
+        assert _planes(stack / f"one{number}") == [int(pixels[1].sum())]
+    for arguments, told in (
+        (["--page", "Z9"], "no results of the plane Z9: there are s-DAPI-Z1, s-DAPI-Z2, s-DAPI-Z3"),
+        (["--page", "Z1", "--image", "s-DAPI-Z2"], "s-DAPI-Z2 are of its plane DAPI,Z2: leave out --channel, --page"),
+    ):
+        assert told in fsis("corrections", "out", *arguments, "-o", "none").error
+
+    # What was segmented before the record told how a plane is opened.
+    record = stack / "out/images.jsonl"
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    record.write_text("".join(json.dumps({**line, "opened": None}) + "\n" for line in lines))
+    assert "are of its plane DAPI,Z1: choose it by --channel" in fsis("corrections", "out", "-o", "none").error
+    assert fsis("corrections", "out", "--page", "Z3", "--channel", "DAPI", "-o", "third").status == 0
+    assert _planes(stack / "third") == [int(pixels[2].sum())]
+
+
 def test_a_reference_is_on_one_plane(fsis, stack):
     reference = ("--reference", "s.ome.tif:5,5,25,25")
     outcome = fsis("segment", "s.ome.tif", "--page", "all", "--channel", "all", *reference, *PLAIN[2:])

@@ -62,7 +62,7 @@ def test_the_plane_must_be_that_of_the_result(fsis, result, tmp_path):
     wrong = ["--wrong", "1", "--page", "1", "-o", tmp_path / "x.refs", *model]
     outcome = fsis("refine", panel, "--result", out, *wrong)
     assert outcome.status == 2
-    assert "of a file's only plane: choose it by --channel, --page and --series" in outcome.stderr
+    assert "of a file's only plane: leave out --channel, --page and --series" in outcome.stderr
 
 
 @pytest.mark.parametrize(
