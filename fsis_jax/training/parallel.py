@@ -23,15 +23,12 @@ from fsis_jax.training.step import AXIS, StepFunction
 
 Tree = TypeVar("Tree")
 
-_COMPILER_OPTIONS = {
-    "cpu": {
-        "xla_disable_hlo_passes": "cse_barrier_expander",
-        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    }
-}
-"""By platform. XLA for CPUs drops optimisation barriers before it fuses and orders operations (jaxlib 0.10): what
-`model.remat` makes again is then made at once and kept. And it orders them for what could run at once, so that buffers
-are filled long before they are read. Neither changes a number."""
+_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+"""XLA for CPUs orders operations for what could run at once, so that buffers are filled long before they are read. And
+in JAX 0.10 it drops optimisation barriers before it fuses and orders operations: what `model.remat` makes again is then
+made at once and kept. Neither option changes a number."""
+if jax.__version_info__ < (0, 11):
+    _CPU_OPTIONS["xla_disable_hlo_passes"] = "cse_barrier_expander"
 
 
 class DataParallel:
@@ -86,7 +83,7 @@ class DataParallel:
             out_specs=PartitionSpec(),
             check_vma=False,
         )
-        options = _COMPILER_OPTIONS.get(self.devices[0].platform)
+        options = _CPU_OPTIONS if self.devices[0].platform == "cpu" else None
         self.step = jax.jit(mapped, donate_argnums=donated, compiler_options=options)
 
     def put_state(self, state: TrainState) -> TrainState:
