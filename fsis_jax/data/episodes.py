@@ -248,7 +248,7 @@ def evaluation_references(
 
 def has_reference(annotations: Sequence[Annotations], category: int) -> bool:
     """Whether any instance can be shown as a reference of `category`."""
-    return any((can_be_shown(record, 0.0) & (record.classes == category)).any() for record in annotations)
+    return len(_pool(annotations, range(len(annotations)), category, 0.0)) > 0
 
 
 def background_patches(
